@@ -1,0 +1,46 @@
+"""The vocabulary of the model follows the data set in use."""
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+from torch.utils.data import DataLoader
+
+from ...errors import ESCNetError
+
+
+@HOOKS.register_module()
+class VocabularyHook(Hook):
+    """Set the model's vocabulary from the data set under training, validation or test.
+
+    Which words the model looks for is thus written in one place, the data set; after a validation
+    in the middle of training the training vocabulary is back.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Use the words of the training data set."""
+        self._follow(runner, runner.train_dataloader)
+
+    def before_val(self, runner: Runner) -> None:
+        """Use the words of the validation data set."""
+        self._follow(runner, runner.val_dataloader)
+
+    def after_val(self, runner: Runner) -> None:
+        """Back to the words of the training data set, if there is training."""
+        if isinstance(runner.train_dataloader, DataLoader):
+            self._follow(runner, runner.train_dataloader)
+
+    def before_test(self, runner: Runner) -> None:
+        """Use the words of the test data set."""
+        self._follow(runner, runner.test_dataloader)
+
+    @staticmethod
+    def _follow(runner: Runner, dataloader: DataLoader) -> None:
+        meta = dataloader.dataset.metainfo
+        if 'classes' not in meta:
+            raise ESCNetError(
+                f'The data set {type(dataloader.dataset).__name__} has no class names: give it '
+                "metainfo=dict(classes=['...', ...])."
+            )
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model.set_vocabulary(meta['classes'], meta.get('palette'))

@@ -1,0 +1,3 @@
+from .open_clip import DenseFeatures, OpenCLIPBackbone
+
+__all__ = ['DenseFeatures', 'OpenCLIPBackbone']

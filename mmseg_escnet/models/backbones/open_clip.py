@@ -1,0 +1,249 @@
+"""Dense image features from an unmodified open_clip model.
+
+Shapes: B images, h x w patch grid, L = h * w, W CLIP width, D CLIP joint width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import open_clip
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from open_clip.transformer import TextTransformer, VisionTransformer
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ...errors import ESCNetError
+from ..clip_weights import load_clip, set_activation
+
+_TRAINABLE = ('attention', 'all', 'none')
+
+
+@dataclass
+class DenseFeatures:
+    """What the backbone reads off an image.
+
+    Attributes:
+        image: F_v (B, D, h, w), in the joint image-text space, not normalised.
+        skips: Outputs of the blocks at one third and two thirds of the depth, each (B, W, h, w).
+    """
+
+    image: Tensor
+    skips: tuple[Tensor, ...]
+
+
+@MODELS.register_module()
+class OpenCLIPBackbone(BaseModule):
+    """Both towers of one open_clip model; called on images it gives dense features.
+
+    ::
+
+        image --resize--> --conv1, ln_pre--> blocks 1 .. n-1 --> last block, value path only
+              --ln_post, proj--> F_v              |
+                                                  +--> skips at n/3 and 2n/3
+
+    In the last block the attention is replaced by its value path, so every patch keeps its own
+    content: ``v = out_proj(W_v ln_1(x) + b_v)``, ``x = x + v``, ``x = x + mlp(ln_2(x))``; the
+    class token is dropped (CAT-Seg's recipe, after MaskCLIP). Positional embeddings are resized
+    bicubically to any grid, non-square included.
+
+    The text tower is in ``clip.text``; the text encoder calls it.
+
+    Args:
+        model_name: open_clip's name of an architecture with a plain vision transformer.
+        model_cfg: In place of a name, the keyword arguments of ``open_clip.CustomTextCLIP``.
+        pretrained: open_clip tag ('openai'), local file, or None for random weights; read by
+            ``init_weights()``, never by the constructor.
+        activation: 'auto' takes QuickGELU or GELU from the weights; 'quick_gelu' or 'gelu' for a
+            file that does not tell.
+        stride: Image pixels per patch. Images are resized so that a patch of any CLIP covers as
+            many: 384 x 384 px give 24 x 24 patches for ViT-B/16 and, resized to 336, for
+            ViT-L/14 (recipe).
+        trainable: Which parameters of both towers are trained: their 'attention' layers (paper),
+            'all' or 'none'. The logit scale never is: nothing differentiable reads it.
+        with_cp: Recompute each block in the backward pass instead of keeping its activations.
+
+    Raises:
+        ESCNetError: If the architecture is unknown or not a plain vision transformer.
+    """
+
+    def __init__(
+        self,
+        *,
+        model_name: str | None = None,
+        model_cfg: dict | None = None,
+        pretrained: str | None = None,
+        activation: Literal['auto', 'quick_gelu', 'gelu'] = 'auto',
+        stride: int = 16,
+        trainable: Literal['attention', 'all', 'none'] = 'attention',
+        with_cp: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if (model_name is None) == (model_cfg is None):
+            raise ESCNetError(
+                'OpenCLIPBackbone: give model_name (an open_clip architecture) or model_cfg (the '
+                'arguments of open_clip.CustomTextCLIP), one of the two.'
+            )
+        if activation not in ('auto', 'quick_gelu', 'gelu'):
+            raise ESCNetError(
+                f"OpenCLIPBackbone: activation={activation!r} must be 'auto', 'quick_gelu' or "
+                "'gelu'."
+            )
+        if trainable not in _TRAINABLE:
+            raise ESCNetError(f'OpenCLIPBackbone: trainable={trainable!r} must be in {_TRAINABLE}.')
+        if model_cfg is None:
+            model_cfg = open_clip.get_model_config(model_name)
+            if model_cfg is None:
+                raise ESCNetError(
+                    f'open_clip has no architecture {model_name!r}: choose one of '
+                    'open_clip.list_models(), for instance ViT-B-16.'
+                )
+        model_cfg = {key: value for key, value in model_cfg.items() if key != 'custom_text'}
+        self.model_name = model_name
+        self.pretrained = pretrained
+        self.activation = activation
+        self.stride = stride
+        self.with_cp = with_cp
+        self.clip = open_clip.CustomTextCLIP(**model_cfg)
+        visual = self.clip.visual
+        if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None:
+            raise ESCNetError(
+                f'The image tower of {model_name or model_cfg} is not a plain vision transformer '
+                'of open_clip, for which alone the dense value path is defined: choose a ViT such '
+                'as ViT-B-16.'
+            )
+        _check_text_tower(self.clip.text, model_name or model_cfg)
+        quick_gelu = activation == 'quick_gelu' or (
+            activation == 'auto' and bool(model_cfg.get('quick_gelu', False))
+        )
+        # in the state dict, so that a checkpoint says which activation its weights need
+        self.register_buffer('quick_gelu', torch.tensor(quick_gelu))
+        set_activation(self.clip, quick_gelu)
+        self.embed_dims = visual.output_dim
+        depth = len(visual.transformer.resblocks)
+        self.skip_layers = (round(depth / 3), round(2 * depth / 3))  # 1-based
+        self.skip_dims = (visual.conv1.out_channels,) * len(self.skip_layers)
+        for name, parameter in self.clip.named_parameters():
+            parameter.requires_grad = name != 'logit_scale' and (
+                trainable == 'all' or (trainable == 'attention' and '.attn.' in name)
+            )
+
+    def init_weights(self) -> None:
+        """Load CLIP's weights and choose their activation.
+
+        Raises:
+            ESCNetError: If they are missing, damaged, do not fit or do not tell their activation.
+        """
+        super().init_weights()
+        if self.pretrained is not None:
+            quick_gelu = load_clip(
+                self.clip,
+                model_name=self.model_name,
+                pretrained=str(self.pretrained),
+                activation=self.activation,
+            )
+            self.quick_gelu.fill_(quick_gelu)
+            set_activation(self.clip, quick_gelu)
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        set_activation(self.clip, bool(self.quick_gelu))
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """CLIP's logit scale, about 100 once trained; a scalar."""
+        return self.clip.logit_scale.exp()
+
+    def grid_size(self, height: int, width: int) -> tuple[int, int]:
+        """The patch grid (h, w) of an image of that many pixels."""
+        return max(1, round(height / self.stride)), max(1, round(width / self.stride))
+
+    def forward(self, images: Tensor) -> DenseFeatures:
+        """Dense CLIP features.
+
+        Args:
+            images: (B, 3, H, W) RGB, normalised with CLIP's mean and standard deviation.
+        """
+        visual = self.clip.visual
+        height, width = self.grid_size(*images.shape[-2:])
+        patch_height, patch_width = visual.patch_size
+        size = (height * patch_height, width * patch_width)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size, mode='bilinear', align_corners=False)
+        x = visual.conv1(images).flatten(2).transpose(1, 2)
+        class_token = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        x = torch.cat([class_token, x], dim=1)
+        x = visual.ln_pre(x + self._positional_embedding(height, width).to(x.dtype))
+
+        *blocks, last = visual.transformer.resblocks
+        skips = []
+        for index, block in enumerate(blocks, start=1):
+            if self.with_cp and self.training:
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+            if index in self.skip_layers:
+                skips.append(self._to_map(x[:, 1:], height, width))
+
+        x = value_path(last, x[:, 1:])
+        x = visual.ln_post(x) @ visual.proj
+        return DenseFeatures(image=self._to_map(x, height, width), skips=tuple(skips))
+
+    @staticmethod
+    def _to_map(tokens: Tensor, height: int, width: int) -> Tensor:
+        return tokens.transpose(1, 2).unflatten(2, (height, width))
+
+    def _positional_embedding(self, height: int, width: int) -> Tensor:
+        """(1, 1 + L, W) positional embeddings on an h x w grid."""
+        visual = self.clip.visual
+        embedding = visual.positional_embedding
+        if (height, width) == tuple(visual.grid_size):
+            return embedding[None]
+        class_part, grid = embedding[:1], embedding[1:]
+        grid = grid.unflatten(0, visual.grid_size).permute(2, 0, 1)[None]
+        # antialiasing as open_clip itself resizes them; it acts only where the grid shrinks
+        grid = F.interpolate(
+            grid.float(), (height, width), mode='bicubic', align_corners=False, antialias=True
+        )
+        return torch.cat([class_part.float()[None], grid.flatten(2).transpose(1, 2)], dim=1)
+
+
+def _check_text_tower(tower: nn.Module, name: str | dict) -> None:
+    # what the text encoder's cut of the padding relies on
+    causal = (
+        isinstance(tower, TextTransformer)
+        and tower.attn_mask is not None
+        and tower.cls_emb is None
+        and not tower.use_pad_mask
+        and tower.pool_type == 'argmax'
+    )
+    if not causal:
+        raise ESCNetError(
+            f"The text tower of {name} is not CLIP's causal transformer that reads its result at "
+            'the end-of-text token: choose an architecture such as ViT-B-16.'
+        )
+
+
+def value_path(block: nn.Module, x: Tensor) -> Tensor:
+    """A residual attention block of open_clip in which every token attends to itself alone.
+
+    Args:
+        block: open_clip's ResidualAttentionBlock.
+        x: Tokens (B, L, W).
+
+    Returns:
+        Tokens (B, L, W).
+    """
+    attention = block.attn
+    width = attention.embed_dim
+    value = F.linear(
+        block.ln_1(x), attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :]
+    )
+    x = x + block.ls_1(attention.out_proj(value))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))

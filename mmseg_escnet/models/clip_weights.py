@@ -1,0 +1,108 @@
+"""CLIP weights: found by open_clip tag or as a file, with the activation they were trained with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import open_clip
+import torch.nn as nn
+from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
+from open_clip.transformer import QuickGELU
+
+from ..errors import ESCNetError
+from .weights import load_strict, read_state_dict
+
+# scalars that OpenAI's archives carry beside the weights; no other CLIP has them
+_OPENAI_SCALARS = ('input_resolution', 'context_length', 'vocab_size')
+
+
+def find_clip(model_name: str | None, pretrained: str) -> tuple[Path, bool | None]:
+    """Find CLIP weights.
+
+    Args:
+        model_name: open_clip's name of the architecture; None for one of our own.
+        pretrained: A path, or one of open_clip's tags for that architecture ('openai'), which is
+            downloaded into open_clip's cache if it is not there.
+
+    Returns:
+        The file, and whether it was trained with QuickGELU where the tag says so, else None.
+
+    Raises:
+        ESCNetError: If there is no such file or tag, or the download fails.
+    """
+    if os.path.isfile(pretrained):
+        return Path(pretrained), None
+    tag = open_clip.get_pretrained_cfg(model_name, pretrained) if model_name else {}
+    if not tag:
+        tags = open_clip.list_pretrained_tags_by_model(model_name) if model_name else []
+        raise ESCNetError(
+            f'CLIP weights {pretrained!r} are neither a file nor a tag of open_clip for '
+            f'{model_name}: set model.backbone.pretrained to a file, to one of {tags}, or to None '
+            'for random weights.'
+        )
+    try:
+        path = open_clip.download_pretrained(tag)
+    except Exception as error:
+        reason = str(error).splitlines()[0][:150]
+        raise ESCNetError(
+            f'The CLIP weights {model_name!r} {pretrained!r} are not on this machine and cannot be '
+            f'downloaded ({reason}): get them with `python tools/download_weights.py clip '
+            f'--model {model_name} --tag {pretrained}` where there is a network, or set '
+            'model.backbone.pretrained to a local file (None trains from random CLIP weights).'
+        ) from error
+    return Path(path), bool(tag.get('quick_gelu', False))
+
+
+def load_clip(clip: nn.Module, *, model_name: str | None, pretrained: str, activation: str) -> bool:
+    """Load CLIP weights strictly into an open_clip CustomTextCLIP.
+
+    With the wrong activation nothing fails and accuracy is lost, so it is taken from the weights:
+    open_clip's tags state it, and OpenAI's own files (TorchScript, or a state dict of one) need
+    QuickGELU. Of any other file it cannot be known and must be given.
+
+    Args:
+        clip: The model to fill.
+        model_name: open_clip's name of its architecture, if it has one.
+        pretrained: See :func:`find_clip`.
+        activation: 'auto' to take it from the weights, or 'quick_gelu' or 'gelu'.
+
+    Returns:
+        Whether the weights need QuickGELU.
+
+    Raises:
+        ESCNetError: If the weights are missing, damaged, do not fit, or their activation is
+            unknown or contradicts ``activation``.
+    """
+    path, quick_gelu = find_clip(model_name, pretrained)
+    state_dict, file_format = read_state_dict(path)
+    scalars = [state_dict.pop(key, None) for key in _OPENAI_SCALARS]
+    if quick_gelu is None and (file_format == 'torchscript' or scalars[0] is not None):
+        quick_gelu = True
+    if activation == 'auto' and quick_gelu is None:
+        raise ESCNetError(
+            f'The file {path} does not say whether this CLIP was trained with QuickGELU or GELU, '
+            "and the wrong one silently costs accuracy: set model.backbone.activation='quick_gelu' "
+            "(OpenAI, MetaCLIP, DFN) or 'gelu' (LAION, DataComp)."
+        )
+    if activation != 'auto':
+        given = activation == 'quick_gelu'
+        if quick_gelu is not None and quick_gelu != given:
+            raise ESCNetError(
+                f'model.backbone.activation={activation!r} contradicts the weights {pretrained!r}, '
+                f'which were trained with {"QuickGELU" if quick_gelu else "GELU"}: set it to '
+                "'auto'."
+            )
+        quick_gelu = given
+    state_dict = convert_to_custom_text_state_dict(state_dict)
+    if 'visual.positional_embedding' in state_dict:
+        resize_pos_embed(state_dict, clip)  # a grid of another image size: as open_clip does
+    load_strict(clip, state_dict, source=f'The CLIP weights {path}')
+    return quick_gelu
+
+
+def set_activation(clip: nn.Module, quick_gelu: bool) -> None:
+    """Give every transformer block of both towers the activation its weights were trained with."""
+    for tower in (clip.visual, clip.text):
+        for block in tower.transformer.resblocks:
+            block.mlp.gelu = QuickGELU() if quick_gelu else nn.GELU()

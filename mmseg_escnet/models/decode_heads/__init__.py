@@ -1,0 +1,3 @@
+from .open_vocabulary_head import OpenVocabularyHead
+
+__all__ = ['OpenVocabularyHead']

@@ -1,0 +1,148 @@
+"""U-Net decoder from correlation embeddings to logits of any number of classes.
+
+Shapes: B images, N classes, h x w patch grid, d correlation embedding width, W CLIP width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn as nn
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.registry import MODELS
+from torch import Tensor
+
+from ..necks.esc_neck import ESCFeatures
+
+_CHANNELS_PER_GROUP = 16
+
+
+class UpsampleStage(nn.Module):
+    """Double the resolution of every class's map and merge a skip that all classes share.
+
+    The 3x3 convolution of the concatenation of map and skip is the sum of two, so its skip half
+    is computed once per image and not once per class.
+
+    Args:
+        in_channels: Channels of the map.
+        out_channels: Channels of the result; a multiple of 16, the size of a norm group, or less.
+        skip_dims: Width W of the CLIP skip.
+        skip_channels: Channels of the upsampled skip.
+        skip_scale: From the patch grid to this stage's resolution.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        skip_dims: int,
+        skip_channels: int,
+        skip_scale: int,
+    ) -> None:
+        super().__init__()
+        groups = max(1, out_channels // _CHANNELS_PER_GROUP)
+        self.up = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
+        self.skip_up = nn.ConvTranspose2d(skip_dims, skip_channels, skip_scale, stride=skip_scale)
+        self.conv_map = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.conv_skip = nn.Conv2d(skip_channels, out_channels, 3, padding=1, bias=False)
+        self.refine = nn.Sequential(
+            nn.GroupNorm(groups, out_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            nn.GroupNorm(groups, out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Upsample once.
+
+        Args:
+            x: Maps (B * N, in_channels, s * h, s * w).
+            skip: CLIP skip (B, W, h, w).
+
+        Returns:
+            Maps (B * N, out_channels, 2 * s * h, 2 * s * w).
+        """
+        num_classes = len(x) // len(skip)
+        from_map = self.conv_map(self.up(x)).unflatten(0, (len(skip), num_classes))
+        from_skip = self.conv_skip(self.skip_up(skip))[:, None]
+        return self.refine((from_map + from_skip).flatten(0, 1))
+
+
+@MODELS.register_module()
+class OpenVocabularyHead(BaseDecodeHead):
+    """U-Net style decoder, the same weights for every class (paper, section 3.5).
+
+    ::
+
+        E_T --x2, skip of 2n/3--> --x2, skip of n/3--> --conv3x3--> logits (B, N, 4h, 4w)
+
+    The number of classes is that of the vocabulary: ``num_classes`` and ``out_channels`` are set
+    by the segmentor, and there is no per-class weight. The loss is any of MMSegmentation's
+    (``loss_decode``); cross-entropy over the classes with ignored pixels excluded by default
+    (paper).
+
+    Args:
+        in_channels: Width d of the correlation embedding; filled in by the segmentor.
+        skip_dims: Widths of the two CLIP skips, shallow first; filled in by the segmentor.
+        stage_channels: Channels after the first and second upsampling (recipe: 64, 32).
+        skip_channels: Channels of the skips there (recipe: 32, 16).
+        loss_decode: Config of the loss or losses.
+        **kwargs: Further arguments of MMSegmentation's BaseDecodeHead, such as ``ignore_index``.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        skip_dims: Sequence[int],
+        stage_channels: Sequence[int] = (64, 32),
+        skip_channels: Sequence[int] = (32, 16),
+        loss_decode: dict | Sequence[dict] = dict(  # noqa: B006  (read only)
+            type='CrossEntropyLoss', avg_non_ignore=True
+        ),
+        init_cfg: dict | None = None,
+        **kwargs,
+    ) -> None:
+        # two classes stand in for a vocabulary that is not known yet; nothing is sized by them
+        super().__init__(
+            in_channels=in_channels,
+            channels=stage_channels[-1],
+            num_classes=2,
+            out_channels=2,
+            dropout_ratio=0,
+            loss_decode=loss_decode,
+            init_cfg=init_cfg,
+            **kwargs,
+        )
+        del self.conv_seg  # a classifier with a weight for each class
+        self.num_classes = self.out_channels = 0
+        widths = (in_channels, *stage_channels)
+        self.stages = nn.ModuleList(
+            UpsampleStage(
+                in_channels=widths[index],
+                out_channels=widths[index + 1],
+                skip_dims=skip_dims[-1 - index],
+                skip_channels=skip_channels[index],
+                skip_scale=2 ** (index + 1),
+            )
+            for index in range(len(stage_channels))
+        )
+        self.predict_logits = nn.Conv2d(stage_channels[-1], 1, 3, padding=1)
+
+    def forward(self, inputs: ESCFeatures) -> Tensor:
+        """Decode.
+
+        Args:
+            inputs: The neck's output.
+
+        Returns:
+            Logits (B, N, 4h, 4w).
+        """
+        embedding = inputs.embedding
+        batch, num_classes = embedding.shape[:2]
+        x = embedding.flatten(0, 1).permute(0, 3, 1, 2)
+        for stage, skip in zip(self.stages, reversed(inputs.skips), strict=True):
+            x = stage(x, skip)
+        return self.predict_logits(x).view(batch, num_classes, *x.shape[-2:])

@@ -1,0 +1,3 @@
+from .class_attention import ClassAttentionBlock
+
+__all__ = ['ClassAttentionBlock']

@@ -1,0 +1,245 @@
+"""The ESC blocks in a row.
+
+Shapes: B images, N classes, h x w patch grid, D CLIP joint width, C SAM width, d correlation
+embedding width, T blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch.nn as nn
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ..backbones import DenseFeatures
+from ..sam_weights import load_sam_decoder
+from .pseudo_prompt_generator import PseudoPrompts
+
+
+@dataclass
+class ESCBlockOutput:
+    """What an ESC block leaves behind.
+
+    Attributes:
+        correlation: C_t (B, N, h, w); C_{t-1} unchanged after the last block.
+        embedding: E_t (B, N, h, w, d).
+        prompts: The pseudo prompts read off C_{t-1}; None without a SAM block.
+        image_features: F_v' (B, C, h, w) of the SAM block, F_v projected without one, None
+            without image guidance.
+    """
+
+    correlation: Tensor
+    embedding: Tensor
+    prompts: PseudoPrompts | None
+    image_features: Tensor | None
+
+
+@dataclass
+class ESCFeatures:
+    """Output of the neck, input of the decode head.
+
+    Attributes:
+        embedding: E_T (B, N, h, w, d).
+        skips: The two CLIP skips, shallow first, each (B, W, h, w) with CLIP's width W.
+        blocks: What every block left behind, if asked for.
+    """
+
+    embedding: Tensor
+    skips: tuple[Tensor, ...]
+    blocks: list[ESCBlockOutput] = field(default_factory=list)
+
+
+class ESCBlock(BaseModule):
+    """PPG -> SAM block -> VLF (paper, section 3.1).
+
+    ::
+
+        C_{t-1} --PPG--> pseudo prompts --+
+        F_v ------------------------------+--SAM block--> F_v'
+        C_{t-1}, E_{t-1}, F_v', F_l --VLF--> E_t
+        C_t = C_{t-1} + conv1x1(E_t)      (zero-initialised: starts from CLIP's own map)
+
+    The scalar map C_t is what the next block's PPG reads, and as PPG has no gradient it also
+    enters the next VLF; the last block, which has no next, has no such convolution (ours).
+
+    Args:
+        image_dims: CLIP joint width D.
+        fusion: Config of the vision-language fusion.
+        sam_block: Config of the SAM block; None replaces it by a 1x1 convolution of F_v to
+            ``guidance_dims`` channels (ablation).
+        guidance_dims: Width C of F_v' without a SAM block.
+        image_guidance: Whether VLF sees F_v'. Without it there is no SAM block (ablation).
+        last: Whether this is the last block.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_dims: int,
+        fusion: dict,
+        sam_block: dict | None,
+        guidance_dims: int,
+        image_guidance: bool,
+        last: bool,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.sam_block = self.image_proj = None
+        if image_guidance and sam_block is not None:
+            self.sam_block = MODELS.build(sam_block, default_args=dict(image_dims=image_dims))
+            guidance_dims = self.sam_block.embed_dims
+        elif image_guidance:
+            self.image_proj = nn.Conv2d(image_dims, guidance_dims, 1)
+        self.fusion = MODELS.build(
+            fusion,
+            default_args=dict(
+                text_dims=image_dims, guidance_dims=guidance_dims if image_guidance else None
+            ),
+        )
+        self.correlation_update = None if last else nn.Linear(self.fusion.embed_dims, 1)
+        if not last:
+            nn.init.zeros_(self.correlation_update.weight)
+            nn.init.zeros_(self.correlation_update.bias)
+
+    def forward(
+        self,
+        correlation: Tensor,
+        embedding: Tensor | None,
+        image_features: Tensor,
+        text: Tensor,
+        logit_scale: Tensor,
+        prompt_generator: nn.Module,
+        prompt_encoder: nn.Module | None,
+    ) -> ESCBlockOutput:
+        """Refine the correlation once.
+
+        Args:
+            correlation: C_{t-1} (B, N, h, w).
+            embedding: E_{t-1} (B, N, h, w, d), None in the first block.
+            image_features: F_v (B, D, h, w).
+            text: F_l (N, D), unit norm.
+            logit_scale: CLIP's, a scalar.
+            prompt_generator: The PPG; it has no parameters and is shared by the blocks.
+            prompt_encoder: SAM's, frozen and shared by the blocks.
+        """
+        prompts = guidance = None
+        if self.sam_block is not None:
+            prompts = prompt_generator(correlation, logit_scale)
+            sparse, dense = prompt_encoder(prompts)
+            position = prompt_encoder.position_encoding(*image_features.shape[-2:])
+            guidance = self.sam_block(image_features, sparse, dense, position, prompts.presence)
+        elif self.image_proj is not None:
+            guidance = self.image_proj(image_features)
+        embedding = self.fusion(correlation, embedding, guidance, text)
+        if self.correlation_update is not None:
+            correlation = correlation + self.correlation_update(embedding).squeeze(-1)
+        return ESCBlockOutput(correlation, embedding, prompts, guidance)
+
+
+@MODELS.register_module()
+class ESCNeck(BaseModule):
+    """N = 4 ESC blocks in a row (paper, section 3.1).
+
+    Args:
+        image_dims: CLIP joint width D; filled in by the segmentor from the built backbone.
+        num_blocks: T.
+        prompt_generator: Config of the pseudo prompt generator.
+        prompt_encoder: Config of SAM's prompt encoder.
+        sam_block: Config of the SAM block; None for none (ablation).
+        fusion: Config of the vision-language fusion.
+        guidance_dims: Width of F_v projected where there is no SAM block.
+        image_guidance: Whether the fusion sees F_v' (ablation).
+        sam_pretrained: SAM checkpoint (official, or the extracted decoder part), as a path or
+            URL, read by ``init_weights()`` into the prompt encoder and every SAM block; None
+            leaves them at random.
+        with_cp: Recompute each block in the backward pass instead of keeping its activations.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_dims: int,
+        fusion: dict,
+        prompt_generator: dict,
+        prompt_encoder: dict,
+        sam_block: dict | None,
+        num_blocks: int = 4,
+        guidance_dims: int = 256,
+        image_guidance: bool = True,
+        sam_pretrained: str | None = None,
+        with_cp: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.sam_pretrained = sam_pretrained
+        self.with_cp = with_cp
+        self.blocks = nn.ModuleList(
+            ESCBlock(
+                image_dims=image_dims,
+                fusion=fusion,
+                sam_block=sam_block,
+                guidance_dims=guidance_dims,
+                image_guidance=image_guidance,
+                last=index == num_blocks - 1,
+            )
+            for index in range(num_blocks)
+        )
+        self.prompt_generator = self.prompt_encoder = None
+        if any(block.sam_block is not None for block in self.blocks):
+            self.prompt_generator = MODELS.build(prompt_generator)
+            self.prompt_encoder = MODELS.build(prompt_encoder)
+        self.embed_dims = self.blocks[0].fusion.embed_dims
+
+    def init_weights(self) -> None:
+        """Load SAM's weights.
+
+        Raises:
+            ESCNetError: If the file is missing, damaged, or does not fit.
+        """
+        super().init_weights()
+        if self.sam_pretrained is not None and self.prompt_encoder is not None:
+            load_sam_decoder(
+                self.sam_pretrained,
+                prompt_encoder=self.prompt_encoder.encoder,
+                transformer_layers=[block.sam_block.layers for block in self.blocks],
+            )
+
+    def forward(
+        self,
+        features: DenseFeatures,
+        correlation: Tensor,
+        text: Tensor,
+        logit_scale: Tensor,
+        keep_blocks: bool = False,
+    ) -> ESCFeatures:
+        """Refine CLIP's correlation map.
+
+        Args:
+            features: Dense CLIP features F_v and skips.
+            correlation: C_0 (B, N, h, w).
+            text: F_l (N, D), unit norm.
+            logit_scale: CLIP's, a scalar.
+            keep_blocks: Also return what every block left behind, to look inside.
+        """
+        embedding, kept = None, []
+        for block in self.blocks:
+            arguments = (
+                correlation,
+                embedding,
+                features.image,
+                text,
+                logit_scale,
+                self.prompt_generator,
+                self.prompt_encoder,
+            )
+            if self.with_cp and self.training:
+                output = checkpoint(block, *arguments, use_reentrant=False)
+            else:
+                output = block(*arguments)
+            correlation, embedding = output.correlation, output.embedding
+            if keep_blocks:
+                kept.append(output)
+        return ESCFeatures(embedding=embedding, skips=features.skips, blocks=kept)

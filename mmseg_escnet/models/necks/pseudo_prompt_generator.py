@@ -1,0 +1,205 @@
+"""Pseudo prompts for SAM from an image-text correlation map.
+
+Shapes: B images, N classes, h x w patch grid, L = h * w, K objects per class, M = B * N maps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from torch import Tensor
+
+from ...errors import ESCNetError
+
+
+@dataclass
+class PseudoPrompts:
+    """The prompts of one ESC block, for all classes at once.
+
+    Attributes:
+        points: (B, N, K, 2) the point (x, y) of each object, in [0, 1] image coordinates.
+        valid: (B, N, K) bool, False where a class has fewer objects than K; such an object's
+            point and mask mean nothing and must not be counted.
+        masks: (B, N, K, h, w) each object's peak-normalised probability, 0 outside of it.
+        region: (B, N, h, w) bool, the thresholded map that the objects partition.
+        presence: (B, N) how likely each class is in the image: softmax over the classes of the
+            highest correlation (ours).
+    """
+
+    points: Tensor
+    valid: Tensor
+    masks: Tensor
+    region: Tensor
+    presence: Tensor
+
+
+def farthest_point_seeds(
+    coordinates: Tensor, region: Tensor, peak: Tensor, num_seeds: int, min_distance: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Choose the first k-means centres: the peak, then always the pixel farthest from all.
+
+    Deterministic: ties go to the first pixel in row-major order.
+
+    Args:
+        coordinates: (L, 2) pixel coordinates.
+        region: (M, L) bool, the pixels that may be chosen.
+        peak: (M,) index of each map's first seed.
+        num_seeds: K.
+        min_distance: A pixel is a seed only if it is farther than this from all seeds before it.
+
+    Returns:
+        Centres (M, K, 2) and their validity (M, K) bool; a map with fewer pixels than K, or with
+        none far enough, has invalid centres at the end.
+    """
+    num_maps, length = region.shape
+    index = peak
+    # -1 keeps pixels outside of the region from ever being the farthest
+    distance = coordinates.new_full((num_maps, length), torch.inf).masked_fill(~region, -1.0)
+    centers, valid = [], []
+    for _ in range(num_seeds):
+        center = coordinates[index]
+        centers.append(center)
+        farthest = distance.gather(1, index[:, None]).squeeze(1)
+        valid.append(farthest > min_distance**2)
+        new = (coordinates[None] - center[:, None]).square().sum(-1)
+        distance = torch.minimum(distance, new)
+        index = distance.argmax(dim=1)
+    return torch.stack(centers, 1), torch.stack(valid, 1)
+
+
+def batched_kmeans(
+    coordinates: Tensor, region: Tensor, centers: Tensor, valid: Tensor, num_iterations: int
+) -> Tensor:
+    """Lloyd's algorithm on M point sets at once.
+
+    Args:
+        coordinates: (L, 2) pixel coordinates, shared by all sets.
+        region: (M, L) bool, the points of each set.
+        centers: (M, K, 2) first centres.
+        valid: (M, K) bool, the centres in use.
+        num_iterations: Fixed number of updates; a set that has converged does not change.
+
+    Returns:
+        (M, K, L) bool one-hot assignment of each point of a set to its nearest valid centre, ties
+        to the first; a centre without points stays where it is. Points outside the region belong
+        to no centre.
+    """
+    num_objects = centers.shape[1]
+
+    def assign(centers: Tensor) -> Tensor:
+        difference = centers[:, :, None] - coordinates  # (M, K, L, 2)
+        distance = difference.square().sum(-1).masked_fill(~valid[..., None], torch.inf)
+        one_hot = F.one_hot(distance.argmin(dim=1), num_objects).transpose(1, 2).bool()
+        return one_hot & region[:, None] & valid[..., None]
+
+    for _ in range(num_iterations):
+        members = assign(centers).to(coordinates.dtype)
+        count = members.sum(-1, keepdim=True)
+        mean = members @ coordinates / count.clamp(min=1)
+        centers = torch.where(count > 0, mean, centers)
+    return assign(centers)
+
+
+@MODELS.register_module()
+class PseudoPromptGenerator(BaseModule):
+    """PPG: from a correlation map to K points and K masks per class (paper, section 3.2).
+
+    ::
+
+        C --softmax over positions, / max--> p^ --(>= threshold)--> region
+          --k-means on pixel coordinates--> K objects --> K points (argmax of p^), K masks (p^)
+
+    Not differentiable; computed in float32 without a gradient. Has no parameters.
+
+    Args:
+        threshold: alpha in (0, 1], the share of the peak probability from which on a pixel
+            belongs to the region. The paper's value is not known to us (ours: 0.5, where SAM's
+            mask logit crosses zero).
+        num_objects: K, or 'auto': as many objects as are farther apart than ``auto_distance``,
+            at most ``max_objects`` (ours; the paper names the fixed K as its first limitation).
+        num_iterations: Lloyd iterations.
+        max_objects: The most objects of a class under 'auto'.
+        auto_distance: Least distance between the seeds of two objects under 'auto', as a share
+            of the longer side of the image.
+    """
+
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.5,
+        num_objects: int | Literal['auto'] = 5,
+        num_iterations: int = 10,
+        max_objects: int = 8,
+        auto_distance: float = 0.25,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if not 0 < threshold <= 1:
+            raise ESCNetError(
+                f'PseudoPromptGenerator: threshold={threshold} must lie in (0, 1], because it is '
+                'a share of the peak probability.'
+            )
+        automatic = num_objects == 'auto'
+        if not automatic and not (isinstance(num_objects, int) and num_objects >= 1):
+            raise ESCNetError(
+                f"PseudoPromptGenerator: num_objects={num_objects!r} must be 'auto' or an "
+                'integer of at least 1.'
+            )
+        self.threshold = threshold
+        self.num_objects = max_objects if automatic else num_objects
+        self.min_distance = auto_distance if automatic else 0.0
+        self.num_iterations = num_iterations
+
+    @torch.no_grad()
+    def forward(self, correlation: Tensor, logit_scale: Tensor) -> PseudoPrompts:
+        """Generate the prompts of every class of every image.
+
+        Args:
+            correlation: (B, N, h, w) image-text correlation.
+            logit_scale: Scalar; CLIP's, the inverse softmax temperature (ours).
+
+        Returns:
+            The prompts, float32.
+        """
+        batch, num_classes, height, width = correlation.shape
+        with torch.autocast(correlation.device.type, enabled=False):
+            logits = correlation.detach().float().flatten(0, 1).flatten(1) * logit_scale.float()
+            peak_value, peak = logits.max(dim=1)
+            # softmax divided by its own maximum: the normaliser cancels
+            probability = (logits - peak_value[:, None]).exp()
+            region = probability >= self.threshold
+            coordinates = _pixel_coordinates(height, width, device=logits.device)
+            centers, valid = farthest_point_seeds(
+                coordinates,
+                region,
+                peak,
+                self.num_objects,
+                self.min_distance * max(height, width),
+            )
+            members = batched_kmeans(coordinates, region, centers, valid, self.num_iterations)
+            masks = probability[:, None] * members
+            valid = valid & members.any(-1)
+            position = masks.argmax(dim=-1)
+            points = (coordinates[position] + 0.5) / coordinates.new_tensor([width, height])
+            presence = peak_value.view(batch, num_classes).softmax(dim=1)
+        shape = (batch, num_classes, self.num_objects)
+        return PseudoPrompts(
+            points=points.view(*shape, 2),
+            valid=valid.view(shape),
+            masks=masks.view(*shape, height, width),
+            region=region.view(batch, num_classes, height, width),
+            presence=presence,
+        )
+
+
+def _pixel_coordinates(height: int, width: int, *, device: torch.device) -> Tensor:
+    """(L, 2) coordinates (x, y) of the pixels in row-major order, in pixels."""
+    y, x = torch.meshgrid(
+        torch.arange(height, device=device), torch.arange(width, device=device), indexing='ij'
+    )
+    return torch.stack([x, y], -1).flatten(0, 1).float()

@@ -1,0 +1,116 @@
+"""SAM checkpoints: where they are, which part of them we use, how it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch.nn as nn
+from torch import Tensor
+
+from ..errors import ESCNetError
+from .weights import check_sha256, download, load_strict, read_state_dict
+
+_URL = 'https://dl.fbaipublicfiles.com/segment_anything/'
+# published file -> SHA-256
+OFFICIAL_SAM_FILES = {
+    'sam_vit_b_01ec64.pth': 'ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912',
+    'sam_vit_l_0b3195.pth': '3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622',
+    'sam_vit_h_4b8939.pth': 'a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e',
+}
+_PROMPT_ENCODER = 'prompt_encoder.'
+_TRANSFORMER = 'mask_decoder.transformer.'
+# of the transformer, what follows its layers does not reach the image tokens
+_UNUSED = ('final_attn_token_to_image.', 'norm_final_attn.')
+WEIGHTS_DIR = Path('data/weights')
+
+
+def download_sam(file_name: str, folder: str | Path = WEIGHTS_DIR) -> Path:
+    """Download an official SAM checkpoint and check its SHA-256."""
+    return download(
+        _URL + file_name,
+        Path(folder) / file_name,
+        expected_sha256=OFFICIAL_SAM_FILES[file_name],
+    )
+
+
+def find_sam(source: str, *, verify: bool = True) -> Path:
+    """Find a SAM checkpoint.
+
+    Args:
+        source: A path, or an http(s) URL, which is downloaded to ``data/weights``.
+        verify: Check the SHA-256 of a file that bears an official name.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ESCNetError: If it is not there or not the published file.
+    """
+    if source.startswith(('http://', 'https://')):
+        name = source.rsplit('/', 1)[-1]
+        return download(source, WEIGHTS_DIR / name, expected_sha256=OFFICIAL_SAM_FILES.get(name))
+    path = Path(source)
+    if not path.is_file():
+        known = path.name in OFFICIAL_SAM_FILES
+        model = path.name[len('sam_') : len('sam_vit_b')].replace('_', '-') if known else 'vit-b'
+        raise ESCNetError(
+            f'The SAM checkpoint {path} does not exist: get it with `python '
+            f'tools/download_weights.py sam-{model}`, or set model.neck.sam_pretrained to the '
+            'path of another one (None trains from random SAM weights).'
+        )
+    if verify and path.name in OFFICIAL_SAM_FILES:
+        check_sha256(path, OFFICIAL_SAM_FILES[path.name])
+    return path
+
+
+def sam_decoder_state_dict(state_dict: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The part of a SAM checkpoint that ESC-Net uses, in SAM's own key layout.
+
+    Args:
+        state_dict: A whole SAM (ViT-B, L or H: the decoder is the same) or this part of one.
+        source: Its name, for the message.
+
+    Returns:
+        ``prompt_encoder.*`` and the layers of ``mask_decoder.transformer.*``.
+
+    Raises:
+        ESCNetError: If there is no such part.
+    """
+    part = {
+        key: value
+        for key, value in state_dict.items()
+        if key.startswith(_PROMPT_ENCODER)
+        or (key.startswith(_TRANSFORMER) and not key[len(_TRANSFORMER) :].startswith(_UNUSED))
+    }
+    if not part:
+        raise ESCNetError(
+            f'{source} is not a SAM checkpoint: it has no key that begins with '
+            f'{_PROMPT_ENCODER!r} or {_TRANSFORMER!r}.'
+        )
+    return part
+
+
+def load_sam_decoder(
+    source: str, *, prompt_encoder: nn.Module, transformer_layers: Sequence[nn.Module]
+) -> None:
+    """Load SAM's prompt encoder and decoder transformer, strictly.
+
+    Args:
+        source: Path or URL of a SAM checkpoint or of the extracted decoder part.
+        prompt_encoder: ``segment_anything``'s PromptEncoder.
+        transformer_layers: ``layers`` of each of our copies of the TwoWayTransformer.
+
+    Raises:
+        ESCNetError: Naming what is missing, unexpected or misshapen.
+    """
+    path = find_sam(str(source))
+    part = sam_decoder_state_dict(read_state_dict(path)[0], str(path))
+
+    def below(prefix: str) -> dict[str, Tensor]:
+        return {key[len(prefix) :]: v for key, v in part.items() if key.startswith(prefix)}
+
+    load_strict(prompt_encoder, below(_PROMPT_ENCODER), source=str(path), prefix=_PROMPT_ENCODER)
+    prefix = _TRANSFORMER + 'layers.'
+    for layers in transformer_layers:
+        load_strict(layers, below(prefix), source=str(path), prefix=prefix)

@@ -1,0 +1,3 @@
+from .escnet import ESCNet
+
+__all__ = ['ESCNet']

@@ -1,0 +1,205 @@
+"""Reading weights that others made: found or fetched, checked, never executed, loaded strictly."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from ..errors import ESCNetError
+
+_CHUNK = 1 << 20
+_TIMEOUT_SECONDS = 20
+_NAMED_KEYS = 5
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def check_sha256(path: str | os.PathLike, expected: str) -> None:
+    """Refuse a file whose content is not the published one.
+
+    Raises:
+        ESCNetError: If the digest differs.
+    """
+    actual = sha256(path)
+    if actual != expected:
+        raise ESCNetError(
+            f'{path} is not the published file: its SHA-256 is {actual}, not {expected}; '
+            'delete it and download it again.'
+        )
+
+
+def download(url: str, target: str | os.PathLike, *, expected_sha256: str | None = None) -> Path:
+    """Download a file; an interrupted download goes on where it stopped.
+
+    The bytes collect in ``<target>.part``, which becomes ``target`` when whole and checked.
+
+    Args:
+        url: Where the file is.
+        target: Where it goes; nothing is done if it exists.
+        expected_sha256: The published digest, if known.
+
+    Returns:
+        The path of the whole file.
+
+    Raises:
+        ESCNetError: If the server cannot be reached, or the file is not the published one.
+    """
+    target = Path(target)
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + '.part')
+    offset = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={'Range': f'bytes={offset}-'} if offset else {})
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
+            resumed = response.status == 206
+            length = int(response.headers.get('Content-Length', 0))
+            start = offset if resumed else 0
+            bar = tqdm(
+                total=start + length or None,
+                initial=start,
+                unit='B',
+                unit_scale=True,
+                desc=target.name,
+            )
+            with open(part, 'ab' if resumed else 'wb') as file, bar:
+                while chunk := response.read(_CHUNK):
+                    file.write(chunk)
+                    bar.update(len(chunk))
+        if length and part.stat().st_size != start + length:
+            raise OSError(f'the connection ended after {part.stat().st_size} bytes')
+    except urllib.error.HTTPError as error:
+        # 416: nothing is left to send, the file was whole already
+        if not (error.code == 416 and offset):
+            raise ESCNetError(f'Cannot download {url}: {error}; try again later.') from error
+    except OSError as error:
+        reason = getattr(error, 'reason', error)
+        raise ESCNetError(
+            f'Cannot download {url} ({reason}): check the network and run the same command '
+            f'again, or put the file at {target} yourself.'
+        ) from error
+    if expected_sha256 is not None:
+        try:
+            check_sha256(part, expected_sha256)
+        except ESCNetError:
+            part.unlink()
+            raise
+    os.replace(part, target)
+    return target
+
+
+def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str]:
+    """Read a state dict without executing anything from the file.
+
+    Args:
+        path: A ``.safetensors`` file, a TorchScript archive (OpenAI's CLIP), or what
+            ``torch.save`` wrote, with the tensors at the top or under ``state_dict``.
+
+    Returns:
+        The tensors by name, on the CPU, and the format: 'safetensors', 'torchscript', 'pickle'.
+
+    Raises:
+        ESCNetError: If the file is missing, damaged, or holds anything but tensors by name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ESCNetError(f'The weights file {path} does not exist: check the path.')
+    try:
+        if path.suffix == '.safetensors':
+            return load_file(path), 'safetensors'
+        if _is_torchscript(path):
+            return torch.jit.load(path, map_location='cpu').state_dict(), 'torchscript'
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except (OSError, RuntimeError, EOFError, SafetensorError, ValueError, KeyError) as error:
+        raise _unreadable(path, error) from error
+    except Exception as error:  # pickle.UnpicklingError and what a damaged pickle stream raises
+        raise _unreadable(path, error) from error
+    if isinstance(content, Mapping) and isinstance(content.get('state_dict'), Mapping):
+        content = content['state_dict']
+    if not isinstance(content, Mapping):
+        raise ESCNetError(
+            f'{path} holds a {type(content).__name__} and not tensors by name: give a file with '
+            'a state dict.'
+        )
+    # `module.` is left by DataParallel
+    content = {str(key).removeprefix('module.'): value for key, value in content.items()}
+    return content, 'pickle'
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any('/code/' in name for name in archive.namelist())
+
+
+def _unreadable(path: Path, error: Exception) -> ESCNetError:
+    first_line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return ESCNetError(
+        f'The weights file {path} cannot be read ({first_line}): it is damaged, incomplete, or '
+        'not a file of tensors; download it again.'
+    )
+
+
+def load_strict(
+    module: nn.Module, state_dict: Mapping[str, Tensor], *, source: str, prefix: str = ''
+) -> None:
+    """Load tensors into a module: every key must be there, known, and of the right shape.
+
+    Args:
+        module: The module to fill.
+        state_dict: Tensors by name, in the names of ``module``.
+        source: What is being loaded, for the message.
+        prefix: What the names in the file begin with, for the message.
+
+    Raises:
+        ESCNetError: Naming the missing, unexpected or misshapen keys.
+    """
+    own = module.state_dict()
+    missing = [key for key in own if key not in state_dict]
+    unexpected = [key for key in state_dict if key not in own]
+    misshapen = [
+        f'{prefix}{key} is {tuple(state_dict[key].shape)} instead of {tuple(own[key].shape)}'
+        for key in own
+        if key in state_dict and tuple(state_dict[key].shape) != tuple(own[key].shape)
+    ]
+    problems = [
+        f'{len(keys)} {what} ({_some([prefix * named + key for key in keys])})'
+        for keys, what, named in (
+            (missing, 'missing', True),
+            (unexpected, 'unexpected', True),
+            (misshapen, 'of another shape', False),
+        )
+        if keys
+    ]
+    if problems:
+        raise ESCNetError(
+            f'{source} does not fit {type(module).__name__}: of its keys, '
+            f'{"; ".join(problems)}; use weights of the architecture in the config.'
+        )
+    module.load_state_dict(state_dict, strict=True)
+
+
+def _some(items: list[str]) -> str:
+    shown = ', '.join(items[:_NAMED_KEYS])
+    return shown if len(items) <= _NAMED_KEYS else f'{shown}, ...'
