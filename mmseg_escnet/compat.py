@@ -7,6 +7,7 @@ all and may be called any number of times.
 Third-party packages are imported inside the functions, so that importing this module never fails.
 """
 
+import functools
 import importlib
 import pickle
 import sys
@@ -144,68 +145,9 @@ _HISTORY_BUFFER_STATISTICS = ('min', 'max', 'current', 'mean')
 _NUMBER_TYPE_CODES = '?bBhHiIlLqQefd'
 """numpy's one-letter codes of booleans, integers and floats."""
 
-
-def _history_buffer_statistic(owner: type, name: str):
-    """What a checkpoint's ``getattr(HistoryBuffer, 'mean')`` is allowed to be.
-
-    A pickled ``HistoryBuffer`` holds its own methods, and pickle writes a method as a call of
-    ``builtins.getattr``. Allowing the real ``getattr`` would open the door that
-    ``weights_only=True`` shuts (``HistoryBuffer.__init__.__globals__`` leads anywhere), so this
-    function goes by its name and knows four answers.
-    """
-    from mmengine.logging.history_buffer import HistoryBuffer
-
-    if owner is HistoryBuffer and type(name) is str and name in _HISTORY_BUFFER_STATISTICS:
-        return getattr(HistoryBuffer, name)
-    raise pickle.UnpicklingError(
-        f'the checkpoint asks for getattr({owner!r}, {name!r}), which MMEngine never writes'
-    )
-
-
-def _rebuild_array(subtype: type, shape: tuple, type_code: bytes):
-    """What a checkpoint's ``numpy.core.multiarray._reconstruct`` is allowed to be."""
-    import numpy as np
-
-    if subtype is not np.ndarray:
-        raise pickle.UnpicklingError(f'the checkpoint holds an array of type {subtype!r}')
-    return np.ndarray.__new__(np.ndarray, shape, type_code)
-
-
-def _rebuild_scalar(dtype, data: bytes):
-    """What a checkpoint's ``numpy.core.multiarray.scalar`` is allowed to be: a number."""
-    import numpy as np
-
-    if not isinstance(dtype, np.dtype) or dtype.char not in _NUMBER_TYPE_CODES:
-        raise pickle.UnpicklingError(f'the checkpoint holds a numpy scalar of type {dtype!r}')
-    if type(data) is not bytes or len(data) != dtype.itemsize:
-        raise pickle.UnpicklingError('the checkpoint holds a damaged numpy scalar')
-    return np.frombuffer(data, dtype)[0]
-
-
-def _known_as(function, module: str, name: str):
-    """A function of its own that a pickle finds under the name ``module.name``.
-
-    ``add_safe_globals`` files a callable under its ``__module__`` and ``__qualname__``. (Newer
-    releases also take a pair of callable and name; this works with every release.)
-    """
-
-    def alias(*args):
-        return function(*args)
-
-    alias.__module__, alias.__name__, alias.__qualname__ = module, name, name
-    alias.__doc__ = function.__doc__
-    return alias
-
-
-_SAFE_FUNCTIONS = (
-    _known_as(_history_buffer_statistic, 'builtins', 'getattr'),
-    # numpy 1 calls its module numpy.core, numpy 2 calls it numpy._core: a checkpoint written under
-    # the one must load under the other.
-    _known_as(_rebuild_array, 'numpy.core.multiarray', '_reconstruct'),
-    _known_as(_rebuild_array, 'numpy._core.multiarray', '_reconstruct'),
-    _known_as(_rebuild_scalar, 'numpy.core.multiarray', 'scalar'),
-    _known_as(_rebuild_scalar, 'numpy._core.multiarray', 'scalar'),
-)
+_UNREACHABLE = '\n'
+"""Ends a name that no pickle can utter, since names in a pickle end at the line's end. What stands
+in the list under such a name may have its state set (pickle's BUILD), but not be called."""
 
 
 def _allow_mmengine_checkpoints() -> None:
@@ -214,16 +156,79 @@ def _allow_mmengine_checkpoints() -> None:
     torch >= 2.6 reads with ``weights_only=True`` unless told otherwise, and MMEngine tells it
     nothing: without this, ``--resume`` and ``load_from`` fail on MMEngine's own files. Those hold,
     besides tensors and plain Python, the curves of the logged scalars (``HistoryBuffer``, numpy
-    arrays) and scores (numpy scalars). Before torch 2.4 there is no such list, and no need.
+    arrays) and scores (numpy scalars).
+
+    Earlier releases have no such list, or one that takes no names, and do not need it.
     """
     import torch
 
-    if not hasattr(torch.serialization, 'add_safe_globals'):
-        return
+    add_safe_globals = getattr(torch.serialization, 'add_safe_globals', None)
+    if add_safe_globals is not None and 'uple[' in str(add_safe_globals.__annotations__):
+        add_safe_globals(_safe_globals())
+
+
+@functools.cache  # the same objects every time: torch keeps them in a set
+def _safe_globals() -> list:
+    """The classes and functions a checkpoint may name, as ``add_safe_globals`` takes them.
+
+    The usual advice (allow ``getattr``, ``numpy.ndarray``, ``numpy.dtype``) would open the door
+    that ``weights_only=True`` shuts: ``getattr`` leads from any class to its module's globals, and
+    ``ndarray(1, 'O', buffer)`` makes Python objects out of bytes. So those names lead to functions
+    that know exactly what MMEngine writes.
+    """
     import numpy as np
     from mmengine.logging.history_buffer import HistoryBuffer
 
+    class ArrayType(np.ndarray):
+        """Stands for ``numpy.ndarray`` as an argument of ``_reconstruct``; cannot be called.
+
+        It is a subclass of it so that ``_reconstruct`` itself, which another library may have
+        allowed, accepts it too.
+        """
+
+        def __new__(cls, *args, **kwargs) -> NoReturn:
+            raise pickle.UnpicklingError('the checkpoint calls numpy.ndarray')
+
+        def __reduce__(self):
+            return self.view(np.ndarray).__reduce__()
+
+    def get_statistic(owner, name):
+        """``getattr(HistoryBuffer, 'mean')``: a pickled buffer refers to its own methods."""
+        known = type(name) is str and name in _HISTORY_BUFFER_STATISTICS
+        if owner is HistoryBuffer and known:
+            return getattr(owner, name)
+        raise pickle.UnpicklingError(f'the checkpoint asks for getattr({owner!r}, {name!r})')
+
+    def rebuild_dtype(code, *_):
+        """A number's dtype: numpy's own, never a copy, so that setting its state has no effect."""
+        dtype = np.dtype(code) if type(code) is str else None
+        if dtype is None or dtype.char not in _NUMBER_TYPE_CODES or not dtype.isnative:
+            raise pickle.UnpicklingError(f'the checkpoint holds a numpy dtype {code!r}')
+        return dtype
+
+    def rebuild_array(array_type, *_):
+        """An empty array, as ``_reconstruct`` makes it; its state (shape, dtype, data) follows."""
+        if array_type not in (ArrayType, np.ndarray):
+            raise pickle.UnpicklingError(f'the checkpoint holds an array of type {array_type!r}')
+        return np.empty(0, np.int8)
+
+    def rebuild_scalar(dtype, data):
+        """One number."""
+        if not isinstance(dtype, np.dtype) or dtype.char not in _NUMBER_TYPE_CODES:
+            raise pickle.UnpicklingError(f'the checkpoint holds a numpy scalar of type {dtype!r}')
+        return np.frombuffer(data, dtype, count=1)[0]
+
     number_types = {type(np.dtype(code)) for code in _NUMBER_TYPE_CODES}
-    torch.serialization.add_safe_globals(
-        [HistoryBuffer, np.ndarray, np.dtype, *number_types, *_SAFE_FUNCTIONS]
-    )
+    return [
+        HistoryBuffer,
+        (get_statistic, 'builtins.getattr'),
+        (ArrayType, 'numpy.ndarray'),
+        (rebuild_dtype, 'numpy.dtype'),
+        # numpy 1 says numpy.core, numpy 2 says numpy._core; files travel between them.
+        (rebuild_array, 'numpy.core.multiarray._reconstruct'),
+        (rebuild_array, 'numpy._core.multiarray._reconstruct'),
+        (rebuild_scalar, 'numpy.core.multiarray.scalar'),
+        (rebuild_scalar, 'numpy._core.multiarray.scalar'),
+        (np.ndarray, 'numpy.ndarray' + _UNREACHABLE),
+        *((kind, f'numpy.dtypes.{kind.__name__}' + _UNREACHABLE) for kind in number_types),
+    ]

@@ -107,10 +107,6 @@ def load_sam_decoder(
     path = find_sam(str(source))
     part = sam_decoder_state_dict(read_state_dict(path)[0], str(path))
 
-    def below(prefix: str) -> dict[str, Tensor]:
-        return {key[len(prefix) :]: v for key, v in part.items() if key.startswith(prefix)}
-
-    load_strict(prompt_encoder, below(_PROMPT_ENCODER), source=str(path), prefix=_PROMPT_ENCODER)
-    prefix = _TRANSFORMER + 'layers.'
+    load_strict(prompt_encoder, part, source=str(path), prefix=_PROMPT_ENCODER)
     for layers in transformer_layers:
-        load_strict(layers, below(prefix), source=str(path), prefix=prefix)
+        load_strict(layers, part, source=str(path), prefix=_TRANSFORMER + 'layers.')

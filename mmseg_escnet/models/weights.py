@@ -129,7 +129,10 @@ def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str]:
             return load_file(path), 'safetensors'
         if _is_torchscript(path):
             return torch.jit.load(path, map_location='cpu').state_dict(), 'torchscript'
-        content = torch.load(path, map_location='cpu', weights_only=True)
+        # mapped where the format allows it: the tensors are read when they are copied
+        content = torch.load(
+            path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
     except (OSError, RuntimeError, EOFError, SafetensorError, ValueError, KeyError) as error:
         raise _unreadable(path, error) from error
     except Exception as error:  # pickle.UnpicklingError and what a damaged pickle stream raises
@@ -161,34 +164,35 @@ def _unreadable(path: Path, error: Exception) -> ESCNetError:
     )
 
 
-def load_strict(
+def check_fit(
     module: nn.Module, state_dict: Mapping[str, Tensor], *, source: str, prefix: str = ''
 ) -> None:
-    """Load tensors into a module: every key must be there, known, and of the right shape.
+    """Check that tensors fit a module: every key is there, known, and of the right shape.
 
     Args:
-        module: The module to fill.
-        state_dict: Tensors by name, in the names of ``module``.
+        module: The module to be filled.
+        state_dict: Tensors by name, which begins with ``prefix``.
         source: What is being loaded, for the message.
-        prefix: What the names in the file begin with, for the message.
+        prefix: What comes before the module's own names.
 
     Raises:
         ESCNetError: Naming the missing, unexpected or misshapen keys.
     """
-    own = module.state_dict()
-    missing = [key for key in own if key not in state_dict]
-    unexpected = [key for key in state_dict if key not in own]
+    own = {prefix + key: tuple(value.shape) for key, value in module.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in state_dict.items()}
+    missing = [key for key in own if key not in given]
+    unexpected = [key for key in given if key not in own]
     misshapen = [
-        f'{prefix}{key} is {tuple(state_dict[key].shape)} instead of {tuple(own[key].shape)}'
+        f'{key} is {given[key]} instead of {own[key]}'
         for key in own
-        if key in state_dict and tuple(state_dict[key].shape) != tuple(own[key].shape)
+        if key in given and given[key] != own[key]
     ]
     problems = [
-        f'{len(keys)} {what} ({_some([prefix * named + key for key in keys])})'
-        for keys, what, named in (
-            (missing, 'missing', True),
-            (unexpected, 'unexpected', True),
-            (misshapen, 'of another shape', False),
+        f'{len(keys)} {what} ({_some(keys)})'
+        for keys, what in (
+            (missing, 'missing'),
+            (unexpected, 'unexpected'),
+            (misshapen, 'of another shape'),
         )
         if keys
     ]
@@ -197,7 +201,22 @@ def load_strict(
             f'{source} does not fit {type(module).__name__}: of its keys, '
             f'{"; ".join(problems)}; use weights of the architecture in the config.'
         )
-    module.load_state_dict(state_dict, strict=True)
+
+
+def load_strict(
+    module: nn.Module, state_dict: Mapping[str, Tensor], *, source: str, prefix: str = ''
+) -> None:
+    """Load tensors into a module that they must fit (see :func:`check_fit`).
+
+    Args:
+        module: The module to fill.
+        state_dict: Tensors by name.
+        source: What is being loaded, for the message.
+        prefix: What the names in the file begin with; they are ours with it taken off.
+    """
+    state_dict = {key: value for key, value in state_dict.items() if key.startswith(prefix)}
+    check_fit(module, state_dict, source=source, prefix=prefix)
+    module.load_state_dict({key[len(prefix) :]: v for key, v in state_dict.items()})
 
 
 def _some(items: list[str]) -> str:

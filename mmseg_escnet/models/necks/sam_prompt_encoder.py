@@ -158,6 +158,7 @@ def mask_boxes(masks: Tensor) -> Tensor:
         (M, 4) boxes (left, top, right, bottom) in [0, 1] image coordinates, the outer edges of
         the outermost pixels; the whole image for an empty mask.
     """
+
     def extent(line: Tensor) -> tuple[Tensor, Tensor]:
         size = line.shape[1]
         line = line.float()

@@ -20,6 +20,7 @@ from torch import Tensor
 from ...errors import ESCNetError
 from ...vocabulary import Vocabulary
 from ..necks.esc_neck import ESCFeatures
+from ..weights import check_fit
 from .window_inference import window_inference
 
 _MODES = ('whole', 'slide', 'windows')
@@ -72,6 +73,8 @@ class ESCNet(EncoderDecoder):
         test_cfg: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
+        if isinstance(data_preprocessor, dict):  # found without a default scope, as all parts are
+            data_preprocessor = MODELS.build(data_preprocessor)
         # not EncoderDecoder's own: it would build the neck before the widths of CLIP are known
         super(EncoderDecoder, self).__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.backbone = MODELS.build(backbone)
@@ -172,6 +175,12 @@ class ESCNet(EncoderDecoder):
         """
         self._text_cache = None
         return super().train(mode)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
+        # every way to load a checkpoint comes by here, also those that only warn of a misfit
+        own = {key: value for key, value in state_dict.items() if key.startswith(prefix)}
+        check_fit(self, own, source='The checkpoint', prefix=prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     # -- network ---------------------------------------------------------------------------------
 

@@ -1,0 +1,51 @@
+# COCO-Stuff 164k, 171 classes: the training set of ESC-Net.
+# Sizes, crop, flip and colour changes are CAT-Seg's published recipe (arXiv 2303.11797), whose
+# training ESC-Net shares: shortest edge to 384 (longest at most 2560), crop of 384x384 whatever
+# it holds, flip, SSD's colour changes; 4 images a step in all, so 4 / (number of GPUs) each.
+# Testing: the whole image at 640x640; windows and the global view are the model's test_cfg.
+dataset_type = 'COCOStuff171Dataset'
+data_root = 'data/coco_stuff164k/'
+crop_size = (384, 384)
+train_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='LoadLabelMap'),
+    dict(type='Resize', scale=(2560, 384), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=1.0),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='Resize', scale=(640, 640), keep_ratio=False),
+    dict(type='LoadLabelMap'),  # after Resize: figures are taken at the image's own size
+    dict(type='PackSegInputs'),
+]
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        data_prefix=dict(img_path='images/train2017', seg_map_path='annotations/train2017'),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        data_prefix=dict(img_path='images/val2017', seg_map_path='annotations/val2017'),
+        pipeline=test_pipeline,
+        test_mode=True,
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type='OpenVocabIoUMetric', iou_metrics=['mIoU'])
+test_evaluator = val_evaluator

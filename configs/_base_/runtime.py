@@ -1,0 +1,6 @@
+_base_ = 'mmseg::_base_/default_runtime.py'
+
+custom_imports = dict(imports=['mmseg_escnet'])
+custom_hooks = [dict(type='VocabularyHook')]
+randomness = dict(seed=0)
+tta_model = None

@@ -1,0 +1,78 @@
+"""What the command-line tools share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from .errors import ESCNetError
+
+INTERRUPTED = 130
+
+
+def run_tool(main: Callable[[], int | None]) -> None:
+    """Run a tool's main function and exit.
+
+    Bad input ends with one sentence and status 2, Ctrl-C with status 130.
+    """
+    try:
+        status = main()
+    except ESCNetError as error:
+        print(f'error: {error}', file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        status = INTERRUPTED
+    sys.exit(status or 0)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that every tool with a config has."""
+    from mmengine.config import DictAction
+
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config: key=value, nested keys with dots, '
+        'lists as key="[a,b]"',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher',
+    )
+    # torch.distributed.launch passes it; torchrun sets the environment variable instead
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def load_config(args: argparse.Namespace):
+    """Read the config that the arguments name, with their overrides.
+
+    Returns:
+        The ``mmengine.Config``, with ``work_dir`` and ``launcher`` set.
+
+    Raises:
+        ESCNetError: If there is no such file.
+    """
+    from mmengine.config import Config
+
+    if not Path(args.config).is_file():
+        raise ESCNetError(
+            f'The config {args.config} does not exist: give a path such as '
+            'configs/escnet/escnet_vitb16_coco-stuff.py.'
+        )
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
+    cfg.launcher = args.launcher
+    return cfg

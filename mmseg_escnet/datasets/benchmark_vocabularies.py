@@ -1,0 +1,64 @@
+"""Class names of the benchmarks, in benchmark order, with the ids of their published files."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import ESCNetError
+from .toyworld_scenes import ALL_NAMES, SEEN_NAMES
+
+_FOLDER = Path(__file__).resolve().parent / 'vocabularies'
+_TOY_VOCABULARIES = {'toyworld_all': ALL_NAMES, 'toyworld_seen': SEEN_NAMES}
+
+
+class BenchmarkClass(NamedTuple):
+    """One class of a benchmark.
+
+    Attributes:
+        name: Name as the text encoder gets it; synonyms are separated by ``', '``.
+        raw_id: Id in the annotation files as published; None where the benchmark has no ids
+            of its own (PC-59 and PAS-20b are made from other files). ADE20K-847: index into
+            the full ADE20K list; ADE20K-150, PASCAL-Context-459: 1-based label; COCO-Stuff:
+            pixel value of ``stuffthingmaps``; VOC: palette index.
+    """
+
+    name: str
+    raw_id: int | None
+
+
+@cache
+def load_benchmark(name: str) -> tuple[BenchmarkClass, ...]:
+    """Classes of a benchmark, in benchmark order.
+
+    Args:
+        name: ``'ade150'``, ``'ade847'``, ``'coco_stuff171'``, ``'pc59'``, ``'pc459'``,
+            ``'voc20'`` or ``'voc20b'`` (20 objects, then the 39 PC-59 classes outside VOC).
+
+    Raises:
+        ESCNetError: If there is no such benchmark.
+    """
+    known = sorted(path.stem for path in _FOLDER.glob('*.json'))
+    if name not in known:
+        raise ESCNetError(
+            f'There is no benchmark vocabulary {name!r}: choose one of {", ".join(known)}.'
+        )
+    entries = json.loads((_FOLDER / f'{name}.json').read_text(encoding='utf-8'))
+    return tuple(BenchmarkClass(entry['name'], entry.get('raw_id')) for entry in entries)
+
+
+def vocabulary_names(name: str) -> tuple[str, ...]:
+    """Class names of a benchmark, or of the toy world, by its short name.
+
+    Args:
+        name: A name that :func:`load_benchmark` knows, ``'toyworld_all'`` or
+            ``'toyworld_seen'``.
+
+    Raises:
+        ESCNetError: If there is no such vocabulary.
+    """
+    if name in _TOY_VOCABULARIES:
+        return _TOY_VOCABULARIES[name]
+    return tuple(entry.name for entry in load_benchmark(name))

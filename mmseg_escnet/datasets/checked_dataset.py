@@ -1,0 +1,196 @@
+"""Checks at start-up that MMSegmentation's data sets leave to a traceback, or to nobody."""
+
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Iterable, Sequence
+
+from mmengine import fileio
+from mmengine.logging import print_log
+
+from ..errors import ESCNetError
+
+_NAMES_SHOWN = 3
+
+
+class CheckedDatasetMixin:
+    """Put before a ``BaseSegDataset``: a missing or half-made data set is one clear sentence.
+
+    ``BaseSegDataset`` answers a missing folder with a traceback, an empty one with a data set of
+    length zero, and a missing label with a traceback in the middle of training. Here all of it is
+    an :class:`ESCNetError` before training starts, which says how to make the data.
+
+    It also keeps wide label sets right: classes left out of ``metainfo['classes']`` map to the
+    data set's own ``ignore_index`` (MMSegmentation always writes 255, which is a class of a wide
+    set), and each data info carries ``num_classes`` and ``ignore_index``, so that
+    :class:`LoadLabelMap` can check the ids in the files.
+
+    Attributes:
+        prepare_hint: What makes the data, completing '... does not exist: ' (``'run `python
+            tools/...` '``).
+    """
+
+    prepare_hint: str = 'see data/README.md for how data sets are prepared'
+
+    @property
+    def file_classes(self) -> Sequence[str] | None:
+        """Classes in the order of the ids in the label files; None if unknown."""
+        return self.METAINFO.get('classes')
+
+    @property
+    def file_palette(self) -> Sequence[Sequence[int]] | None:
+        """Colours of :attr:`file_classes`; None if unknown."""
+        return self.METAINFO.get('palette')
+
+    def get_label_map(self, new_classes: Sequence[str] | None = None) -> dict[int, int] | None:
+        """Map from ids in the files to ids of ``new_classes``.
+
+        Args:
+            new_classes: Class names asked for, or None for all.
+
+        Returns:
+            File id -> class id, ``ignore_index`` for classes left out; None if nothing changes.
+
+        Raises:
+            ESCNetError: If a name is not among the classes of the label files.
+        """
+        old_classes = self.file_classes
+        if new_classes is None or old_classes is None or list(new_classes) == list(old_classes):
+            return None
+        unknown = [name for name in new_classes if name not in old_classes]
+        if unknown:
+            raise ESCNetError(
+                f'{type(self).__name__} has no labels for {_quote(unknown)}: '
+                "metainfo['classes'] can choose and reorder classes of the label files, while "
+                'other words belong into the vocabulary of the model.'
+            )
+        position = {name: index for index, name in enumerate(new_classes)}
+        return {i: position.get(name, self.ignore_index) for i, name in enumerate(old_classes)}
+
+    def _update_palette(self) -> list:
+        """Let the colours follow ``metainfo['classes']`` when they are chosen or reordered."""
+        palette = self._metainfo.get('palette')
+        if self.label_map is None or not palette or list(palette) != list(self.file_palette or ()):
+            return super()._update_palette()
+        color = dict(zip(self.file_classes, palette, strict=True))
+        return [color[name] for name in self._metainfo['classes']]
+
+    def load_data_list(self) -> list[dict]:
+        """Check folders and files, then list them as the parent class does.
+
+        Raises:
+            ESCNetError: If a folder or ``ann_file`` is missing, there is no image or no label,
+                or an image has no label.
+        """
+        self._check_ignore_index()
+        image_dir = self.data_prefix.get('img_path')
+        label_dir = self.data_prefix.get('seg_map_path')
+        self._check_folder('image', image_dir)
+        if label_dir is not None:
+            self._check_folder('label', label_dir)
+        if self.ann_file and not fileio.exists(self.ann_file, backend_args=self.backend_args):
+            raise ESCNetError(
+                f'The list of images {self._shown(self.ann_file)} (ann_file) does not exist: '
+                f'{self.prepare_hint}.'
+            )
+        listed = bool(self.ann_file) and not osp.isdir(self.ann_file)
+
+        images = self._files(image_dir, self.img_suffix)
+        if not images:
+            raise ESCNetError(
+                f'The image directory {self._shown(image_dir)} holds no file '
+                f'*{self.img_suffix}: {self.prepare_hint}.'
+            )
+        data_list = super().load_data_list()
+        if not data_list:
+            raise ESCNetError(
+                f'The list of images {self._shown(self.ann_file)} (ann_file) is empty: '
+                f'{self.prepare_hint}.'
+            )
+        if listed:
+            wanted = {osp.relpath(info['img_path'], image_dir) for info in data_list}
+            if missing := wanted - images:
+                raise ESCNetError(
+                    f'{len(missing)} of {len(wanted)} images listed in '
+                    f'{self._shown(self.ann_file)} are not in {self._shown(image_dir)} '
+                    f'(first: {_first(missing)}): {self.prepare_hint}.'
+                )
+        if label_dir is not None:
+            self._check_labels(data_list, images, label_dir, listed)
+
+        classes = self._metainfo.get('classes')
+        for info in data_list:
+            info['ignore_index'] = self.ignore_index
+            if classes is not None:
+                info['num_classes'] = len(classes)
+        return data_list
+
+    def _check_ignore_index(self) -> None:
+        classes = self.file_classes or self._metainfo.get('classes') or ()
+        first_id = 1 if self.reduce_zero_label else 0
+        if first_id <= self.ignore_index < len(classes) + first_id:
+            raise ESCNetError(
+                f'{type(self).__name__} has ignore_index={self.ignore_index}, which is the id of '
+                f'its class {classes[self.ignore_index - first_id]!r}: use 65535 and label maps of '
+                '16 bits.'
+            )
+
+    def _check_labels(
+        self, data_list: list[dict], images: set[str], label_dir: str, listed: bool
+    ) -> None:
+        labels = self._files(label_dir, self.seg_map_suffix)
+        if not labels:
+            raise ESCNetError(
+                f'The label directory {self._shown(label_dir)} holds no file '
+                f'*{self.seg_map_suffix}: {self.prepare_hint}.'
+            )
+        expected = {osp.relpath(info['seg_map_path'], label_dir) for info in data_list}
+        if missing := expected - labels:
+            raise ESCNetError(
+                f'{len(missing)} of {len(expected)} images have no label map in '
+                f'{self._shown(label_dir)} (missing first: {_first(missing)}): '
+                f'{self.prepare_hint}.'
+            )
+        if not listed and (surplus := labels - expected):
+            print_log(
+                f'{len(surplus)} of {len(labels)} label maps in {self._shown(label_dir)} have no '
+                f'image in {self._shown(self.data_prefix["img_path"])} and are not used '
+                f'(first: {_first(surplus)}); {len(images)} images were found.',
+                logger='current',
+                level='WARNING',
+            )
+
+    def _check_folder(self, kind: str, folder: str | None) -> None:
+        if folder is None:
+            raise ESCNetError(
+                f'{type(self).__name__} has no {kind} directory: give data_prefix=dict(img_path=...'
+                ', seg_map_path=...).'
+            )
+        if not fileio.isdir(folder, backend_args=self.backend_args):
+            raise ESCNetError(
+                f'The {kind} directory {self._shown(folder)} does not exist: {self.prepare_hint}.'
+            )
+
+    def _files(self, folder: str, suffix: str) -> set[str]:
+        return set(
+            fileio.list_dir_or_file(
+                dir_path=folder,
+                list_dir=False,
+                suffix=suffix,
+                recursive=True,
+                backend_args=self.backend_args,
+            )
+        )
+
+    def _shown(self, path: str) -> str:
+        """Local paths are shown in full: a relative one does not say where it was looked for."""
+        return path if self.backend_args else osp.abspath(path)
+
+
+def _first(names: Iterable[str]) -> str:
+    return ', '.join(sorted(names)[:_NAMES_SHOWN])
+
+
+def _quote(names: Sequence[str]) -> str:
+    shown = ', '.join(repr(name) for name in names[:_NAMES_SHOWN])
+    return shown if len(names) <= _NAMES_SHOWN else f'{shown} and {len(names) - _NAMES_SHOWN} more'

@@ -1,0 +1,46 @@
+"""The toy world as a data set."""
+
+from collections.abc import Sequence
+
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
+
+from .checked_dataset import CheckedDatasetMixin
+from .toyworld_scenes import palette_of, vocabulary_of
+
+
+@DATASETS.register_module()
+class ToyWorldDataset(CheckedDatasetMixin, BaseSegDataset):
+    """Scenes of coloured shapes on textured ground; ``tools/toyworld/make_scenes.py`` makes them.
+
+    Args:
+        vocabulary: Which names the ids of the label files stand for: ``'seen'`` (the 54 names
+            whose masks training uses; the files in ``annotations/train``) or ``'all'`` (all 70
+            names; the files in ``annotations/val``).
+        metainfo: As in ``BaseSegDataset``; ``classes`` chooses among the vocabulary.
+        img_suffix: As in ``BaseSegDataset``.
+        kwargs: All other arguments of ``BaseSegDataset``.
+    """
+
+    prepare_hint = 'run `python tools/toyworld/make_scenes.py`'
+
+    def __init__(
+        self,
+        *,
+        vocabulary: str = 'all',
+        metainfo: dict | None = None,
+        img_suffix: str = '.png',
+        **kwargs,
+    ) -> None:
+        self.vocabulary = vocabulary
+        names = vocabulary_of(vocabulary)
+        metainfo = dict(dict(classes=names, palette=palette_of(names)), **(metainfo or {}))
+        super().__init__(metainfo=metainfo, img_suffix=img_suffix, **kwargs)
+
+    @property
+    def file_classes(self) -> Sequence[str]:
+        return vocabulary_of(self.vocabulary)
+
+    @property
+    def file_palette(self) -> Sequence[Sequence[int]]:
+        return palette_of(self.file_classes)

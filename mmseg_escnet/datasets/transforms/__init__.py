@@ -1,0 +1,6 @@
+"""Transforms that read images and label maps."""
+
+from .load_image import LoadImage
+from .load_label_map import LoadLabelMap
+
+__all__ = ['LoadImage', 'LoadLabelMap']

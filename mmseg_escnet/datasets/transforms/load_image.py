@@ -1,0 +1,84 @@
+"""Loading photographs, with one sentence for a file that cannot be read."""
+
+import mmcv
+import numpy as np
+from mmcv.transforms import LoadImageFromFile
+from mmengine import fileio
+from mmseg.registry import TRANSFORMS
+
+from ...errors import ESCNetError
+
+_JPEG_START, _JPEG_SCAN, _JPEG_END = b'\xff\xd8\xff', b'\xff\xda', b'\xff\xd9'
+
+
+@TRANSFORMS.register_module()
+class LoadImage(LoadImageFromFile):
+    """``LoadImageFromFile`` that names an unreadable file and never trains on half a picture.
+
+    Whatever the file holds (grey, palette, RGBA, 16 bits, CMYK, turned by its EXIF tag), ``img``
+    is (height, width, 3) uint8 in BGR order; alpha is dropped. Takes the arguments of
+    ``mmcv.transforms.LoadImageFromFile`` and reads and writes the same keys.
+    """
+
+    def transform(self, results: dict) -> dict | None:
+        """Load ``results['img_path']``.
+
+        Args:
+            results: Data info with ``img_path``.
+
+        Returns:
+            ``results`` with ``img`` (height, width, 3), ``img_shape`` and ``ori_shape`` (height,
+            width); None if the file is unreadable and ``ignore_empty`` is set.
+
+        Raises:
+            ESCNetError: If the file is missing, damaged, cut short or no picture.
+        """
+        path = results['img_path']
+        try:
+            image = self._decode(path)
+        except ESCNetError:
+            if self.ignore_empty:
+                return None
+            raise
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results['img_shape'] = image.shape[:2]
+        results['ori_shape'] = image.shape[:2]
+        return results
+
+    def _decode(self, path: str) -> np.ndarray:
+        try:
+            content = fileio.get(path, backend_args=self.backend_args)
+        except OSError as error:
+            raise ESCNetError(
+                f'Image {path} cannot be read ({error.strerror or error}): check the path and '
+                'its permissions.'
+            ) from error
+        if is_cut_short(content):
+            raise _undecodable(path, 'its end is missing')
+        try:
+            image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
+        except Exception as error:  # every back end has exceptions of its own
+            raise _undecodable(path, 'it is empty' if not content else str(error)) from error
+        if image is None:
+            raise _undecodable(path, 'it is damaged or no picture')
+        return image
+
+
+def is_cut_short(content: bytes) -> bool:
+    """Whether a JPEG has lost its end, which OpenCV before 5.0 quietly fills with grey.
+
+    Args:
+        content: The bytes of the file.
+
+    Returns:
+        True if the last scan of a JPEG is not followed by an end mark.
+    """
+    if not content.startswith(_JPEG_START):
+        return False
+    return content.find(_JPEG_END, max(content.rfind(_JPEG_SCAN), 0)) < 0
+
+
+def _undecodable(path: str, why: str) -> ESCNetError:
+    return ESCNetError(
+        f'Image {path} cannot be decoded ({why}): replace the file or take it out of the data set.'
+    )

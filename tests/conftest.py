@@ -1,0 +1,71 @@
+"""Fixtures shared by all tests: everything at toy size, on the CPU, without network."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL_SAMPLES = ROOT.parent / 'shared' / 'real_samples'
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def root() -> Path:
+    """The repository's root folder."""
+    return ROOT
+
+
+@pytest.fixture(scope='session')
+def real_samples() -> Path:
+    """Real annotated photographs, which are not part of the repository."""
+    if not REAL_SAMPLES.is_dir():
+        pytest.skip(f'real photographs are not at {REAL_SAMPLES}')
+    return REAL_SAMPLES
+
+
+def toy_clip_cfg(**vision) -> dict:
+    """Arguments of open_clip.CustomTextCLIP: D = 32, W = 48, 4 x 4 patches of 16 px natively."""
+    return dict(
+        embed_dim=32,
+        vision_cfg=dict(image_size=64, layers=3, width=48, head_width=16, patch_size=16) | vision,
+        text_cfg=dict(context_length=40, vocab_size=49408, width=32, heads=2, layers=2),
+    )
+
+
+def toy_model_cfg(*, num_blocks: int = 2, neck: dict | None = None, **kwargs) -> dict:
+    """A whole ESC-Net of some hundred thousand parameters: C = 32, d = 16, K = 3."""
+    neck_cfg = dict(
+        type='ESCNeck',
+        num_blocks=num_blocks,
+        prompt_generator=dict(type='PseudoPromptGenerator', num_objects=3),
+        prompt_encoder=dict(type='SAMPromptEncoder', embed_dims=32, mask_channels=8),
+        sam_block=dict(type='SAMBlock', embed_dims=32, num_heads=2, mlp_dims=64),
+        fusion=dict(type='VisionLanguageFusion', embed_dims=16, num_heads=2, window_size=4),
+        guidance_dims=32,
+    )
+    neck_cfg.update(neck or {})
+    return (
+        dict(
+            type='ESCNet',
+            data_preprocessor=dict(
+                type='SegDataPreProcessor',
+                mean=[122.7709383, 116.7460125, 104.09373615],
+                std=[68.5005327, 66.6321579, 70.3231630],
+                bgr_to_rgb=True,
+                size=(64, 64),
+                seg_pad_val=255,
+            ),
+            backbone=dict(type='OpenCLIPBackbone', model_cfg=toy_clip_cfg()),
+            text_encoder=dict(type='OpenCLIPTextEncoder'),
+            neck=neck_cfg,
+            decode_head=dict(
+                type='OpenVocabularyHead', stage_channels=(16, 16), skip_channels=(8, 8)
+            ),
+        )
+        | kwargs
+    )

@@ -1,0 +1,40 @@
+"""Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT"""
+
+import argparse
+import os
+
+from mmseg_escnet.cli import add_config_arguments, load_config, run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Evaluate ESC-Net.')
+    add_config_arguments(parser)
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', help='folder for the predicted label maps, one PNG an image')
+    parser.add_argument('--show-dir', help='folder for painted images')
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+
+    from mmengine.runner import Runner
+
+    from mmseg_escnet.apis.preflight import check_checkpoint, check_datasets
+
+    check_datasets(cfg, 'test')
+    check_checkpoint(args.checkpoint)
+    cfg.load_from = args.checkpoint
+    if args.show_dir is not None:
+        cfg.default_hooks.visualization.draw = True
+        cfg.visualizer.save_dir = args.show_dir
+    if args.out is not None:
+        cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
+    Runner.from_cfg(cfg).test()
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,59 @@
+"""Train a model: python tools/train.py configs/escnet/escnet_vitl14_coco-stuff.py"""
+
+import argparse
+import os
+
+from mmseg_escnet.cli import add_config_arguments, load_config, run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train ESC-Net.')
+    add_config_arguments(parser)
+    parser.add_argument(
+        '--resume', action='store_true', help='go on from the latest checkpoint in the work dir'
+    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision (GPU)')
+    parser.add_argument(
+        '--amp-dtype', choices=['bfloat16', 'float16'], default='bfloat16', help='for --amp'
+    )
+    parser.add_argument(
+        '--random-weights',
+        action='store_true',
+        help='start from random CLIP and SAM weights: to try things out, of no use otherwise',
+    )
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+
+    from mmengine.runner import Runner, find_latest_checkpoint
+
+    from mmseg_escnet.apis.preflight import (
+        check_checkpoint,
+        check_datasets,
+        check_weights,
+        forget_pretrained,
+    )
+
+    cfg.resume = args.resume
+    if args.amp:
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype=args.amp_dtype)
+        if args.amp_dtype == 'float16':
+            cfg.optim_wrapper.loss_scale = 'dynamic'
+    # everything that can be wrong with the input is found before anything expensive is done
+    check_datasets(cfg, 'train', 'val')
+    latest = find_latest_checkpoint(cfg.work_dir) if args.resume else cfg.get('load_from')
+    if latest is not None:
+        check_checkpoint(latest)
+    if args.random_weights or latest is not None:
+        forget_pretrained(cfg.model)
+    check_weights(cfg.model)
+    Runner.from_cfg(cfg).train()
+
+
+if __name__ == '__main__':
+    run_tool(main)
