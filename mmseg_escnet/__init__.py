@@ -5,12 +5,15 @@ in with ``custom_imports = dict(imports=['mmseg_escnet'])``.
 """
 
 from . import compat
+from .environment import explain_import_error
+from .errors import ESCNetError
+from .version import __version__
 
-compat.setup()  # before anything imports mmseg
-
-from . import datasets, engine, evaluation, models  # noqa: E402
-from .errors import ESCNetError  # noqa: E402
-from .version import __version__  # noqa: E402
-from .vocabulary import Vocabulary  # noqa: E402
+try:
+    compat.setup()  # before anything imports mmseg
+    from . import datasets, engine, evaluation, models
+    from .vocabulary import Vocabulary
+except Exception as error:
+    explain_import_error(error)  # raises; under `python -m mmseg_escnet.check` it lets us go on
 
 __all__ = ['ESCNetError', 'Vocabulary', '__version__', 'datasets', 'engine', 'evaluation', 'models']

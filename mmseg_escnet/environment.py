@@ -75,6 +75,7 @@ REQUIREMENTS = (
     Requirement('scipy', '1.10'),
     Requirement('matplotlib', '3.7'),
     Requirement('safetensors', '0.4'),
+    Requirement('huggingface_hub', '0.23'),
     Requirement('prettytable', '3.0'),
     Requirement('rich', '13'),
     Requirement('tqdm', '4.60'),
@@ -359,4 +360,6 @@ def _problem_list(problems: tuple[Problem, ...]) -> list[str]:
     lines = [f'{len(problems)} problem{"s" if len(problems) > 1 else ""}:']
     for number, problem in enumerate(problems, 1):
         lines += [f'  {number}. {problem.what}', f'       {problem.remedy}']
+    if len(problems) > 2:
+        lines += ['Or all at once, pinned, in a clone: pip install -r requirements.txt']
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os.path as osp
 from collections.abc import Iterable, Sequence
 
@@ -157,7 +158,7 @@ class CheckedDatasetMixin:
                 f'image in {self._shown(self.data_prefix["img_path"])} and are not used '
                 f'(first: {_first(surplus)}); {len(images)} images were found.',
                 logger='current',
-                level='WARNING',
+                level=logging.WARNING,
             )
 
     def _check_folder(self, kind: str, folder: str | None) -> None:

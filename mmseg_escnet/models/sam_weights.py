@@ -20,6 +20,7 @@ OFFICIAL_SAM_FILES = {
 }
 _PROMPT_ENCODER = 'prompt_encoder.'
 _TRANSFORMER = 'mask_decoder.transformer.'
+_LAYERS = _TRANSFORMER + 'layers.'
 # of the transformer, what follows its layers does not reach the image tokens
 _UNUSED = ('final_attn_token_to_image.', 'norm_final_attn.')
 WEIGHTS_DIR = Path('data/weights')
@@ -49,15 +50,17 @@ def find_sam(source: str, *, verify: bool = True) -> Path:
     """
     if source.startswith(('http://', 'https://')):
         name = source.rsplit('/', 1)[-1]
-        return download(source, WEIGHTS_DIR / name, expected_sha256=OFFICIAL_SAM_FILES.get(name))
-    path = Path(source)
+        path = download(source, WEIGHTS_DIR / name, expected_sha256=OFFICIAL_SAM_FILES.get(name))
+    else:
+        path = Path(source)
     if not path.is_file():
         known = path.name in OFFICIAL_SAM_FILES
         model = path.name[len('sam_') : len('sam_vit_b')].replace('_', '-') if known else 'vit-b'
+        folder = f' --out {path.parent}' if known and path.parent != WEIGHTS_DIR else ''
         raise ESCNetError(
             f'The SAM checkpoint {path} does not exist: get it with `python '
-            f'tools/download_weights.py sam-{model}`, or set model.neck.sam_pretrained to the '
-            'path of another one (None trains from random SAM weights).'
+            f'tools/download_weights.py sam-{model}{folder}`, or set model.neck.sam_pretrained to '
+            'the path of another one (None trains from random SAM weights).'
         )
     if verify and path.name in OFFICIAL_SAM_FILES:
         check_sha256(path, OFFICIAL_SAM_FILES[path.name])
@@ -86,7 +89,13 @@ def sam_decoder_state_dict(state_dict: Mapping[str, Tensor], source: str) -> dic
     if not part:
         raise ESCNetError(
             f'{source} is not a SAM checkpoint: it has no key that begins with '
-            f'{_PROMPT_ENCODER!r} or {_TRANSFORMER!r}.'
+            f'{_PROMPT_ENCODER!r} or {_TRANSFORMER!r}; give the path of one.'
+        )
+    unexpected = [key for key in part if not key.startswith((_PROMPT_ENCODER, _LAYERS))]
+    if unexpected:
+        raise ESCNetError(
+            f'{source} is not a SAM checkpoint: it has the key {unexpected[0]!r}, which no SAM '
+            'has; give the path of an official one.'
         )
     return part
 
@@ -109,4 +118,4 @@ def load_sam_decoder(
 
     load_strict(prompt_encoder, part, source=str(path), prefix=_PROMPT_ENCODER)
     for layers in transformer_layers:
-        load_strict(layers, part, source=str(path), prefix=_TRANSFORMER + 'layers.')
+        load_strict(layers, part, source=str(path), prefix=_LAYERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -12,7 +13,6 @@ from pathlib import Path
 
 import torch
 import torch.nn as nn
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
@@ -66,11 +66,11 @@ def download(url: str, target: str | os.PathLike, *, expected_sha256: str | None
     target = Path(target)
     if target.exists():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + '.part')
     offset = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={'Range': f'bytes={offset}-'} if offset else {})
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
             resumed = response.status == 206
             length = int(response.headers.get('Content-Length', 0))
@@ -89,10 +89,15 @@ def download(url: str, target: str | os.PathLike, *, expected_sha256: str | None
         if length and part.stat().st_size != start + length:
             raise OSError(f'the connection ended after {part.stat().st_size} bytes')
     except urllib.error.HTTPError as error:
-        # 416: nothing is left to send, the file was whole already
-        if not (error.code == 416 and offset):
-            raise ESCNetError(f'Cannot download {url}: {error}; try again later.') from error
-    except OSError as error:
+        # 416: nothing is left to send; either the file was whole already or it is another one
+        if error.code != 416 or error.headers.get('Content-Range') != f'bytes */{offset}':
+            if error.code == 416:
+                part.unlink()
+            raise ESCNetError(
+                f'Cannot download {url} ({error}): check the address and run the same command '
+                'again.'
+            ) from error
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, 'reason', error)
         raise ESCNetError(
             f'Cannot download {url} ({reason}): check the network and run the same command '
@@ -126,16 +131,17 @@ def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str]:
         raise ESCNetError(f'The weights file {path} does not exist: check the path.')
     try:
         if path.suffix == '.safetensors':
-            return load_file(path), 'safetensors'
-        if _is_torchscript(path):
-            return torch.jit.load(path, map_location='cpu').state_dict(), 'torchscript'
-        # mapped where the format allows it: the tensors are read when they are copied
-        content = torch.load(
-            path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
-    except (OSError, RuntimeError, EOFError, SafetensorError, ValueError, KeyError) as error:
-        raise _unreadable(path, error) from error
-    except Exception as error:  # pickle.UnpicklingError and what a damaged pickle stream raises
+            content, file_format = load_file(path), 'safetensors'
+        elif _is_torchscript(path):
+            content = torch.jit.load(path, map_location='cpu').state_dict()
+            file_format = 'torchscript'
+        else:
+            # mapped where the format allows it: the tensors are read when they are copied
+            content = torch.load(
+                path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
+            file_format = 'pickle'
+    except Exception as error:  # there is no end to what a damaged pickle stream raises
         raise _unreadable(path, error) from error
     if isinstance(content, Mapping) and isinstance(content.get('state_dict'), Mapping):
         content = content['state_dict']
@@ -146,7 +152,13 @@ def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str]:
         )
     # `module.` is left by DataParallel
     content = {str(key).removeprefix('module.'): value for key, value in content.items()}
-    return content, 'pickle'
+    for key, value in content.items():
+        if not isinstance(value, Tensor):
+            raise ESCNetError(
+                f'{path} holds a {type(value).__name__} under {key!r} and not a tensor: give a '
+                'file with a state dict.'
+            )
+    return content, file_format
 
 
 def _is_torchscript(path: Path) -> bool:

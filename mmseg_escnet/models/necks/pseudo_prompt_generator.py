@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor
@@ -89,13 +88,13 @@ def batched_kmeans(
         to the first; a centre without points stays where it is. Points outside the region belong
         to no centre.
     """
-    num_objects = centers.shape[1]
+    objects = torch.arange(centers.shape[1], device=centers.device)[:, None]
+    x, y = coordinates.unbind(-1)
 
     def assign(centers: Tensor) -> Tensor:
-        difference = centers[:, :, None] - coordinates  # (M, K, L, 2)
-        distance = difference.square().sum(-1).masked_fill(~valid[..., None], torch.inf)
-        one_hot = F.one_hot(distance.argmin(dim=1), num_objects).transpose(1, 2).bool()
-        return one_hot & region[:, None] & valid[..., None]
+        distance = (x - centers[..., :1]).square() + (y - centers[..., 1:]).square()  # (M, K, L)
+        nearest = distance.masked_fill_(~valid[..., None], torch.inf).argmin(dim=1, keepdim=True)
+        return (nearest == objects) & region[:, None] & valid[..., None]
 
     for _ in range(num_iterations):
         members = assign(centers).to(coordinates.dtype)

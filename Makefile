@@ -1,0 +1,61 @@
+# Everything a developer runs. A fresh clone needs only Python 3.10 - 3.12: the first target that
+# needs the environment makes it (.venv, pinned by requirements.txt), later calls start at once.
+#
+#   make test PYTHON=/path/to/python3.11        choose the interpreter
+#   make test PYTEST_ARGS='-k vocabulary -x'    choose the tests
+
+VENV ?= .venv
+PYTEST_ARGS ?=
+CANDIDATES = $(or $(PYTHON),python3.12 python3.11 python3.10 python3)
+READY = $(VENV)/.ready
+
+.PHONY: help demo test test-full lint format check clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## the toy world, from words and pictures to a label map
+	$(VENV)/bin/python tools/toyworld/demo.py
+
+test: lint ## lint, and all tests but the full-size ones
+	$(VENV)/bin/python -m pytest -m 'not full_size' --durations=10 $(PYTEST_ARGS)
+
+test-full: $(READY) ## the tests that build the real ViT-B/16 and ViT-L/14 models (minutes)
+	$(VENV)/bin/python -m pytest -m full_size --durations=10 $(PYTEST_ARGS)
+
+lint: $(READY) ## ruff: rules and format
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: $(READY) ## let ruff mend what it can
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+check: $(READY) ## versions, devices, and what is missing
+	$(VENV)/bin/python -m mmseg_escnet.check
+
+clean: ## remove the environment and everything built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	find mmseg_escnet tools tests configs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A candidate has to run (pyenv leaves shims that do not), to be of a supported version, and to be
+# able to make an environment (Debian's python3 cannot without python3-venv). An environment whose
+# pip does not run was left behind by an interrupted call: it is made anew.
+$(READY): requirements.txt setup.cfg setup.py pyproject.toml
+	@set -e; \
+	if ! $(VENV)/bin/python -m pip --version >/dev/null 2>&1; then \
+	    for candidate in $(CANDIDATES); do \
+	        if "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1; then \
+	            found="$$candidate"; break; \
+	        fi; \
+	    done; \
+	    if [ -z "$${found:-}" ]; then \
+	        echo "make: no Python 3.10, 3.11 or 3.12 with the venv module found (tried: $(CANDIDATES)); name one with PYTHON=/path/to/python" >&2; \
+	        exit 1; \
+	    fi; \
+	    echo "Making $(VENV) with $$($$found --version)"; \
+	    "$$found" -m venv --clear $(VENV); \
+	fi
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -r requirements.txt
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,229 @@
+"""Ids travel from the file to the tensor unchanged, or an error says why not."""
+
+import mmseg_escnet  # noqa: F401  (first: it makes mmseg importable)
+
+# isort: split
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.dataset import Compose
+from mmengine.registry import init_default_scope
+from PIL import Image
+
+from mmseg_escnet.datasets import LoadLabelMap
+from mmseg_escnet.datasets.label_files import decode_label_map, encode_label_map, png_header
+from mmseg_escnet.errors import ESCNetError
+
+
+@pytest.fixture(autouse=True)
+def _mmseg_scope():
+    init_default_scope('mmseg')
+
+
+def write_png(path, array, mode=None, **kwargs):
+    Image.fromarray(array, mode).save(path, **kwargs)
+    return str(path)
+
+
+def load(path, **info):
+    return LoadLabelMap().transform(dict(seg_map_path=str(path), seg_fields=[], **info))[
+        'gt_seg_map'
+    ]
+
+
+WIDE = np.array([[0, 255, 256, 300], [846, 65535, 700, 511]], np.uint16)
+
+
+def test_wide_ids_survive_loading(tmp_path):
+    path = write_png(tmp_path / 'a.png', WIDE)
+    loaded = load(path, num_classes=847, ignore_index=65535, ori_shape=(2, 4))
+    assert loaded.dtype == np.uint16
+    np.testing.assert_array_equal(loaded, WIDE)
+
+
+def test_wide_ids_survive_the_training_pipeline(tmp_path):
+    # Blocks of 16 pixels, so that resizing moves borders but must not invent ids.
+    ids = np.kron(WIDE, np.ones((16, 16), np.uint16))
+    label = write_png(tmp_path / 'a.png', ids)
+    image = write_png(tmp_path / 'a.jpg', np.zeros((32, 64, 3), np.uint8))
+    info = dict(
+        img_path=image,
+        seg_map_path=label,
+        seg_fields=[],
+        num_classes=847,
+        ignore_index=65535,
+        label_map=None,
+        reduce_zero_label=False,
+    )
+    steps = [
+        dict(type='LoadImage'),
+        dict(type='LoadLabelMap'),
+        dict(type='Resize', scale=(128, 64), keep_ratio=True),
+        dict(type='RandomCrop', crop_size=(64, 128), cat_max_ratio=0.9, ignore_index=65535),
+        dict(type='RandomFlip', prob=1.0),
+        dict(type='PhotoMetricDistortion'),
+        dict(type='Pad', size=(128, 80), pad_val=dict(img=0, seg=65535)),
+        dict(type='PackSegInputs'),
+    ]
+    packed = Compose(steps)(info)
+    found = packed['data_samples'].gt_sem_seg.data
+    expected = np.kron(WIDE, np.ones((32, 32), np.int64))[:, ::-1]
+    expected = np.pad(expected, ((0, 16), (0, 0)), constant_values=65535)
+    assert found.shape == (1, 80, 128)
+    np.testing.assert_array_equal(found[0].numpy(), expected)
+    assert packed['inputs'].shape == (3, 80, 128)
+
+
+def test_test_pipeline_compares_with_the_original_size(tmp_path):
+    label = write_png(tmp_path / 'a.png', np.ones((30, 50), np.uint8))
+    image = write_png(tmp_path / 'a.jpg', np.zeros((30, 50, 3), np.uint8))
+    steps = ['LoadImage', 'Resize', 'LoadLabelMap', 'PackSegInputs']
+    steps = [dict(type=name) for name in steps]
+    steps[1].update(scale=(64, 64))
+    packed = Compose(steps)(dict(img_path=image, seg_map_path=label, num_classes=2))
+    assert packed['inputs'].shape == (3, 64, 64)
+    assert packed['data_samples'].gt_sem_seg.data.shape == (1, 30, 50)
+
+
+def test_palette_png_gives_indices(tmp_path):
+    image = Image.fromarray(np.array([[0, 5], [20, 255]], np.uint8), 'P')
+    image.putpalette(np.random.default_rng(0).integers(0, 256, 768, dtype=np.uint8).tobytes())
+    image.save(tmp_path / 'a.png')
+    loaded = load(tmp_path / 'a.png', num_classes=21)
+    assert loaded.dtype == np.uint8
+    np.testing.assert_array_equal(loaded, [[0, 5], [20, 255]])
+
+
+@pytest.mark.parametrize('ignore_index', [255, 65535])
+def test_reduce_zero_label(tmp_path, ignore_index):
+    ids = np.array([[0, 1, 150], [2, ignore_index, 3]], np.uint16)
+    if ignore_index == 255:
+        ids = ids.astype(np.uint8)
+    path = write_png(tmp_path / 'a.png', ids)
+    loaded = load(path, reduce_zero_label=True, num_classes=150, ignore_index=ignore_index)
+    np.testing.assert_array_equal(loaded, [[ignore_index, 0, 149], [1, ignore_index, 2]])
+
+
+def test_reduce_zero_label_of_8_bits_with_wide_ignore_index(tmp_path):
+    path = write_png(tmp_path / 'a.png', np.array([[0, 255, 1]], np.uint8))
+    loaded = load(path, reduce_zero_label=True, num_classes=459, ignore_index=65535)
+    np.testing.assert_array_equal(loaded, [[65535, 254, 0]])
+
+
+def test_label_map_swaps_without_repeated_replacement(tmp_path):
+    path = write_png(tmp_path / 'a.png', np.array([[0, 1, 2, 255]], np.uint8))
+    loaded = load(path, label_map={0: 1, 1: 0, 2: 255}, num_classes=2)
+    np.testing.assert_array_equal(loaded, [[1, 0, 255, 255]])
+
+
+def test_label_map_to_ids_wider_than_the_file(tmp_path):
+    path = write_png(tmp_path / 'a.png', np.array([[0, 1]], np.uint8))
+    loaded = load(path, label_map={0: 300, 1: 2}, num_classes=400, ignore_index=65535)
+    np.testing.assert_array_equal(loaded, [[300, 2]])
+
+
+def test_same_as_mmseg_where_8_bits_suffice(tmp_path):
+    from mmseg.datasets.transforms import LoadAnnotations
+
+    rng = np.random.default_rng(0)
+    path = write_png(tmp_path / 'a.png', rng.integers(0, 151, (40, 30)).astype(np.uint8))
+    info = dict(
+        seg_map_path=path,
+        reduce_zero_label=True,
+        label_map={i: (i * 7) % 150 for i in range(150)},
+    )
+    theirs = LoadAnnotations().transform(dict(info, seg_fields=[]))['gt_seg_map']
+    ours = LoadLabelMap().transform(dict(info, seg_fields=[]))
+    np.testing.assert_array_equal(ours['gt_seg_map'], theirs)
+    assert ours['seg_fields'] == ['gt_seg_map']
+
+
+def test_without_label_path_nothing_happens():
+    assert LoadLabelMap().transform(dict(img_path='a.jpg')) == dict(img_path='a.jpg')
+
+
+@pytest.mark.parametrize(
+    ('info', 'message'),
+    [
+        (dict(num_classes=171), r'a\.png holds id 171, 200, but .* classes 0 to 170 and ignores'),
+        (dict(num_classes=171, label_map=dict.fromkeys(range(171), 0)), 'holds id 171, 200'),
+        (dict(num_classes=170, reduce_zero_label=True), 'id 171, 200, but .* classes 1 to 170'),
+        (dict(ori_shape=(1, 6)), 'is 5x1 pixels but its image .* is 6x1'),
+        (dict(ori_shape=(5, 1)), 'EXIF'),
+    ],
+)
+def test_wrong_labels_name_the_file(tmp_path, info, message):
+    path = write_png(tmp_path / 'a.png', np.array([[0, 170, 171, 200, 255]], np.uint8))
+    with pytest.raises(ESCNetError, match=message):
+        load(path, **info)
+
+
+def test_id_255_of_a_wide_set_is_a_class(tmp_path):
+    path = write_png(tmp_path / 'a.png', np.array([[255, 65535]], np.uint16))
+    loaded = load(path, num_classes=459, ignore_index=65535)
+    np.testing.assert_array_equal(loaded, [[255, 65535]])
+    with pytest.raises(ESCNetError, match='holds id 65535'):
+        load(path, num_classes=459, ignore_index=255)
+
+
+def test_two_ignore_indices_disagree(tmp_path):
+    path = write_png(tmp_path / 'a.png', np.zeros((1, 1), np.uint8))
+    with pytest.raises(ESCNetError, match=r'ignore_index=255 but the data set .* has 65535'):
+        LoadLabelMap(ignore_index=255).transform(dict(seg_map_path=path, ignore_index=65535))
+    with pytest.raises(ESCNetError, match='ignore_index=-1'):
+        LoadLabelMap(ignore_index=-1)
+
+
+def test_unreadable_label_maps(tmp_path):
+    with pytest.raises(ESCNetError, match=r'none\.png cannot be read \(No such file'):
+        load(tmp_path / 'none.png')
+    noise = np.random.default_rng(0).integers(0, 171, (64, 64)).astype(np.uint8)
+    content = encode_label_map(noise)
+    (tmp_path / 'half.png').write_bytes(content[: len(content) // 2])
+    with pytest.raises(ESCNetError, match=r'half\.png cannot be decoded'):
+        load(tmp_path / 'half.png')
+    (tmp_path / 'empty.png').write_bytes(b'')
+    with pytest.raises(ESCNetError, match=r'empty\.png cannot be decoded'):
+        load(tmp_path / 'empty.png')
+
+
+def test_files_that_are_no_label_maps(tmp_path):
+    write_png(tmp_path / 'rgb.png', np.zeros((2, 2, 3), np.uint8))
+    with pytest.raises(ESCNetError, match=r'rgb\.png has 3 channel\(s\)'):
+        load(tmp_path / 'rgb.png')
+    write_png(tmp_path / 'four.png', np.arange(16, dtype=np.uint8).reshape(4, 4), bits=4)
+    with pytest.raises(ESCNetError, match=r'four\.png is a grey PNG of 4 bits'):
+        load(tmp_path / 'four.png')
+    write_png(tmp_path / 'lossy.jpg', np.zeros((8, 8), np.uint8))
+    with pytest.raises(ESCNetError, match='lossy'):
+        load(tmp_path / 'lossy.jpg')
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_encoded_label_maps_decode_equal(dtype, tmp_path):
+    ids = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, (7, 5)).astype(dtype)
+    content = encode_label_map(ids)
+    decoded = decode_label_map(content, 'a.png')
+    assert decoded.dtype == dtype
+    np.testing.assert_array_equal(decoded, ids)
+    np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(content))), ids)
+    (tmp_path / 'a.png').write_bytes(content)
+    assert png_header(tmp_path / 'a.png') == (7, 5, 8 * ids.itemsize)
+    (tmp_path / 'a.png').write_bytes(content[:-3])
+    assert png_header(tmp_path / 'a.png') is None
+
+
+def test_wider_arrays_are_not_cast():
+    with pytest.raises(TypeError, match='int64'):
+        encode_label_map(np.full((2, 2), 300))
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_opencv_resizes_our_types_exactly(dtype):
+    ids = np.arange(24).reshape(4, 6).astype(dtype) + (200 if dtype == np.uint8 else 65000)
+    resized = cv2.resize(ids, (12, 8), interpolation=cv2.INTER_NEAREST)
+    assert resized.dtype == dtype
+    np.testing.assert_array_equal(resized[::2, ::2], ids)

@@ -1,0 +1,176 @@
+"""Figures against a confusion matrix computed by scikit-learn, and against MMSegmentation's."""
+
+import mmseg_escnet  # noqa: F401  (first: it makes mmseg importable)
+
+# isort: split
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from mmseg.evaluation import IoUMetric
+from mmseg.registry import METRICS
+from PIL import Image
+from sklearn.metrics import confusion_matrix
+
+from mmseg_escnet.datasets import vocabulary_names
+from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.evaluation import OpenVocabIoUMetric
+
+
+def sample(prediction, label, **info):
+    return dict(
+        pred_sem_seg=dict(data=torch.as_tensor(prediction)[None]),
+        gt_sem_seg=dict(data=torch.as_tensor(label)[None]),
+        **info,
+    )
+
+
+def evaluate(metric, samples, names):
+    MMLogger.get_instance('test_open_vocab_iou_metric')
+    metric.dataset_meta = dict(classes=tuple(names))
+    for one in samples:
+        metric.process({}, [one])
+    return metric.compute_metrics(metric.results)
+
+
+def random_samples(num_classes, ignore_index, present, dtype=np.int64, count=3):
+    """Predictions of any class; labels of the classes ``present`` only; 60 % right."""
+    rng = np.random.default_rng(0)
+    samples = []
+    for _ in range(count):
+        label = rng.choice(present, (50, 40))
+        prediction = np.where(
+            rng.random((50, 40)) < 0.6, label, rng.integers(0, num_classes, (50, 40))
+        )
+        label[rng.random((50, 40)) < 0.1] = ignore_index
+        samples.append(sample(prediction, label.astype(dtype)))
+    return samples
+
+
+def reference(samples, num_classes, ignore_index):
+    """IoU in percent (NaN without union) and which classes are in the ground truth."""
+    prediction = np.concatenate([s['pred_sem_seg']['data'].numpy().ravel() for s in samples])
+    label = np.concatenate([s['gt_sem_seg']['data'].numpy().ravel() for s in samples]).astype(int)
+    prediction, label = prediction[label != ignore_index], label[label != ignore_index]
+    matrix = confusion_matrix(label, prediction, labels=range(num_classes))
+    intersect = np.diag(matrix)
+    union = matrix.sum(0) + matrix.sum(1) - intersect
+    with np.errstate(invalid='ignore'):
+        return 100 * intersect / union, matrix.sum(1) > 0
+
+
+@pytest.mark.parametrize(
+    ('num_classes', 'ignore_index', 'dtype'),
+    [(6, 255, np.uint8), (171, 255, np.int64), (459, 65535, np.uint16), (847, 65535, np.int64)],
+)
+def test_against_confusion_matrix(num_classes, ignore_index, dtype):
+    names = [f'class {i}' for i in range(num_classes)]
+    present = np.arange(0, num_classes, 2)  # the others are predicted but absent
+    seen = names[: num_classes // 3]
+    samples = random_samples(num_classes, ignore_index, present, dtype)
+    metrics = evaluate(
+        OpenVocabIoUMetric(ignore_index=ignore_index, seen=seen, nan_to_num=None), samples, names
+    )
+    iou, in_truth = reference(samples, num_classes, ignore_index)
+    is_seen = np.arange(num_classes) < len(seen)
+    seen_mean, unseen_mean = iou[in_truth & is_seen].mean(), iou[in_truth & ~is_seen].mean()
+    assert metrics['mIoU'] == pytest.approx(np.nanmean(iou), abs=0.006)
+    assert metrics['mIoU_gt'] == pytest.approx(iou[in_truth].mean(), abs=0.006)
+    assert metrics['mIoU_seen'] == pytest.approx(seen_mean, abs=0.006)
+    assert metrics['mIoU_unseen'] == pytest.approx(unseen_mean, abs=0.006)
+    harmonic = 2 / (1 / seen_mean + 1 / unseen_mean)
+    assert metrics['hIoU'] == pytest.approx(harmonic, abs=0.006)
+    assert metrics['mIoU_gt'] > metrics['mIoU'] + 5  # absent classes do count in mIoU
+
+
+def test_same_figures_as_mmseg():
+    names = [f'class {i}' for i in range(171)]
+    samples = random_samples(171, 255, np.arange(150))
+    kinds = ['mIoU', 'mDice', 'mFscore']
+    metric = METRICS.build(dict(type='OpenVocabIoUMetric', iou_metrics=kinds))
+    ours = evaluate(metric, samples, names)
+    theirs = evaluate(IoUMetric(iou_metrics=kinds), samples, names)
+    for key, value in theirs.items():
+        assert ours[key] == pytest.approx(float(value), abs=0.011, nan_ok=True), key
+    assert set(ours) - set(theirs) == {'mIoU_gt'}
+
+
+def test_counts_beyond_float32():
+    """2**24 + 1 pixels of one class: a float32 sum would lose the last one."""
+    metric = OpenVocabIoUMetric()
+    metric.dataset_meta = dict(classes=('a', 'b'))
+    MMLogger.get_instance('test_open_vocab_iou_metric')
+    big, one = torch.tensor([2**24, 0], dtype=torch.int32), torch.tensor([1, 1], dtype=torch.int32)
+    captured = {}
+
+    def total_area_to_metrics(intersect, *args):
+        captured['intersect'] = intersect
+        return IoUMetric.total_area_to_metrics(intersect, *args)
+
+    metric.total_area_to_metrics = total_area_to_metrics
+    metric.compute_metrics([(big,) * 4, (one,) * 4])
+    assert captured['intersect'].tolist() == [2**24 + 1, 1]
+
+
+def test_wide_labels_in_narrow_predictions():
+    """The label must not be cast to the type of the prediction, as MMSegmentation does."""
+    names = [f'class {i}' for i in range(300)]
+    prediction = torch.zeros((4, 4), dtype=torch.uint8)
+    metrics = evaluate(OpenVocabIoUMetric(), [sample(prediction, np.full((4, 4), 256))], names)
+    assert metrics['mIoU_gt'] == 0.0
+
+
+def test_no_class_is_a_miss():
+    samples = [sample(np.array([[0, 0, 255, 255]]), np.array([[0, 0, 0, 255]]))]
+    metrics = evaluate(OpenVocabIoUMetric(), samples, ['a', 'b'])
+    assert metrics['mIoU_gt'] == pytest.approx(66.67)
+
+
+def test_means_over_nothing_are_nan():
+    samples = [sample(np.zeros((2, 2), int), np.zeros((2, 2), int))]
+    metrics = evaluate(OpenVocabIoUMetric(seen=['a']), samples, ['a', 'b'])
+    assert metrics['mIoU_seen'] == 100.0
+    assert np.isnan(metrics['mIoU_unseen'])
+    assert np.isnan(metrics['hIoU'])
+
+
+def test_seen_by_synonym_and_short_name():
+    samples = [sample(np.array([[0, 1, 0]]), np.array([[0, 1, 1]]))]
+    names = ['someone, Person', 'unicycle']
+    metrics = evaluate(OpenVocabIoUMetric(seen='coco_stuff171'), samples, names)
+    assert metrics['mIoU_seen'] == metrics['mIoU_unseen'] == 50.0
+    assert OpenVocabIoUMetric(seen='toyworld_seen').seen == vocabulary_names('toyworld_seen')
+
+
+def test_wrong_ids_and_sizes_are_errors():
+    zeros = np.zeros((2, 2), int)
+    with pytest.raises(ESCNetError, match=r'label map of a\.jpg holds id 2, but .* 2 classes'):
+        evaluate(OpenVocabIoUMetric(), [sample(zeros, zeros + 2, img_path='a.jpg')], 'ab')
+    with pytest.raises(ESCNetError, match=r'prediction for a\.jpg holds id 170'):
+        evaluate(OpenVocabIoUMetric(), [sample(zeros + 170, zeros, img_path='a.jpg')], 'ab')
+    with pytest.raises(ESCNetError, match=r'shape \(2, 2\), its label map \(2, 3\)'):
+        evaluate(OpenVocabIoUMetric(), [sample(zeros, np.zeros((2, 3), int))], 'ab')
+
+
+@pytest.mark.parametrize(
+    ('num_classes', 'reduce_zero_label', 'dtype'),
+    [
+        (150, True, np.uint8),
+        (256, False, np.uint8),
+        (256, True, np.uint16),
+        (847, False, np.uint16),
+    ],
+)
+def test_written_predictions_do_not_wrap(tmp_path, num_classes, reduce_zero_label, dtype):
+    prediction = np.array([[0, num_classes - 1]])
+    metric = OpenVocabIoUMetric(output_dir=str(tmp_path), format_only=True, ignore_index=65535)
+    one = sample(prediction, prediction, img_path='x/a.jpg', reduce_zero_label=reduce_zero_label)
+    evaluate(metric, [one], range(num_classes))
+    written = np.array(Image.open(tmp_path / 'a.png'))
+    assert written.dtype == dtype
+    np.testing.assert_array_equal(written, prediction + reduce_zero_label)
+
+
+def test_nothing_evaluated():
+    assert evaluate(OpenVocabIoUMetric(), [], 'ab') == {}

@@ -1,0 +1,144 @@
+"""VisionLanguageFusion against a plain loop that concatenates, class by class."""
+
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from mmseg_escnet.models import VisionLanguageFusion
+
+D, C, DIMS, WINDOW = 12, 10, 16, 4
+
+
+def build(**kwargs) -> VisionLanguageFusion:
+    arguments = dict(
+        text_dims=D, guidance_dims=C, embed_dims=DIMS, num_heads=2, window_size=WINDOW
+    )
+    fusion = VisionLanguageFusion(**(arguments | kwargs))
+    for parameter in fusion.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    return fusion.eval()
+
+
+def inputs(batch=2, classes=3, height=8, width=8):
+    correlation = torch.randn(batch, classes, height, width)
+    embedding = torch.randn(batch, classes, height, width, DIMS)
+    image = torch.randn(batch, C, height, width)
+    text = F.normalize(torch.randn(classes, D), dim=-1)
+    return correlation, embedding, image, text
+
+
+def slow_fusion(fusion, correlation, embedding, image, text):
+    """One joined Linear of each class's embedding and the image, then Swin on that class alone."""
+    batch, classes = correlation.shape[:2]
+    rows = []
+    for b in range(batch):
+        for n in range(classes):
+            x = correlation[b, n][..., None] * fusion.correlation_embed.weight[:, 0]
+            x = x + fusion.correlation_embed.bias
+            if embedding is not None:
+                x = x + embedding[b, n]
+            both, weight = x, fusion.correlation_proj.weight
+            if image is not None:
+                both = torch.cat([x, image[b].permute(1, 2, 0)], -1)
+                weight = torch.cat([weight, fusion.image_proj.weight], 1)
+            x = x + F.linear(both, weight, fusion.correlation_proj.bias)
+            plain, shifted = fusion.window_attention
+            rows.append(shifted(plain(x[None]))[0])
+    x = torch.stack(rows).view(batch, classes, *rows[0].shape)
+    return fusion.class_attention(x, text)
+
+
+# a multiple of the window, not one, smaller than the window, non-square
+@pytest.mark.parametrize('size', [(8, 8), (6, 9), (3, 2), (5, 4), (1, 7)])
+@pytest.mark.parametrize('first', [True, False])
+@torch.no_grad()
+def test_equals_loop_over_classes(size, first):
+    fusion = build()
+    correlation, embedding, image, text = inputs(height=size[0], width=size[1])
+    embedding = None if first else embedding
+    result = fusion(correlation, embedding, image, text)
+    assert result.shape == (2, 3, *size, DIMS)
+    expected = slow_fusion(fusion, correlation, embedding, image, text)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_one_class():
+    fusion = build()
+    arguments = inputs(classes=1)
+    expected = slow_fusion(fusion, *arguments)
+    torch.testing.assert_close(fusion(*arguments), expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_order_of_classes():
+    fusion = build()
+    correlation, embedding, image, text = inputs(classes=6)
+    order = torch.randperm(6)
+    expected = fusion(correlation, embedding, image, text)[:, order]
+    result = fusion(correlation[:, order], embedding[:, order], image, text[order])
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_order_of_classes_in_double_precision():
+    fusion = build().double()
+    correlation, embedding, image, text = (value.double() for value in inputs(classes=6))
+    order = torch.randperm(6)
+    expected = fusion(correlation, embedding, image, text)[:, order]
+    result = fusion(correlation[:, order], embedding[:, order], image, text[order])
+    assert (result - expected).abs().max() < 1e-11
+
+
+def test_windows_are_shifted_in_the_second_block():
+    """What a corner sees ends with its window; what lies at the crossing of windows sees all.
+
+    With windows of 4 on an 8 x 8 grid, shifted by 2 the second time: (0, 0) sees rows and columns
+    0 to 3; (3, 3), whose shifted window spans 2 to 5, sees everything.
+    """
+    fusion = build()
+    _, embedding, image, text = inputs(batch=1, classes=1)
+    for (row, column), rows in (((0, 0), range(4)), ((3, 3), range(8)), ((7, 7), range(4, 8))):
+        correlation = torch.randn(1, 1, 8, 8, requires_grad=True)
+        fusion(correlation, embedding, image, text)[0, 0, row, column].sum().backward()
+        expected = torch.zeros(8, 8, dtype=torch.bool)
+        expected[rows.start : rows.stop, rows.start : rows.stop] = True
+        # the mask of shifted windows is e^-100 rather than 0
+        assert (correlation.grad[0, 0].abs() > 1e-20).equal(expected)
+
+
+@torch.no_grad()
+def test_every_input_is_used():
+    fusion = build()
+    arguments = inputs()
+    expected = fusion(*arguments)
+    for index in range(4):
+        changed = list(arguments)
+        changed[index] = torch.randn_like(arguments[index])
+        assert (fusion(*changed) - expected).abs().max() > 1e-2, index
+    assert (fusion(arguments[0], None, *arguments[2:]) - expected).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_without_image_guidance():
+    fusion = build(guidance_dims=None)
+    assert not [name for name, _ in fusion.named_parameters() if 'image' in name]
+    correlation, embedding, _, text = inputs()
+    result = fusion(correlation, embedding, None, text)
+    expected = slow_fusion(fusion, correlation, embedding, None, text)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_without_text_guidance():
+    fusion = build(text_guidance=False)
+    assert not [name for name, _ in fusion.named_parameters() if 'text' in name]
+    correlation, embedding, image, text = inputs()
+    result = fusion(correlation, embedding, image, text)
+    assert result.equal(fusion(correlation, embedding, image, torch.full_like(text, torch.nan)))
+    # classes still see each other
+    changed = correlation.clone()
+    changed[:, 0] += torch.randn(8, 8)
+    difference = fusion(changed, embedding, image, text) - result
+    assert (difference[:, 1:].abs().amax((0, 2, 3, 4)) > 1e-3).all()

@@ -1,0 +1,118 @@
+"""Vocabulary: what is refused, what is kept, what depends on what."""
+
+import colorsys
+
+import pytest
+
+from mmseg_escnet import ESCNetError, Vocabulary
+from mmseg_escnet.vocabulary import name_color, split_synonyms
+
+
+@pytest.mark.parametrize(
+    ('name', 'synonyms'),
+    [
+        ('taxi', ('taxi',)),
+        ('  wet road ', ('wet road',)),
+        ('building, edifice', ('building', 'edifice')),
+        ('sofa | couch', ('sofa', 'couch')),
+        ('a red, wet road | street', ('a red, wet road', 'street')),
+        ('cat,', ('cat',)),
+        ('| cat ||dog|', ('cat', 'dog')),
+        (' , ', ()),
+        ('', ()),
+    ],
+)
+def test_split_synonyms(name, synonyms):
+    assert split_synonyms(name) == synonyms
+
+
+@pytest.mark.parametrize(
+    ('names', 'message'),
+    [
+        ([], 'empty'),
+        ((), 'empty'),
+        ('taxi', "not 'taxi'"),
+        (None, 'not None'),
+        ({'taxi', 'road'}, 'must be a list'),
+        (iter(['taxi']), 'must be a list'),
+        (['taxi', 3], 'Class name 1 of the vocabulary is 3 of type int'),
+        (['taxi', None], 'type NoneType'),
+        ([b'taxi'], 'type bytes'),
+        (['taxi', ''], "Class name 1 of the vocabulary, '', holds no word"),
+        ([' \t'], 'holds no word'),
+        ([','], 'holds no word'),
+        (['taxi', 'road', 'taxi'], r"'taxi' .* twice \(classes 0 and 2\)"),
+        (['taxi', ' Taxi '], 'twice'),
+        (['wet road', 'wet  Road'], 'twice'),
+        (['sofa | couch', 'Sofa,couch'], 'twice'),
+    ],
+)
+def test_refused(names, message):
+    with pytest.raises(ESCNetError, match=message):
+        Vocabulary.create(names)
+
+
+def test_names_are_kept_in_order():
+    names = [' zebra', 'Ant', 'building, edifice ', 'bird', 'Zebra crossing']
+    vocabulary = Vocabulary.create(names)
+    assert vocabulary.names == ('zebra', 'Ant', 'building, edifice', 'bird', 'Zebra crossing')
+    assert len(vocabulary) == 5
+    assert vocabulary.synonyms == (
+        ('zebra',),
+        ('Ant',),
+        ('building', 'edifice'),
+        ('bird',),
+        ('Zebra crossing',),
+    )
+
+
+def test_a_shared_synonym_is_no_duplicate():
+    assert len(Vocabulary.create(['bus, coach', 'coach', 'coach, bus'])) == 3
+
+
+def test_colour_depends_on_the_name_alone():
+    first = Vocabulary.create(['cat', 'dog', 'sky'])
+    second = Vocabulary.create(['sky', 'grass', 'cat'])
+    assert first.palette[0] == second.palette[2] == name_color('cat')
+    assert first.palette[2] == second.palette[0] == name_color('sky')
+    assert len(set(first.palette + second.palette)) == 4
+
+
+def test_colours_are_bright_bytes():
+    """A colour that changes between releases would make old pictures unreadable: one is pinned."""
+    for index in range(200):
+        color = name_color(f'class {index}')
+        assert all(isinstance(value, int) and 0 <= value <= 255 for value in color)
+        _, saturation, value = colorsys.rgb_to_hsv(*(v / 255 for v in color))
+        assert saturation > 0.5
+        assert value > 0.6
+    assert name_color('cat') == (73, 226, 196)
+
+
+def test_given_palette():
+    vocabulary = Vocabulary.create(['cat', 'dog'], [[1, 2, 3], (4.0, 5, 6)])
+    assert vocabulary.palette == ((1, 2, 3), (4, 5, 6))
+    with pytest.raises(ESCNetError, match='1 colours for 2 class names'):
+        Vocabulary.create(['cat', 'dog'], [[1, 2, 3]])
+
+
+def test_dataset_meta():
+    meta = Vocabulary.create(['cat', 'dog'], [[1, 2, 3], [4, 5, 6]]).dataset_meta
+    assert meta == dict(classes=('cat', 'dog'), palette=[[1, 2, 3], [4, 5, 6]])
+
+
+def test_key():
+    """Two vocabularies share a key if and only if they hold the same names in the same order."""
+    key = Vocabulary.create(['cat', 'dog']).key
+    assert Vocabulary.create(('cat ', 'dog'), [[0, 0, 0], [1, 1, 1]]).key == key
+    others = (['dog', 'cat'], ['cat'], ['cat, dog'], ['cat', 'dog', 'sky'], ['Cat', 'dog'])
+    keys = {Vocabulary.create(names).key for names in others}
+    assert len(keys | {key}) == 6
+
+
+def test_immutable():
+    vocabulary = Vocabulary.create(['cat'])
+    with pytest.raises(AttributeError):
+        vocabulary.names = ('dog',)
+    assert vocabulary == Vocabulary.create(['cat'])
+    assert len({vocabulary, Vocabulary.create(['cat'])}) == 1

@@ -1,0 +1,67 @@
+"""Download pretrained weights; what was interrupted goes on where it stopped.
+
+    python tools/download_weights.py sam-vit-b
+    python tools/download_weights.py clip --model ViT-B-16 --tag openai
+
+SAM goes to ``data/weights`` and is checked by its SHA-256. CLIP goes to open_clip's own cache,
+where the configs find it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmseg_escnet.cli import run_tool
+
+# command -> published file
+SAM_FILES = {
+    'sam-vit-b': 'sam_vit_b_01ec64.pth',
+    'sam-vit-l': 'sam_vit_l_0b3195.pth',
+    'sam-vit-h': 'sam_vit_h_4b8939.pth',
+}
+_SIZES = {'sam-vit-b': '375 MB', 'sam-vit-l': '1.2 GB', 'sam-vit-h': '2.6 GB'}
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest='weights', required=True, metavar='WEIGHTS')
+    for name, file_name in SAM_FILES.items():
+        sam = commands.add_parser(name, help=f'{file_name}, {_SIZES[name]}')
+        sam.add_argument('--out', type=Path, help='folder (default: data/weights)')
+    clip = commands.add_parser('clip', help='an open_clip model')
+    clip.add_argument('--model', default='ViT-B-16', help='architecture (default: %(default)s)')
+    clip.add_argument('--tag', default='openai', help="open_clip's tag (default: %(default)s)")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Download what was asked for and print where it is."""
+    args = parse_args(argv)
+
+    from mmseg_escnet.models.clip_weights import find_clip
+    from mmseg_escnet.models.sam_weights import (
+        OFFICIAL_SAM_FILES,
+        WEIGHTS_DIR,
+        download_sam,
+    )
+    from mmseg_escnet.models.weights import check_sha256
+
+    if args.weights == 'clip':
+        path, _ = find_clip(args.model, args.tag)
+    else:
+        file_name = SAM_FILES[args.weights]
+        folder = args.out or WEIGHTS_DIR
+        if (folder / file_name).is_file():
+            print(f'{folder / file_name} is there already: checking it', file=sys.stderr)
+            check_sha256(folder / file_name, OFFICIAL_SAM_FILES[file_name])
+        path = download_sam(file_name, folder)
+    print(path)
+
+
+if __name__ == '__main__':
+    run_tool(main)
