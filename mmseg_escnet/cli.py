@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from .errors import ESCNetError
 
+BAD_INPUT = 2
 INTERRUPTED = 130
 
 
-def run_tool(main: Callable[[], int | None]) -> None:
+def run_tool(main: Callable[[], int | None], *, resumable: bool = False) -> None:
     """Run a tool's main function and exit.
 
-    Bad input ends with one sentence and status 2, Ctrl-C with status 130.
+    Bad input ends with one sentence and status 2, Ctrl-C with status 130; neither with a traceback.
+
+    Args:
+        main: The tool; returns its exit status, None for 0.
+        resumable: Whether the same command goes on where it was stopped.
     """
     try:
         status = main()
     except ESCNetError as error:
-        print(f'error: {error}', file=sys.stderr)
-        status = 2
+        # from a worker of a data loader the sentence comes behind that worker's traceback
+        sentence = str(error).rsplit('ESCNetError: ', 1)[-1].strip()
+        print(f'error: {sentence}', file=sys.stderr)
+        status = BAD_INPUT
     except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
+        hint = ': the same command goes on where this one stopped' if resumable else ''
+        print(f'interrupted{hint}', file=sys.stderr)
         status = INTERRUPTED
     sys.exit(status or 0)
 
@@ -75,4 +84,5 @@ def load_config(args: argparse.Namespace):
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
     cfg.launcher = args.launcher
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return cfg

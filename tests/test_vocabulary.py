@@ -105,7 +105,7 @@ def test_key():
     """Two vocabularies share a key if and only if they hold the same names in the same order."""
     key = Vocabulary.create(['cat', 'dog']).key
     assert Vocabulary.create(('cat ', 'dog'), [[0, 0, 0], [1, 1, 1]]).key == key
-    others = (['dog', 'cat'], ['cat'], ['cat, dog'], ['cat', 'dog', 'sky'], ['Cat', 'dog'])
+    others = (['dog', 'cat'], ['cat'], ['cat,dog'], ['cat', 'dog', 'sky'], ['Cat', 'dog'])
     keys = {Vocabulary.create(names).key for names in others}
     assert len(keys | {key}) == 6
 

@@ -64,4 +64,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    run_tool(main, resumable=True)

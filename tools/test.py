@@ -1,7 +1,6 @@
 """Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT"""
 
 import argparse
-import os
 
 from mmseg_escnet.cli import add_config_arguments, load_config, run_tool
 
@@ -12,9 +11,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', help='folder for the predicted label maps, one PNG an image')
     parser.add_argument('--show-dir', help='folder for painted images')
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return parser.parse_args()
 
 
 def main() -> None:

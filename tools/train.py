@@ -1,7 +1,6 @@
 """Train a model: python tools/train.py configs/escnet/escnet_vitl14_coco-stuff.py"""
 
 import argparse
-import os
 
 from mmseg_escnet.cli import add_config_arguments, load_config, run_tool
 
@@ -21,9 +20,7 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='start from random CLIP and SAM weights: to try things out, of no use otherwise',
     )
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return parser.parse_args()
 
 
 def main() -> None:

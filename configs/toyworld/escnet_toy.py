@@ -1,29 +1,15 @@
-# The real model with smaller numbers, from random weights, on a corner of the toy world
+# A toy ESC-Net on a corner of the toy world: 4 colours x 4 shapes, of which 5 names have no mask
+# in training, on 6 grounds
 _base_ = [
-    '../_base_/models/escnet_vitb16.py',
+    '../_base_/models/escnet_toy.py',
     '../_base_/datasets/toyworld.py',
-    '../_base_/schedules/schedule_80k.py',
+    '../_base_/schedules/schedule_toy.py',
     '../_base_/runtime.py',
 ]
-vision_cfg = dict(image_size=96, patch_size=12, width=128, head_width=32, layers=4)
-text_cfg = dict(context_length=24, vocab_size=49408, width=128, heads=4, layers=2)
-model = dict(
-    data_preprocessor=dict(size=(96, 96)),
-    backbone=dict(
-        model_name=None,
-        model_cfg=dict(embed_dim=128, vision_cfg=vision_cfg, text_cfg=text_cfg),
-        pretrained=None,
-        stride=12,
-        trainable='all',
-    ),
-    neck=dict(
-        num_blocks=2,
-        prompt_encoder=dict(embed_dims=64, mask_channels=8),
-        sam_block=dict(embed_dims=64, num_heads=4, mlp_dims=128, trainable='all'),
-        fusion=dict(embed_dims=32, window_size=4),
-        sam_pretrained=None,
-        with_cp=False,
-    ),
-    decode_head=dict(stage_channels=(32, 16), skip_channels=(16, 8)),
-    test_cfg=dict(_delete_=True, mode='whole'),
-)
+unseen = ['red triangle', 'green square', 'blue circle', 'blue star', 'yellow triangle']
+seen = ['red circle', 'red square', 'red star', 'green circle', 'green triangle', 'green star']
+seen += ['blue square', 'blue triangle', 'yellow circle', 'yellow square', 'yellow star']
+seen += ['brick', 'grass', 'sand', 'water', 'wood', 'stone']
+train_dataloader = dict(batch_size=8, dataset=dict(metainfo=dict(classes=seen)))
+val_dataloader = dict(dataset=dict(metainfo=dict(classes=seen + unseen), indices=100))
+test_dataloader = val_dataloader

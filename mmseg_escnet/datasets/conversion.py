@@ -6,7 +6,6 @@ import concurrent.futures
 import os
 import shutil
 import signal
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -23,8 +22,6 @@ Result = TypeVar('Result')
 
 _CHUNK = 16  # items a worker gets at a time
 EXIT_FAILED_FILES = 1
-EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130
 
 
 class Outcome(NamedTuple):
@@ -204,20 +201,3 @@ def default_workers() -> int:
     if hasattr(os, 'sched_getaffinity'):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def run_tool(main: Callable[[], int]) -> None:
-    """Run a command-line tool and exit: no traceback for bad input, nor for Ctrl-C.
-
-    Args:
-        main: The tool; returns its exit status.
-    """
-    try:
-        status = main()
-    except ESCNetError as error:
-        print(f'error: {error}', file=sys.stderr)
-        status = EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print('interrupted: the same command goes on where this one stopped', file=sys.stderr)
-        status = EXIT_INTERRUPTED
-    sys.exit(status)

@@ -14,6 +14,7 @@ import torch.nn as nn
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
 from open_clip.transformer import QuickGELU
+from torch import Tensor
 
 from ..errors import ESCNetError
 from .weights import load_strict, read_state_dict
@@ -145,8 +146,27 @@ def load_clip(clip: nn.Module, *, model_name: str | None, pretrained: str, activ
     return quick_gelu
 
 
+class ChosenGELU(nn.Module):
+    """GELU or QuickGELU, as the weights need it.
+
+    Which of them is known when the weights are loaded. MMEngine does not allow that modules come
+    or go then, so both are there from the beginning.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quick = False
+        self.gelu, self.quick_gelu = nn.GELU(), QuickGELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the chosen one."""
+        return self.quick_gelu(x) if self.quick else self.gelu(x)
+
+
 def set_activation(clip: nn.Module, quick_gelu: bool) -> None:
     """Give every transformer block of both towers the activation its weights were trained with."""
     for tower in (clip.visual, clip.text):
         for block in tower.transformer.resblocks:
-            block.mlp.gelu = QuickGELU() if quick_gelu else nn.GELU()
+            if not isinstance(block.mlp.gelu, ChosenGELU):
+                block.mlp.gelu = ChosenGELU()
+            block.mlp.gelu.quick = quick_gelu

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -54,12 +55,14 @@ def find_sam(source: str, *, verify: bool = True) -> Path:
     else:
         path = Path(source)
     if not path.is_file():
-        known = path.name in OFFICIAL_SAM_FILES
-        model = path.name[len('sam_') : len('sam_vit_b')].replace('_', '-') if known else 'vit-b'
-        folder = f' --out {path.parent}' if known and path.parent != WEIGHTS_DIR else ''
+        options = 'sam-vit-b'
+        if path.name in OFFICIAL_SAM_FILES:
+            options = path.name[: len('sam_vit_b')].replace('_', '-')
+            if path.parent != WEIGHTS_DIR:
+                options += f' --out {shlex.quote(str(path.parent))}'
         raise ESCNetError(
             f'The SAM checkpoint {path} does not exist: get it with `python '
-            f'tools/download_weights.py sam-{model}{folder}`, or set model.neck.sam_pretrained to '
+            f'tools/download_weights.py {options}`, or set model.neck.sam_pretrained to '
             'the path of another one (None trains from random SAM weights).'
         )
     if verify and path.name in OFFICIAL_SAM_FILES:

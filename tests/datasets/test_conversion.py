@@ -10,7 +10,6 @@ from mmseg_escnet.datasets.conversion import (
     check_count,
     parallel_map,
     place_image,
-    run_tool,
     write_atomically,
 )
 from mmseg_escnet.errors import ESCNetError
@@ -85,17 +84,3 @@ def test_check_count(tmp_path):
     check_count(what='files', folder=tmp_path, found=3, expected=3, remedy='get them')
     with pytest.raises(ESCNetError, match='holds 2 of 3 files: get them, or pass --allow-partial'):
         check_count(what='files', folder=tmp_path, found=2, expected=3, remedy='get them')
-
-
-def test_run_tool_exit_status(capsys):
-    def bad():
-        raise ESCNetError('no such thing: do that')
-
-    def interrupted():
-        raise KeyboardInterrupt
-
-    for tool, status in ((lambda: 1, 1), (bad, 2), (interrupted, 130)):
-        with pytest.raises(SystemExit) as stopped:
-            run_tool(tool)
-        assert stopped.value.code == status
-    assert 'error: no such thing: do that' in capsys.readouterr().err

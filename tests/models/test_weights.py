@@ -56,7 +56,7 @@ FORMATS = {
 
 def assert_same(state_dict, module):
     expected = module.state_dict()
-    assert list(state_dict) == list(expected)
+    assert sorted(state_dict) == sorted(expected)
     for key, value in expected.items():
         assert torch.equal(state_dict[key], value), key
         assert state_dict[key].dtype == value.dtype
@@ -94,7 +94,9 @@ def test_wrappings(tmp_path, legacy):
 
 def test_prefix_is_taken_off_safetensors_too(tmp_path):
     module = small_net()
-    save_file({f'module.{k}': v for k, v in module.state_dict().items()}, tmp_path / 'a.safetensors')
+    save_file(
+        {f'module.{k}': v for k, v in module.state_dict().items()}, tmp_path / 'a.safetensors'
+    )
     state_dict, _ = read_state_dict(tmp_path / 'a.safetensors')
     assert sorted(state_dict) == sorted(module.state_dict())
 
@@ -246,7 +248,7 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Sends CONTENT; ``ranges``, ``cut_after``, ``chunked`` and ``lengths`` change how."""
+    """Sends CONTENT; the class attributes say how."""
 
     ranges, cut_after, chunked, garbage = True, None, False, False
 
@@ -422,9 +424,11 @@ def test_silent_server_is_given_up(target, monkeypatch):
     import socket
 
     monkeypatch.setattr(weights, '_TIMEOUT_SECONDS', 0.2)
-    with socket.create_server(('127.0.0.1', 0)) as silent:
-        with pytest.raises(ESCNetError, match='timed out'):
-            download(f'http://127.0.0.1:{silent.getsockname()[1]}/a', target)
+    with (
+        socket.create_server(('127.0.0.1', 0)) as silent,
+        pytest.raises(ESCNetError, match='timed out'),
+    ):
+        download(f'http://127.0.0.1:{silent.getsockname()[1]}/a', target)
 
 
 def test_folder_that_cannot_be_made(server, tmp_path):

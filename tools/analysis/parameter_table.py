@@ -78,7 +78,7 @@ def read_rows(cfg) -> list[Row]:
 
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     # the optimizer's constructor logs several lines per parameter
-    MMLogger.get_instance('parameter_table', log_level='ERROR')
+    MMLogger.get_instance('parameter_table').setLevel('ERROR')
     with torch.device('meta'):  # shapes alone: no memory, no random numbers
         model = MODELS.build(cfg.model)
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mmseg_escnet.cli import run_tool
 from mmseg_escnet.datasets.benchmark_vocabularies import load_benchmark
 from mmseg_escnet.datasets.conversion import (
     EXIT_FAILED_FILES,
@@ -31,7 +32,6 @@ from mmseg_escnet.datasets.conversion import (
     default_workers,
     parallel_map,
     place_image,
-    run_tool,
     write_atomically,
 )
 from mmseg_escnet.datasets.label_files import decode_label_map, encode_label_map, png_header
@@ -259,4 +259,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    run_tool(main, resumable=True)

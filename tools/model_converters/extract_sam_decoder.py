@@ -1,4 +1,4 @@
-"""Extract the part of a SAM checkpoint that ESC-Net uses (375 MB -> 16 MB).
+"""Extract the part of a SAM checkpoint that ESC-Net uses (375 MB -> 13 MB).
 
     python tools/model_converters/extract_sam_decoder.py \
         data/weights/sam_vit_b_01ec64.pth data/weights/sam_vit_b_decoder.safetensors

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from mmseg_escnet.cli import run_tool
 from mmseg_escnet.datasets.conversion import (
     EXIT_FAILED_FILES,
     default_workers,
     parallel_map,
-    run_tool,
     write_atomically,
 )
 from mmseg_escnet.datasets.label_files import encode_label_map, png_header
@@ -153,4 +153,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    run_tool(main, resumable=True)

@@ -104,6 +104,11 @@ class OpenCLIPBackbone(BaseModule):
                     f'open_clip has no architecture {model_name!r}: choose one of '
                     'open_clip.list_models(), for instance ViT-B-16.'
                 )
+        if 'multimodal_cfg' in model_cfg or 'hf_model_name' in model_cfg.get('text_cfg', {}):
+            raise ESCNetError(
+                f"The text tower of {model_name or model_cfg} is not CLIP's own (it captions, or "
+                'comes from another library): choose an architecture such as ViT-B-16.'
+            )
         model_cfg = {key: value for key, value in model_cfg.items() if key != 'custom_text'}
         self.model_name = model_name
         self.pretrained = pretrained

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch.nn as nn
+import torch.nn.functional as F
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor
@@ -88,6 +89,9 @@ class OpenVocabularyHead(BaseDecodeHead):
         skip_dims: Widths of the two CLIP skips, shallow first; filled in by the segmentor.
         stage_channels: Channels after the first and second upsampling (recipe: 64, 32).
         skip_channels: Channels of the skips there (recipe: 32, 16).
+        residual: Add the correlation of the last block, times CLIP's logit scale, to the logits,
+            and start the last convolution at zero: an untrained network then predicts CLIP's own
+            map (ours; off, because the paper does not say so).
         loss_decode: Config of the loss or losses.
         **kwargs: Further arguments of MMSegmentation's BaseDecodeHead, such as ``ignore_index``.
     """
@@ -99,6 +103,7 @@ class OpenVocabularyHead(BaseDecodeHead):
         skip_dims: Sequence[int],
         stage_channels: Sequence[int] = (64, 32),
         skip_channels: Sequence[int] = (32, 16),
+        residual: bool = False,
         loss_decode: dict | Sequence[dict] = dict(  # noqa: B006  (read only)
             type='CrossEntropyLoss', avg_non_ignore=True
         ),
@@ -130,6 +135,10 @@ class OpenVocabularyHead(BaseDecodeHead):
             for index in range(len(stage_channels))
         )
         self.predict_logits = nn.Conv2d(stage_channels[-1], 1, 3, padding=1)
+        self.residual = residual
+        if residual:
+            nn.init.zeros_(self.predict_logits.weight)
+            nn.init.zeros_(self.predict_logits.bias)
 
     def forward(self, inputs: ESCFeatures) -> Tensor:
         """Decode.
@@ -145,4 +154,12 @@ class OpenVocabularyHead(BaseDecodeHead):
         x = embedding.flatten(0, 1).permute(0, 3, 1, 2)
         for stage, skip in zip(self.stages, reversed(inputs.skips), strict=True):
             x = stage(x, skip)
-        return self.predict_logits(x).view(batch, num_classes, *x.shape[-2:])
+        logits = self.predict_logits(x).view(batch, num_classes, *x.shape[-2:])
+        if self.residual:
+            logits = logits + F.interpolate(
+                inputs.correlation_logits,
+                logits.shape[-2:],
+                mode='bilinear',
+                align_corners=self.align_corners,
+            )
+        return logits

@@ -43,11 +43,13 @@ class ESCFeatures:
 
     Attributes:
         embedding: E_T (B, N, h, w, d).
+        correlation_logits: C_T times CLIP's logit scale (B, N, h, w).
         skips: The two CLIP skips, shallow first, each (B, W, h, w) with CLIP's width W.
         blocks: What every block left behind, if asked for.
     """
 
     embedding: Tensor
+    correlation_logits: Tensor
     skips: tuple[Tensor, ...]
     blocks: list[ESCBlockOutput] = field(default_factory=list)
 
@@ -242,4 +244,9 @@ class ESCNeck(BaseModule):
             correlation, embedding = output.correlation, output.embedding
             if keep_blocks:
                 kept.append(output)
-        return ESCFeatures(embedding=embedding, skips=features.skips, blocks=kept)
+        return ESCFeatures(
+            embedding=embedding,
+            correlation_logits=correlation * logit_scale.detach(),
+            skips=features.skips,
+            blocks=kept,
+        )

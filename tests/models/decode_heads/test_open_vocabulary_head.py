@@ -37,6 +37,7 @@ def build(num_classes=3, **kwargs) -> OpenVocabularyHead:
 def features(batch=2, classes=3, height=4, width=6) -> ESCFeatures:
     return ESCFeatures(
         embedding=torch.randn(batch, classes, height, width, DIMS),
+        correlation_logits=torch.randn(batch, classes, height, width),
         skips=tuple(torch.randn(batch, dims, height, width) for dims in SKIP_DIMS),
     )
 
@@ -93,6 +94,20 @@ def test_classes_do_not_see_each_other():
     assert difference[0, 1] > 0.01
     difference[0, 1] = 0
     assert difference.max() < 1e-5
+
+
+@torch.no_grad()
+def test_residual():
+    """The last correlation, upsampled, is added; untrained, it is all there is."""
+    inputs = features()
+    head, plain = build(residual=True), build()
+    plain.load_state_dict(head.state_dict())
+    upsampled = F.interpolate(inputs.correlation_logits, (16, 24), mode='bilinear')
+    torch.testing.assert_close(head(inputs), plain(inputs) + upsampled)
+    arguments = dict(in_channels=DIMS, skip_dims=SKIP_DIMS)
+    assert OpenVocabularyHead(**arguments, residual=True)(inputs).equal(upsampled)
+    inputs.correlation_logits *= torch.nan
+    assert OpenVocabularyHead(**arguments)(inputs).isfinite().all()
 
 
 def test_no_weight_per_class():

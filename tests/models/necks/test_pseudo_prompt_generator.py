@@ -7,6 +7,7 @@ from sklearn.cluster import KMeans
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.models import PseudoPromptGenerator
+from mmseg_escnet.models.necks import pseudo_prompt_generator as module
 
 ONE = torch.tensor(1.0)  # logit scale
 
@@ -160,6 +161,38 @@ def test_number_of_iterations(iterations):
         assert_objects(prompts, 0, category, objects_of(p, pixels, labels, 4))
         results.append((labels != slow_lloyd(pixels, seeds, iterations + 1)[0]).any())
     assert any(results), 'all maps had converged: nothing was tested'
+
+
+def far_seeds(coordinates, region, peak, num_seeds, min_distance=0.0):
+    """The peak and, with no pixel near them, the places (50, 50), (51, 51), ..."""
+    centers = torch.arange(50.0, 50 + num_seeds)[None, :, None].repeat(len(region), 1, 2)
+    centers[:, 0] = coordinates[peak]
+    return centers, torch.ones(len(region), num_seeds, dtype=torch.bool)
+
+
+def test_centre_without_pixels():
+    """It stays where it is; an invalid one gets no pixel however near it lies."""
+    y, x = np.mgrid[:3, :4]
+    coordinates = torch.from_numpy(np.stack([x, y], -1).reshape(-1, 2)).float()
+    region = torch.ones(1, 12, dtype=torch.bool)
+    region[0, 5] = False
+    # the second loses its pixels to the first if it is drawn to the origin
+    centers = torch.tensor([[[1.0, 1.0], [30.0, 30.0], [1.5, 1.0], [3.0, 2.0]]])
+    valid = torch.tensor([[True, True, False, True]])
+    members = module.batched_kmeans(coordinates, region, centers, valid, 3)
+    pixels = [tuple(c) for c, inside in zip(coordinates.tolist(), region[0], strict=True) if inside]
+    labels, _ = slow_lloyd(pixels, centers[0, [0, 1, 3]].tolist(), 3)
+    expected = torch.zeros(4, 12, dtype=torch.bool)
+    expected[torch.tensor([0, 1, 3])[labels], torch.arange(12)[region[0]]] = True
+    assert members[0].equal(expected)
+    assert members[0].any(1).tolist() == [True, False, False, True]
+
+
+def test_object_without_pixels_is_invalid(monkeypatch):
+    monkeypatch.setattr(module, 'farthest_point_seeds', far_seeds)
+    prompts = PseudoPromptGenerator(num_objects=3)(torch.randn(1, 2, 4, 4), ONE)
+    assert prompts.valid.tolist() == [[[True, False, False]] * 2]
+    assert not prompts.masks[:, :, 1:].any()
 
 
 def test_all_equal_map():

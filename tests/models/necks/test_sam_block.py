@@ -23,9 +23,7 @@ def randomise(module):
 def build(**kwargs) -> tuple[SAMBlock, TwoWayTransformer]:
     """A block that was given the weights of a whole SAM transformer, and that transformer."""
     transformer = randomise(TwoWayTransformer(2, C, HEADS, MLP))
-    block = randomise(
-        SAMBlock(image_dims=D, embed_dims=C, num_heads=HEADS, mlp_dims=MLP, **kwargs)
-    )
+    block = randomise(SAMBlock(image_dims=D, embed_dims=C, num_heads=HEADS, mlp_dims=MLP, **kwargs))
     prefix = 'layers.'
     block.layers.load_state_dict(
         {

@@ -97,9 +97,7 @@ def slow_sparse(sam, prompts, kinds, height, width):
 def slow_dense(sam, prompts, *, as_logits=True):
     """Class by class and object by object, each mask through SAM, then their mean."""
     rows = []
-    for valid, masks in zip(
-        prompts.valid.flatten(0, 1), prompts.masks.flatten(0, 1), strict=True
-    ):
+    for valid, masks in zip(prompts.valid.flatten(0, 1), prompts.masks.flatten(0, 1), strict=True):
         embedded = []
         for k in range(OBJECTS):
             if valid[k]:
@@ -144,7 +142,9 @@ def test_equals_sam(kinds, height, width):
         torch.testing.assert_close(dense, slow_dense(sam, prompts), rtol=1e-4, atol=1e-4)
     else:
         no_mask = sam(points=None, boxes=None, masks=None)[1]
-        assert dense.expand(-1, -1, height, width).equal(no_mask.expand(BATCH * CLASSES, -1, -1, -1))
+        assert dense.expand(-1, -1, height, width).equal(
+            no_mask.expand(BATCH * CLASSES, -1, -1, -1)
+        )
 
 
 @torch.no_grad()

@@ -1,0 +1,80 @@
+"""The checks that the tools make before anything expensive."""
+
+import pytest
+import torch
+from conftest import toy_model_cfg
+from mmengine.config import ConfigDict
+from mmseg.registry import MODELS
+
+from mmseg_escnet import ESCNetError
+from mmseg_escnet.apis import preflight
+from mmseg_escnet.apis.preflight import check_checkpoint, check_weights, forget_pretrained
+
+
+def model_cfg(clip=None, sam=None):
+    cfg = ConfigDict(toy_model_cfg())
+    cfg.backbone.pretrained = clip
+    cfg.neck.sam_pretrained = sam
+    return cfg
+
+
+def test_nothing_pretrained_is_fine():
+    check_weights(model_cfg())
+    check_weights(ConfigDict(toy_model_cfg()))
+
+
+def test_files_that_are_there_are_fine(tmp_path):
+    """Official names included: the digest is checked when the file is read."""
+    for name in ('clip.pt', 'sam_vit_b_01ec64.pth'):
+        (tmp_path / name).touch()
+    check_weights(
+        model_cfg(clip=str(tmp_path / 'clip.pt'), sam=str(tmp_path / 'sam_vit_b_01ec64.pth'))
+    )
+
+
+def test_missing_sam_is_named():
+    with pytest.raises(ESCNetError, match=r'checkpoint nowhere/sam\.pth does not exist'):
+        check_weights(model_cfg(sam='nowhere/sam.pth'))
+
+
+def test_missing_clip_is_named(monkeypatch):
+    with pytest.raises(ESCNetError, match=r"CLIP weights 'nowhere/clip\.pt' are neither"):
+        check_weights(model_cfg(clip='nowhere/clip.pt'))
+    asked = []
+    monkeypatch.setattr(preflight, 'find_clip', lambda *arguments: asked.append(arguments))
+    cfg = model_cfg(clip='openai')
+    cfg.backbone.model_name = 'ViT-B-16'
+    check_weights(cfg)
+    assert asked == [('ViT-B-16', 'openai')]
+
+
+def test_forget_pretrained():
+    cfg = model_cfg(clip='nowhere', sam='nowhere')
+    forget_pretrained(cfg)
+    check_weights(cfg)
+    MODELS.build(cfg).init_weights()
+
+
+def test_checkpoints(tmp_path):
+    path = tmp_path / 'iter_8.pth'
+    with pytest.raises(ESCNetError, match='does not exist'):
+        check_checkpoint(str(path))
+    torch.save({'state_dict': {'a': torch.zeros(1000)}, 'meta': {'iter': 8}}, path)
+    check_checkpoint(str(path))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])  # the disk was full
+    with pytest.raises(ESCNetError, match='damaged') as caught:
+        check_checkpoint(path)
+    assert str(path) in str(caught.value)
+    check_checkpoint('https://example.com/iter_8.pth')  # MMEngine's affair
+
+
+def test_checkpoint_of_mmengine(tmp_path):
+    """With the curves and scores that MMEngine keeps beside the weights."""
+    from mmengine.logging import MessageHub
+
+    hub = MessageHub.get_instance('test_checkpoint_of_mmengine')
+    hub.update_scalar('train/loss', 0.5)
+    content = {'state_dict': {'a': torch.zeros(3)}, 'message_hub': hub.state_dict(), 'meta': {}}
+    torch.save(content, tmp_path / 'iter_8.pth')
+    check_checkpoint(tmp_path / 'iter_8.pth')

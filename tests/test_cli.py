@@ -1,0 +1,67 @@
+"""What the command-line tools share."""
+
+import argparse
+
+import pytest
+
+from mmseg_escnet import ESCNetError
+from mmseg_escnet.cli import add_config_arguments, load_config, run_tool
+
+
+def status_of(main):
+    with pytest.raises(SystemExit) as caught:
+        run_tool(main)
+    return caught.value.code
+
+
+def test_exit_statuses(capsys):
+    def bad_input():
+        raise ESCNetError('The file a.png does not exist: check the path.')
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    assert status_of(lambda: None) == 0
+    assert status_of(lambda: 3) == 3
+    assert status_of(bad_input) == 2
+    assert capsys.readouterr().err == 'error: The file a.png does not exist: check the path.\n'
+    assert status_of(interrupted) == 130
+    assert capsys.readouterr().err == 'interrupted\n'
+
+
+def test_a_bug_keeps_its_traceback():
+    def bug():
+        raise ValueError('a bug')
+
+    with pytest.raises(ValueError, match='a bug'):
+        run_tool(bug)
+
+
+def parse(*argv):
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser)
+    return parser.parse_args(list(map(str, argv)))
+
+
+def test_missing_config_is_one_sentence(tmp_path):
+    for path in (tmp_path / 'missing.py', tmp_path):
+        with pytest.raises(ESCNetError, match='does not exist') as caught:
+            load_config(parse(path))
+        assert str(path) in str(caught.value)
+
+
+def test_overrides(tmp_path):
+    config = tmp_path / 'small.py'
+    config.write_text("model = dict(depth=2, name='a')\n")
+    cfg = load_config(parse(config))
+    assert (cfg.work_dir, cfg.launcher) == ('work_dirs/small', 'none')
+    arguments = ['--cfg-options', 'model.depth=3', 'model.sizes=[1,2]']
+    cfg = load_config(parse(config, '--work-dir', 'out', '--launcher', 'pytorch', *arguments))
+    assert cfg.model == dict(depth=3, name='a', sizes=[1, 2])
+    assert (cfg.work_dir, cfg.launcher) == ('out', 'pytorch')
+
+
+def test_work_dir_of_the_config_is_kept(tmp_path):
+    config = tmp_path / 'small.py'
+    config.write_text("work_dir = 'mine'\n")
+    assert load_config(parse(config)).work_dir == 'mine'

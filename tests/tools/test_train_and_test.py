@@ -1,0 +1,164 @@
+"""tools/train.py and tools/test.py as a user calls them, at toy size."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+
+from mmseg_escnet.datasets.toyworld_scenes import scene, to_seen_ids
+
+# few classes and one block: what is tested is the way, not the model
+SMALL = [
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'val_dataloader.num_workers=0',
+    'val_dataloader.persistent_workers=False',
+    'test_dataloader.num_workers=0',
+    'test_dataloader.persistent_workers=False',
+    'train_dataloader.batch_size=2',
+    'model.neck.num_blocks=1',
+    'test_dataloader.dataset.indices=2',
+    'default_hooks.logger.interval=1',
+    'default_hooks.checkpoint.interval=2',
+    'default_hooks.checkpoint.max_keep_ckpts=3',
+    'train_cfg.max_iters=4',
+]
+CONFIG = 'configs/toyworld/escnet_toy.py'
+
+
+def run(*arguments: str, background: bool = False):
+    command = [sys.executable, *map(str, arguments)]
+    environment = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    if background:
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope='module')
+def options(tmp_path_factory) -> list[str]:
+    """A data set of six scenes, and the options that point the toy config at it."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp('scenes')
+    for split in ('train', 'val'):
+        for kind in ('images', 'annotations'):
+            (root / kind / split).mkdir(parents=True)
+        for number in range(6):
+            image, label = scene(1, number)
+            label = to_seen_ids(label) if split == 'train' else label
+            Image.fromarray(image).save(root / 'images' / split / f'{number}.png')
+            Image.fromarray(label).save(root / 'annotations' / split / f'{number}.png')
+    roots = [f'{phase}_dataloader.dataset.data_root={root}/' for phase in ('train', 'val', 'test')]
+    return ['--cfg-options', *roots, *SMALL]
+
+
+@pytest.fixture(scope='module')
+def trained(options, tmp_path_factory) -> Path:
+    """Work dir of an uninterrupted run."""
+    work_dir = tmp_path_factory.mktemp('uninterrupted')
+    done = run('tools/train.py', CONFIG, '--work-dir', work_dir, *options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return work_dir
+
+
+def read(path: Path) -> dict:
+    return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def test_training_writes_checkpoints_that_load_without_unpickling_code(trained):
+    checkpoint = read(trained / 'iter_4.pth')
+    assert checkpoint['meta']['iter'] == 4
+    assert checkpoint['meta']['dataset_meta']['classes'][0] == 'red circle'
+    assert (trained / 'iter_2.pth').exists()
+
+
+def test_killed_training_resumes_to_identical_weights(trained, options, tmp_path):
+    """SIGKILL after the first checkpoint; the resumed run ends as the uninterrupted one."""
+    process = run('tools/train.py', CONFIG, '--work-dir', tmp_path, *options, background=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / 'last_checkpoint').exists():
+        assert process.poll() is None, process.stdout.read()[-2000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (tmp_path / 'iter_4.pth').unlink(missing_ok=True)  # it may have been quicker than the signal
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_2.pth'))
+
+    resumed = run('tools/train.py', CONFIG, '--work-dir', tmp_path, '--resume', *options)
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert 'resumed epoch' in resumed.stdout + resumed.stderr
+    expected, actual = read(trained / 'iter_4.pth'), read(tmp_path / 'iter_4.pth')
+    assert expected['state_dict'].keys() == actual['state_dict'].keys()
+    for key, value in expected['state_dict'].items():
+        assert torch.equal(value, actual['state_dict'][key]), key
+    changed = [
+        key
+        for key, value in read(tmp_path / 'iter_2.pth')['state_dict'].items()
+        if not torch.equal(value, actual['state_dict'][key])
+    ]
+    assert changed, 'nothing was trained after the resumption'
+
+
+def test_test_prints_the_table_in_the_words_of_the_data_set(trained, options, tmp_path):
+    done = run(
+        'tools/test.py',
+        CONFIG,
+        trained / 'iter_4.pth',
+        '--work-dir',
+        tmp_path,
+        '--out',
+        tmp_path / 'predictions',
+        '--show-dir',
+        tmp_path / 'shown',
+        *options,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-2000:]
+    assert 'yellow triangle' in output, 'a word that training did not have'
+    assert 'mIoU_unseen' in output
+    assert len(list((tmp_path / 'predictions').glob('*.png'))) == 2
+    assert list((tmp_path).rglob('*.png')), 'painted images'
+
+
+def test_bad_input_is_one_sentence(trained, options, tmp_path):
+    """Each within seconds, with status 2 and without a traceback."""
+    truncated = tmp_path / 'truncated.pth'
+    truncated.write_bytes((trained / 'iter_4.pth').read_bytes()[:100_000])
+    other = ['model.neck.num_blocks=2']
+    cases = [
+        (['tools/train.py', 'no_such.py'], 'no_such.py does not exist'),
+        (
+            ['tools/train.py', 'configs/escnet/escnet_vitl14_coco-stuff.py']
+            + ['--cfg-options', f'train_dataloader.dataset.data_root={tmp_path}/'],
+            'tools/dataset_converters/coco_stuff164k.py',
+        ),
+        (
+            ['tools/train.py', CONFIG, '--work-dir', tmp_path / 'w', *options]
+            + ['model.neck.sam_pretrained=no_such.pth'],
+            'The SAM checkpoint no_such.pth does not exist',
+        ),
+        (['tools/test.py', CONFIG, 'no_such.pth', *options], 'no_such.pth does not exist'),
+        (['tools/test.py', CONFIG, truncated, *options], 'cannot be read'),
+        (
+            ['tools/test.py', CONFIG, trained / 'iter_4.pth', '--work-dir', tmp_path]
+            + options
+            + other,
+            'does not fit ESCNet',
+        ),
+    ]
+    for arguments, sentence in cases:
+        done = run(*arguments)
+        assert done.returncode == 2, (arguments, done.stderr[-2000:])
+        assert 'Traceback' not in done.stderr, done.stderr[-2000:]
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith('error: '), last
+        assert sentence in last, last
