@@ -5,7 +5,7 @@
 #   make test PYTEST_ARGS='-k vocabulary -x'    choose the tests
 
 VENV ?= .venv
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n 2 --dist loadfile
 CANDIDATES = $(or $(PYTHON),python3.12 python3.11 python3.10 python3)
 READY = $(VENV)/.ready
 
@@ -18,7 +18,7 @@ demo: $(READY) ## the toy world, from words and pictures to a label map
 	$(VENV)/bin/python tools/toyworld/demo.py
 
 test: lint ## lint, and all tests but the full-size ones
-	$(VENV)/bin/python -m pytest -m 'not full_size' --durations=10 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m 'not full_size' --durations=10 $(PYTEST_ARGS)
 
 test-full: $(READY) ## the tests that build the real ViT-B/16 and ViT-L/14 models (minutes)
 	$(VENV)/bin/python -m pytest -m full_size --durations=10 $(PYTEST_ARGS)

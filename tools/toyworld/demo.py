@@ -92,6 +92,8 @@ def main() -> None:
     start = time.monotonic()
     cfg = Config.fromfile(args.config)
     cfg.work_dir = str(args.out / 'run')
+    # evaluated once, after training
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     draw_scenes(cfg)
     runner = Runner.from_cfg(cfg)
     runner.train()

@@ -8,5 +8,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=20, by_epoch=False),
     dict(type='CosineAnnealingLR', eta_min=0, begin=20, end=250, T_max=230, by_epoch=False),
 ]
-train_cfg = dict(max_iters=250, val_interval=1000)  # tested once, after training
+train_cfg = dict(max_iters=250, val_interval=250)
 default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=125, max_keep_ckpts=1))

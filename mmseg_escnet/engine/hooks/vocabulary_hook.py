@@ -17,17 +17,26 @@ class VocabularyHook(Hook):
     in the middle of training the training vocabulary is back.
     """
 
+    def __init__(self) -> None:
+        self._in_training = False
+
     def before_train(self, runner: Runner) -> None:
         """Use the words of the training data set."""
+        self._in_training = True
         self._follow(runner, runner.train_dataloader)
+
+    def after_train(self, runner: Runner) -> None:
+        """Training is over."""
+        self._in_training = False
 
     def before_val(self, runner: Runner) -> None:
         """Use the words of the validation data set."""
         self._follow(runner, runner.val_dataloader)
 
     def after_val(self, runner: Runner) -> None:
-        """Back to the words of the training data set, if there is training."""
-        if isinstance(runner.train_dataloader, DataLoader):
+        """Back to the words of the training data set, in the middle of training."""
+        # not asked of the runner: its train_dataloader builds the training data when looked at
+        if self._in_training:
             self._follow(runner, runner.train_dataloader)
 
     def before_test(self, runner: Runner) -> None:

@@ -80,9 +80,9 @@ class OpenVocabularyHead(BaseDecodeHead):
         E_T --x2, skip of 2n/3--> --x2, skip of n/3--> --conv3x3--> logits (B, N, 4h, 4w)
 
     The number of classes is that of the vocabulary: ``num_classes`` and ``out_channels`` are set
-    by the segmentor, and there is no per-class weight. The loss is any of MMSegmentation's
-    (``loss_decode``); cross-entropy over the classes with ignored pixels excluded by default
-    (paper).
+    by the segmentor, and there is no per-class weight. The loss is chosen in the config
+    (``loss_decode``) among those of MMSegmentation that take any number of classes;
+    cross-entropy over the classes with ignored pixels excluded by default (paper).
 
     Args:
         in_channels: Width d of the correlation embedding; filled in by the segmentor.

@@ -3,6 +3,7 @@
 Shapes: B images, N classes, h x w patch grid, d correlation embedding width, D CLIP joint width.
 """
 
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
@@ -79,12 +80,13 @@ class ClassAttentionBlock(nn.Module):
             t = t.reshape(batch, num_classes, height * width, self.num_heads, -1)
             return t.permute(0, 2, 3, 1, 4)
 
-        # sums over the classes leave the dynamic range of half precision: kept in float32
-        query = tokens_first(_feature_map(query.float()))
-        key = tokens_first(_feature_map(key.float()))
-        value = tokens_first(value.float())
-        key_value = key.transpose(-1, -2) @ value
-        normaliser = query @ key.sum(dim=-2, keepdim=True).transpose(-1, -2)
-        attended = (query @ key_value) / normaliser  # elu + 1 > 0, so the normaliser is
+        # sums over the classes leave the range of half precision
+        precise = torch.promote_types(value.dtype, torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            query = tokens_first(_feature_map(query.to(precise)))
+            key = tokens_first(_feature_map(key.to(precise)))
+            key_value = key.transpose(-1, -2) @ tokens_first(value.to(precise))
+            normaliser = query @ key.sum(dim=-2, keepdim=True).transpose(-1, -2)
+            attended = (query @ key_value) / normaliser  # elu + 1 > 0, so the normaliser is
         attended = attended.permute(0, 3, 1, 2, 4).reshape(batch, num_classes, height, width, dims)
-        return self.out(attended)
+        return self.out(attended.to(value.dtype))

@@ -14,6 +14,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ...errors import ESCNetError
 from ..backbones import DenseFeatures
 from ..sam_weights import load_sam_decoder
 from .pseudo_prompt_generator import PseudoPrompts
@@ -101,10 +102,10 @@ class ESCBlock(BaseModule):
                 text_dims=image_dims, guidance_dims=guidance_dims if image_guidance else None
             ),
         )
-        self.correlation_update = None if last else nn.Linear(self.fusion.embed_dims, 1)
+        # without a bias: a constant in C_t changes neither PPG nor VLF
+        self.correlation_update = None if last else nn.Linear(self.fusion.embed_dims, 1, bias=False)
         if not last:
             nn.init.zeros_(self.correlation_update.weight)
-            nn.init.zeros_(self.correlation_update.bias)
 
     def forward(
         self,
@@ -176,6 +177,8 @@ class ESCNeck(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        if num_blocks < 1:
+            raise ESCNetError(f'ESCNeck: num_blocks={num_blocks} must be at least 1.')
         self.sam_pretrained = sam_pretrained
         self.with_cp = with_cp
         self.blocks = nn.ModuleList(
@@ -193,6 +196,12 @@ class ESCNeck(BaseModule):
         if any(block.sam_block is not None for block in self.blocks):
             self.prompt_generator = MODELS.build(prompt_generator)
             self.prompt_encoder = MODELS.build(prompt_encoder)
+            widths = (self.prompt_encoder.encoder.embed_dim, self.blocks[0].sam_block.embed_dims)
+            if widths[0] != widths[1]:
+                raise ESCNetError(
+                    f'ESCNeck: embed_dims of prompt_encoder ({widths[0]}) and sam_block '
+                    f'({widths[1]}) must be the same.'
+                )
         self.embed_dims = self.blocks[0].fusion.embed_dims
 
     def init_weights(self) -> None:

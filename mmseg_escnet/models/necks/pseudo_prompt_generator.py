@@ -144,6 +144,10 @@ class PseudoPromptGenerator(BaseModule):
                 'a share of the peak probability.'
             )
         automatic = num_objects == 'auto'
+        if automatic and max_objects < 1:
+            raise ESCNetError(
+                f'PseudoPromptGenerator: max_objects={max_objects} must be at least 1.'
+            )
         if not automatic and not (isinstance(num_objects, int) and num_objects >= 1):
             raise ESCNetError(
                 f"PseudoPromptGenerator: num_objects={num_objects!r} must be 'auto' or an "

@@ -24,15 +24,14 @@ class VisionLanguageFusion(BaseModule):
 
     ::
 
-        (a) image guidance, each class alone:
+        (a) image guidance, each class alone after the standardization:
             C --standardize, conv1x1--> + E_{t-1} --[ . ; F_v'] conv1x1, residual-->
             --> Swin, shifted Swin --> C_v^n
         (b) text guidance, each position alone:
             linear attention over the classes, queries and keys see F_l --> E_t
 
     CLIP's cosines differ by a few hundredths around a common offset, so they are brought to mean 0
-    and variance 1 over the classes and positions of an image before they are embedded (ours: on
-    one batch of the toy world the loss after 40 steps was 0.46 instead of 1.6).
+    and variance 1 over the classes and positions of an image before they are embedded (ours).
 
     The 1x1 convolution of a concatenation is the sum of two, so the image half is computed once
     per image and not once per class.
@@ -124,7 +123,8 @@ def standardize(correlation: Tensor) -> Tensor:
     Returns:
         (B, N, h, w), zero where all values of an image are equal.
     """
-    values = correlation.float()
+    values = correlation.to(torch.promote_types(correlation.dtype, torch.float32))
     mean = values.mean(dim=(1, 2, 3), keepdim=True)
     variance = values.var(dim=(1, 2, 3), keepdim=True, unbiased=False)
-    return (values - mean) * torch.rsqrt(variance + _VARIANCE_EPS)
+    values = (values - mean) * torch.rsqrt(variance + _VARIANCE_EPS)
+    return values.to(correlation.dtype)

@@ -23,6 +23,8 @@ from ..necks.esc_neck import ESCFeatures
 from ..weights import check_fit
 from .window_inference import window_inference
 
+# as mmcv's RandomFlip names them -> dimensions of (1, N, H, W)
+_FLIP_DIMS = {'horizontal': (3,), 'vertical': (2,), 'diagonal': (2, 3)}
 _MODES = ('whole', 'slide', 'windows')
 
 
@@ -94,6 +96,14 @@ class ESCNet(EncoderDecoder):
             raise ESCNetError(
                 f'test_cfg.mode={mode!r} needs crop_size and stride, (height, width) in pixels.'
             )
+        if mode != 'whole' and any(
+            step > size
+            for step, size in zip(self.test_cfg.stride, self.test_cfg.crop_size, strict=True)
+        ):
+            raise ESCNetError(
+                f'test_cfg.stride={self.test_cfg.stride} is larger than '
+                f'crop_size={self.test_cfg.crop_size}: windows would leave gaps; make it smaller.'
+            )
         self._vocabulary: Vocabulary | None = None
         self._text_cache: tuple[tuple, Tensor] | None = None
 
@@ -147,10 +157,9 @@ class ESCNet(EncoderDecoder):
 
         Computed anew with a gradient in training; otherwise once per vocabulary and weights.
         """
-        clip = self.backbone.clip
-        parameters = list(clip.text.parameters())
+        parameters = list(self.backbone.clip.text.parameters())
         if torch.is_grad_enabled() and any(p.requires_grad for p in parameters):
-            return self.text_encoder(clip, self.vocabulary)
+            return self._encode_vocabulary()
         # everything the embeddings depend on; a version counts the in-place changes of a tensor
         weights = tuple(
             (p.data_ptr(), p.dtype, 0 if p.is_inference() else p._version) for p in parameters
@@ -159,13 +168,18 @@ class ESCNet(EncoderDecoder):
             self.vocabulary.key,
             self.text_encoder.key,
             bool(self.backbone.quick_gelu),
-            torch.is_autocast_enabled(parameters[0].device.type),
             weights,
         )
         if self._text_cache is None or self._text_cache[0] != key:
-            with torch.no_grad():
-                self._text_cache = (key, self.text_encoder(clip, self.vocabulary))
+            # not as an inference tensor, which a later use with a gradient could not save
+            with torch.inference_mode(False), torch.no_grad():
+                self._text_cache = (key, self._encode_vocabulary())
         return self._text_cache[1]
+
+    def _encode_vocabulary(self) -> Tensor:
+        # in full precision also under autocast: once per vocabulary, and every pixel depends on it
+        with torch.autocast(self.backbone.logit_scale.device.type, enabled=False):
+            return self.text_encoder(self.backbone.clip, self.vocabulary)
 
     def train(self, mode: bool = True) -> ESCNet:
         """Switch the mode; embeddings are not kept across it.
@@ -193,7 +207,10 @@ class ESCNet(EncoderDecoder):
         """
         features = self.backbone(inputs)
         text = self.text_features()
-        correlation = torch.einsum('bdhw,nd->bnhw', F.normalize(features.image, dim=1), text)
+        # a step of half precision at logit scale 100 would move pixels over PPG's threshold
+        with torch.autocast(inputs.device.type, enabled=False):
+            image = features.image.to(text.dtype)
+            correlation = torch.einsum('bdhw,nd->bnhw', F.normalize(image, dim=1), text)
         return self.neck(
             features, correlation, text, self.backbone.logit_scale, keep_blocks=keep_blocks
         )
@@ -243,7 +260,7 @@ class ESCNet(EncoderDecoder):
             height, width = scores.shape[-2:]
             scores = scores[None, :, top : height - bottom, left : width - right]
             if meta.get('flip', False):
-                scores = scores.flip(dims=(3 if meta['flip_direction'] == 'horizontal' else 2,))
+                scores = scores.flip(dims=_FLIP_DIMS[meta['flip_direction']])
             if 'ori_shape' in meta:
                 scores = F.interpolate(
                     scores,

@@ -92,7 +92,6 @@ def test_test(tmp_path):
     assert model.log == [('predict', ('sky',))] * 2
 
 
-@pytest.mark.xfail(strict=True, reason='known bug: asks the runner for a training loop')
 def test_validation_alone(tmp_path):
     """There is no training to go back to."""
     model = Recorder()
@@ -100,7 +99,6 @@ def test_validation_alone(tmp_path):
     assert model.log == [('predict', ('sky',))] * 2
 
 
-@pytest.mark.xfail(strict=True, reason='known bug: asks the runner for a training loop')
 def test_validation_does_not_build_the_training(tmp_path):
     """The training data need not be there to validate."""
     work = runner(tmp_path, train=('cat',), val=('sky',))

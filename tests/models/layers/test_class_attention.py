@@ -79,7 +79,6 @@ def test_order_of_classes():
     )
 
 
-@pytest.mark.xfail(strict=True, reason='known bug: float32 amid float64')
 @torch.no_grad()
 def test_order_of_classes_in_double_precision():
     """In float64 the order makes a difference of rounding errors only."""
@@ -128,7 +127,6 @@ def test_text_is_not_used_without_text_guidance():
     assert block(x, text).equal(block(x, torch.full_like(text, torch.nan)))
 
 
-@pytest.mark.xfail(strict=True, reason='known bug: autocast casts the products back')
 @torch.no_grad()
 def test_sums_leave_the_range_of_half_precision():
     """1000 classes whose keys are about 100 each: the sum, 1e5, is beyond float16."""

@@ -81,7 +81,6 @@ def test_order_of_classes():
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.xfail(strict=True, reason='known bug: float32 amid float64')
 @torch.no_grad()
 def test_order_of_classes_in_double_precision():
     fusion = build().double()
