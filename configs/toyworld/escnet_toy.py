@@ -10,6 +10,9 @@ unseen = ['red triangle', 'green square', 'blue circle', 'blue star', 'yellow tr
 seen = ['red circle', 'red square', 'red star', 'green circle', 'green triangle', 'green star']
 seen += ['blue square', 'blue triangle', 'yellow circle', 'yellow square', 'yellow star']
 seen += ['brick', 'grass', 'sand', 'water', 'wood', 'stone']
-train_dataloader = dict(batch_size=8, dataset=dict(metainfo=dict(classes=seen)))
-val_dataloader = dict(dataset=dict(metainfo=dict(classes=seen + unseen), indices=100))
+root = 'data/toyworld_corner/'
+train_dataloader = dict(batch_size=8, dataset=dict(data_root=root, metainfo=dict(classes=seen)))
+val_dataloader = dict(
+    dataset=dict(data_root=root, metainfo=dict(classes=seen + unseen), indices=100)
+)
 test_dataloader = val_dataloader

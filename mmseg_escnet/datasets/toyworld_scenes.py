@@ -105,7 +105,9 @@ def to_seen_ids(label: np.ndarray) -> np.ndarray:
 # --- scenes -------------------------------------------------------------------------------------
 
 
-def scene(seed: int, index: int, size: int = IMAGE_SIZE) -> tuple[np.ndarray, np.ndarray]:
+def scene(
+    seed: int, index: int, size: int = IMAGE_SIZE, things: Sequence[str] = THING_NAMES
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw one scene.
 
     One or two grounds and two to five shapes of varying size, turn and brightness, which may
@@ -115,6 +117,7 @@ def scene(seed: int, index: int, size: int = IMAGE_SIZE) -> tuple[np.ndarray, np
         seed: Seed of the world.
         index: Number of the scene.
         size: Height and width in pixels.
+        things: Names of the shapes that may occur.
 
     Returns:
         Image (size, size, 3), uint8, RGB; label (size, size), uint8, ids of the vocabulary 'all'.
@@ -123,7 +126,7 @@ def scene(seed: int, index: int, size: int = IMAGE_SIZE) -> tuple[np.ndarray, np
     image, label = _draw_grounds(rng, size)
     owner = np.zeros((size, size), int)  # 0 is ground, k the k-th shape
     for number in range(1, rng.integers(2, 6) + 1):
-        _add_shape(rng, number, image, label, owner)
+        _add_shape(rng, number, rng.choice(things), image, label, owner)
     image += rng.uniform(1.0, 5.0) * rng.standard_normal(image.shape, dtype=np.float32)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8), label
 
@@ -142,14 +145,19 @@ def _draw_grounds(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.n
 
 
 def _add_shape(
-    rng: np.random.Generator, number: int, image: np.ndarray, label: np.ndarray, owner: np.ndarray
+    rng: np.random.Generator,
+    number: int,
+    name: str,
+    image: np.ndarray,
+    label: np.ndarray,
+    owner: np.ndarray,
 ) -> None:
     """Draw a shape in place, where it leaves at least 60 % of each other one as visible as it was.
 
     Draws nothing if eight tries find no such place.
     """
     size = label.shape[0]
-    color, shape = rng.choice(list(COLORS)), rng.choice(SHAPES)
+    color, shape = name.split()
     visible = np.bincount(owner.ravel(), minlength=number)
     for _ in range(8):
         radius = rng.uniform(10.0, 21.0) * size / IMAGE_SIZE
@@ -164,7 +172,7 @@ def _add_shape(
     owner[inside] = number
     paint = np.array(COLORS[color], np.float32) * rng.uniform(0.75, 1.05)
     image += coverage[..., None] * (paint - image)
-    label[inside] = ALL_NAMES.index(f'{color} {shape}')
+    label[inside] = ALL_NAMES.index(name)
 
 
 def _draw_shape(

@@ -30,8 +30,11 @@ def draw_scenes(cfg) -> None:
     """Write the scenes that the config reads, if they are not there yet."""
     import make_scenes
 
-    root = Path(cfg.train_dataloader.dataset.data_root)
-    make_scenes.main(['--out', str(root)])
+    from mmseg_escnet.datasets.toyworld_scenes import THING_NAMES
+
+    dataset = cfg.test_dataloader.dataset
+    things = [name for name in dataset.metainfo.classes if name in THING_NAMES]
+    make_scenes.main(['--out', dataset.data_root, '--things', *things])
 
 
 def table(metrics: dict, num_classes: int, num_unseen: int) -> str:
@@ -55,6 +58,7 @@ def panel_rows(model, dataset, num_rows: int) -> list:
     """Segment the first images and keep their pseudo prompts."""
     from mmengine.dataset import pseudo_collate
 
+    from mmseg_escnet.datasets.toyworld_scenes import THING_NAMES
     from mmseg_escnet.visualization import PanelRow
 
     model.eval()
@@ -65,9 +69,9 @@ def panel_rows(model, dataset, num_rows: int) -> list:
         data = model.data_preprocessor(batch, False)
         blocks = model.extract_feat(data['inputs'], keep_blocks=True).blocks
         truth = sample.gt_sem_seg.data[0].cpu().numpy()
-        # the shape with the most pixels; the names of the ground come last in the vocabulary
+        # the shape with the most pixels
         counts = np.bincount(truth[truth < model.num_classes], minlength=model.num_classes)
-        counts[-6:] = 0
+        counts *= [name in THING_NAMES for name in model.vocabulary.names]
         image = batch['inputs'][0].permute(1, 2, 0).numpy()[..., ::-1]
         rows.append(
             PanelRow(

@@ -1,0 +1,57 @@
+"""Pictures: the right colours in the right places."""
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from mmseg.registry import MODELS
+from PIL import Image
+
+from mmseg_escnet import Vocabulary
+from mmseg_escnet.visualization import PanelRow, draw_pseudo_prompts, paint_labels, save_panels
+
+
+@pytest.fixture
+def vocabulary() -> Vocabulary:
+    return Vocabulary.create(['cat', 'dog'], palette=[(255, 0, 0), (0, 0, 255)])
+
+
+@pytest.fixture
+def prompts():
+    """Two peaks of the first class, at the left and at the right end of a 4 x 8 grid."""
+    correlation = torch.zeros(1, 2, 4, 8)
+    correlation[0, 0, 1, 0], correlation[0, 0, 2, 7] = 1.0, 0.99
+    generator = MODELS.build(dict(type='PseudoPromptGenerator', num_objects=3))
+    return generator(correlation, torch.tensor(20.0))
+
+
+def test_paint_labels(vocabulary):
+    painted = paint_labels(np.array([[0, 1, 255, 2]]), vocabulary)
+    assert painted.dtype == np.uint8
+    assert painted[0].tolist() == [[255, 0, 0], [0, 0, 255], [0, 0, 0], [0, 0, 0]]
+
+
+def test_prompts_are_drawn_where_they_are(prompts):
+    """In pixels of an image of 40 x 80: the centres of the patches; only the valid objects."""
+    axes = Figure().subplots()
+    draw_pseudo_prompts(axes, np.zeros((40, 80, 3), np.uint8), prompts, 0, 0)
+    drawn = sorted((float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in axes.lines)
+    assert drawn == [(5.0, 15.0), (75.0, 25.0)]
+
+
+def test_the_sheet_is_there_whole(vocabulary, prompts, tmp_path):
+    labels = np.zeros((40, 80), int)
+    row = PanelRow(
+        image=np.full((40, 80, 3), 128, np.uint8),
+        truth=labels,
+        prediction=labels + 1,
+        prompts=prompts,
+        index=0,
+        class_id=0,
+    )
+    path = save_panels([row, row], vocabulary, tmp_path / 'new' / 'panels.png')
+    assert [file.name for file in path.parent.iterdir()] == ['panels.png']
+    colors = np.asarray(Image.open(path).convert('RGB')).reshape(-1, 3).tolist()
+    # three quarters of the class's colour over one quarter of the grey image
+    assert [223, 32, 32] in colors
+    assert [32, 32, 223] in colors
