@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import mmseg_escnet  # noqa: F401  before any test imports mmseg: compat, then registration
+
 ROOT = Path(__file__).resolve().parents[1]
 REAL_SAMPLES = ROOT.parent / 'shared' / 'real_samples'
 

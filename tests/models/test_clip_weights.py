@@ -366,7 +366,6 @@ def test_activation_travels_with_a_checkpoint(tmp_path):
     assert torch.equal(fresh.encode_decode(images, []), outputs[0])
 
 
-@pytest.mark.full_size
 @pytest.mark.parametrize('script', [False, True])
 def test_openai_vit_b_16(tmp_path, script):
     cfg = {k: v for k, v in open_clip.get_model_config('ViT-B-16').items() if k != 'custom_text'}

@@ -206,7 +206,6 @@ def full_size_neck(path):
     )
 
 
-@pytest.mark.full_size
 def test_official_vit_b(tmp_path):
     torch.manual_seed(7)
     sam = sam_model_registry['vit_b']()

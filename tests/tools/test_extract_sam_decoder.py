@@ -138,7 +138,6 @@ def test_refusals(tool, sam, tmp_path, source, out, message):
     assert not (tmp_path / out).is_file()
 
 
-@pytest.mark.full_size
 def test_official_vit_b(tool, tmp_path):
     from segment_anything import sam_model_registry
 

@@ -57,6 +57,7 @@ class ESCNet(EncoderDecoder):
         data_preprocessor: Config of MMSegmentation's SegDataPreProcessor.
         train_cfg: Unused by ESC-Net, part of the interface.
         test_cfg: See above.
+        pretrained: None; MMSegmentation's ``init_model`` passes it.
         init_cfg: MMEngine's initialisation config.
 
     Raises:
@@ -73,8 +74,14 @@ class ESCNet(EncoderDecoder):
         data_preprocessor: dict | None = None,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
+        pretrained: None = None,
         init_cfg: dict | None = None,
     ) -> None:
+        if pretrained is not None:
+            raise ESCNetError(
+                f'ESCNet takes no pretrained={pretrained!r}: set model.backbone.pretrained (CLIP) '
+                'and model.neck.sam_pretrained (SAM).'
+            )
         if isinstance(data_preprocessor, dict):  # found without a default scope, as all parts are
             data_preprocessor = MODELS.build(data_preprocessor)
         # not EncoderDecoder's own: it would build the neck before the widths of CLIP are known

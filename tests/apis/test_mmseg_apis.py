@@ -1,0 +1,76 @@
+"""MMSegmentation's own ways to use a model, with the vocabulary following."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, toy_model_cfg
+from mmengine.config import Config
+from mmseg.apis import inference_model, init_model
+from mmseg.registry import MODELS
+
+from mmseg_escnet import ESCNetError
+
+PIPELINE = [
+    dict(type='LoadImage'),
+    dict(type='Resize', scale=(64, 64), keep_ratio=False),
+    dict(type='LoadLabelMap'),
+    dict(type='PackSegInputs'),
+]
+
+
+@pytest.fixture
+def config() -> Config:
+    return Config(
+        dict(
+            default_scope='mmseg',
+            model=toy_model_cfg(),
+            test_pipeline=PIPELINE,
+            test_dataloader=dict(dataset=dict(type='ToyWorldDataset')),
+        )
+    )
+
+
+@pytest.fixture
+def checkpoint(config, tmp_path) -> str:
+    model = MODELS.build(config.model)
+    meta = dict(dataset_meta=dict(classes=('cat', 'dog', 'grass'), palette=[[1, 2, 3]] * 3))
+    path = tmp_path / 'checkpoint.pth'
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
+    return str(path)
+
+
+def test_init_model_takes_the_words_of_the_checkpoint(config, checkpoint):
+    model = init_model(config, checkpoint, device='cpu')
+    assert model.vocabulary.names == ('cat', 'dog', 'grass')
+    assert model.dataset_meta['palette'] == [[1, 2, 3]] * 3
+    assert model.num_classes == 3
+
+
+def test_inference_model_with_other_words(config, checkpoint):
+    model = init_model(config, checkpoint, device='cpu')
+    model.set_vocabulary(['taxi', 'wet road'])
+    result = inference_model(model, np.zeros((30, 50, 3), np.uint8))
+    assert result.pred_sem_seg.data.shape == (1, 30, 50)
+    assert result.seg_logits.data.shape == (2, 30, 50)
+
+
+def test_a_photograph(config, checkpoint, real_samples):
+    model = init_model(config, checkpoint, device='cpu')
+    result = inference_model(model, str(real_samples / 'photos' / 'dog.jpg'))
+    assert result.pred_sem_seg.data.shape == (1, 534, 800)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(config, checkpoint):
+    config.model.neck.num_blocks = 3
+    with pytest.raises(ESCNetError, match=r'does not fit ESCNet: .* missing \(neck.blocks'):
+        init_model(config, checkpoint, device='cpu')
+
+
+def test_pretrained_of_the_segmentor_is_refused():
+    with pytest.raises(ESCNetError, match=r'set model\.backbone\.pretrained'):
+        MODELS.build(toy_model_cfg(pretrained='somewhere.pth'))
+
+
+def test_the_configs_have_what_init_model_reads():
+    cfg = Config.fromfile(ROOT / 'configs/escnet/escnet_vitb16_coco-stuff.py')
+    assert cfg.test_pipeline[0].type == 'LoadImage'
