@@ -14,14 +14,14 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 
 
-def run_tool(main: Callable[[], int | None], *, resumable: bool = False) -> None:
+def run_tool(main: Callable[[], int | None], *, interrupted: str = '') -> None:
     """Run a tool's main function and exit.
 
     Bad input ends with one sentence and status 2, Ctrl-C with status 130; neither with a traceback.
 
     Args:
         main: The tool; returns its exit status, None for 0.
-        resumable: Whether the same command goes on where it was stopped.
+        interrupted: What to say after Ctrl-C: how to go on.
     """
     try:
         status = main()
@@ -31,8 +31,7 @@ def run_tool(main: Callable[[], int | None], *, resumable: bool = False) -> None
         print(f'error: {sentence}', file=sys.stderr)
         status = BAD_INPUT
     except KeyboardInterrupt:
-        hint = ': the same command goes on where this one stopped' if resumable else ''
-        print(f'interrupted{hint}', file=sys.stderr)
+        print(f'interrupted: {interrupted}' if interrupted else 'interrupted', file=sys.stderr)
         status = INTERRUPTED
     sys.exit(status or 0)
 

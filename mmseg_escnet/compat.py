@@ -158,13 +158,20 @@ def _allow_mmengine_checkpoints() -> None:
     besides tensors and plain Python, the curves of the logged scalars (``HistoryBuffer``, numpy
     arrays) and scores (numpy scalars).
 
-    Earlier releases have no such list, or one that takes no names, and do not need it.
+    Earlier releases have no such list, or one that takes no names; there MMEngine trusts the file.
     """
     import torch
 
+    if can_restrict_checkpoints():
+        torch.serialization.add_safe_globals(_safe_globals())
+
+
+def can_restrict_checkpoints() -> bool:
+    """Whether this torch can read MMEngine's checkpoints with ``weights_only=True``."""
+    import torch
+
     add_safe_globals = getattr(torch.serialization, 'add_safe_globals', None)
-    if add_safe_globals is not None and 'uple[' in str(add_safe_globals.__annotations__):
-        add_safe_globals(_safe_globals())
+    return add_safe_globals is not None and 'uple[' in str(add_safe_globals.__annotations__)
 
 
 @functools.cache  # the same objects every time: torch keeps them in a set

@@ -111,6 +111,11 @@ class Vocabulary:
                 f'The palette has {len(palette)} colours for {len(stripped)} class names: '
                 'give one colour for each name, or none at all.'
             )
+        for name, color in zip(stripped, palette, strict=True):
+            if len(color) != 3 or not all(0 <= value <= 255 for value in color):
+                raise ESCNetError(
+                    f'The colour {list(color)} of class {name!r} must be (R, G, B), each 0 to 255.'
+                )
         return cls(stripped, tuple(tuple(int(v) for v in color) for color in palette))
 
     def __len__(self) -> int:

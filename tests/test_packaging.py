@@ -265,7 +265,7 @@ def make(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
 
 def test_make_help_lists_the_targets(tmp_path):
     out = make('help', folder=tmp_path).stdout
-    for target in ('demo', 'test', 'test-full', 'lint', 'format', 'check', 'clean', 'help'):
+    for target in ('demo', 'test', 'lint', 'format', 'check', 'clean', 'help'):
         assert f'make {target} ' in out
 
 

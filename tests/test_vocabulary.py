@@ -116,3 +116,9 @@ def test_immutable():
         vocabulary.names = ('dog',)
     assert vocabulary == Vocabulary.create(['cat'])
     assert len({vocabulary, Vocabulary.create(['cat'])}) == 1
+
+
+@pytest.mark.parametrize('palette', [[(1, 2)], [(999, -2, 3)]])
+def test_colours_that_are_none(palette):
+    with pytest.raises(ESCNetError, match=r"colour .* of class 'cat' must be"):
+        Vocabulary.create(['cat'], palette=palette)

@@ -64,4 +64,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    run_tool(main, resumable=True)
+    run_tool(main, interrupted='the same command goes on where this one stopped')

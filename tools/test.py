@@ -3,6 +3,7 @@
 import argparse
 
 from mmseg_escnet.cli import add_config_arguments, load_config, run_tool
+from mmseg_escnet.errors import ESCNetError
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,9 +27,14 @@ def main() -> None:
     check_checkpoint(args.checkpoint)
     cfg.load_from = args.checkpoint
     if args.show_dir is not None:
-        cfg.default_hooks.visualization.draw = True
+        cfg.default_hooks.visualization.update(draw=True, interval=1)
         cfg.visualizer.save_dir = args.show_dir
     if args.out is not None:
+        if not isinstance(cfg.test_evaluator, dict):
+            raise ESCNetError(
+                '--out needs a config with a single test_evaluator: set output_dir of one in a '
+                'list with --cfg-options.'
+            )
         cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
     Runner.from_cfg(cfg).test()
 

@@ -3,6 +3,7 @@
 import argparse
 
 from mmseg_escnet.cli import add_config_arguments, load_config, run_tool
+from mmseg_escnet.errors import ESCNetError
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,6 +28,7 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
 
+    import torch
     from mmengine.runner import Runner, find_latest_checkpoint
 
     from mmseg_escnet.apis.preflight import (
@@ -36,14 +38,18 @@ def main() -> None:
         forget_pretrained,
     )
 
-    cfg.resume = args.resume
+    cfg.resume = args.resume or cfg.get('resume', False)
     if args.amp:
+        if not torch.cuda.is_available():
+            raise ESCNetError('--amp needs a GPU, and PyTorch sees none: leave it out.')
         cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype=args.amp_dtype)
         if args.amp_dtype == 'float16':
             cfg.optim_wrapper.loss_scale = 'dynamic'
     # everything that can be wrong with the input is found before anything expensive is done
     check_datasets(cfg, 'train', 'val')
-    latest = find_latest_checkpoint(cfg.work_dir) if args.resume else cfg.get('load_from')
+    latest = cfg.get('load_from')
+    if latest is None and cfg.resume:
+        latest = find_latest_checkpoint(cfg.work_dir)
     if latest is not None:
         check_checkpoint(latest)
     if args.random_weights or latest is not None:
@@ -53,4 +59,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    run_tool(main, interrupted='add --resume to go on from the latest checkpoint')

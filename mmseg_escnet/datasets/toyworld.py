@@ -22,8 +22,6 @@ class ToyWorldDataset(CheckedDatasetMixin, BaseSegDataset):
         kwargs: All other arguments of ``BaseSegDataset``.
     """
 
-    prepare_hint = 'run `python tools/toyworld/make_scenes.py`'
-
     def __init__(
         self,
         *,
@@ -36,6 +34,10 @@ class ToyWorldDataset(CheckedDatasetMixin, BaseSegDataset):
         names = vocabulary_of(vocabulary)
         metainfo = dict(dict(classes=names, palette=palette_of(names)), **(metainfo or {}))
         super().__init__(metainfo=metainfo, img_suffix=img_suffix, **kwargs)
+
+    @property
+    def prepare_hint(self) -> str:
+        return f'run `python tools/toyworld/make_scenes.py --out {self.data_root}`'
 
     @property
     def file_classes(self) -> Sequence[str]:

@@ -138,7 +138,10 @@ def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str]:
         else:
             # mapped where the format allows it: the tensors are read when they are copied
             content = torch.load(
-                path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path)
+                str(path),  # torch < 2.3 maps no Path
+                map_location='cpu',
+                weights_only=True,
+                mmap=zipfile.is_zipfile(path),
             )
             file_format = 'pickle'
     except Exception as error:  # there is no end to what a damaged pickle stream raises

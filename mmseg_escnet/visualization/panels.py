@@ -62,7 +62,7 @@ def paint_labels(labels: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
 def draw_pseudo_prompts(
     axes: Axes, image: np.ndarray, prompts: PseudoPrompts, index: int, class_id: int
 ) -> None:
-    """Draw the objects of one class: their points, and their masks as coloured patches.
+    """Draw one class's region (white) and objects: points, and masks as coloured patches.
 
     Args:
         axes: Where to draw.
@@ -73,6 +73,9 @@ def draw_pseudo_prompts(
     """
     height, width = image.shape[:2]
     axes.imshow(image, extent=(0, width, height, 0))
+    region = prompts.region[index, class_id].cpu().numpy()
+    outline = np.kron(region, np.ones((8, 8)))  # so that the contour follows the patches
+    axes.contour(outline, levels=[0.5], colors='white', linewidths=1, extent=(0, width, 0, height))
     valid = prompts.valid[index, class_id].cpu().numpy()
     masks = prompts.masks[index, class_id].cpu().numpy()
     points = prompts.points[index, class_id].cpu().numpy() * (width, height)

@@ -8,6 +8,7 @@ from conftest import toy_clip_cfg
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.models import OpenCLIPBackbone
+from mmseg_escnet.models.backbones.open_clip import value_path
 
 # pixels of the image, patch grid; the grid of the weights is 4 x 4
 SIZES = [((64, 64), (4, 4)), ((96, 96), (6, 6)), ((32, 32), (2, 2)), ((48, 112), (3, 7))]
@@ -124,14 +125,18 @@ def test_the_images_of_a_batch_do_not_mix():
 
 
 @torch.no_grad()
-def test_class_token_does_not_reach_the_last_block():
-    """With two blocks the token reaches the patches through the first, with one not at all."""
-    for layers, moves in ((1, False), (2, True)):
-        backbone = make(vision=dict(layers=layers))
-        images = torch.randn(1, 3, 64, 64)
-        before = backbone(images).image
-        backbone.clip.visual.class_embedding.add_(5 * torch.randn(48))
-        assert torch.equal(before, backbone(images).image) != moves
+def test_value_path_is_each_token_by_itself():
+    """In the last block no patch sees another, nor the class token."""
+    backbone = make()
+    block = backbone.clip.visual.transformer.resblocks[-1]
+    tokens = torch.randn(1, 5, 48)
+    alone = [value_path(block, tokens[:, i : i + 1]) for i in range(5)]
+    torch.testing.assert_close(value_path(block, tokens), torch.cat(alone, 1))
+
+
+def test_too_shallow_for_two_skips():
+    with pytest.raises(ESCNetError, match='has 2 layers'):
+        make(vision=dict(layers=2))
 
 
 @torch.no_grad()

@@ -169,3 +169,9 @@ def test_key_tells_settings_apart():
     keys = [OpenCLIPTextEncoder(**kwargs).key for kwargs in settings]
     assert len({hash(key) for key in keys}) == len(settings)
     assert OpenCLIPTextEncoder(templates=[SCENE]).key == OpenCLIPTextEncoder().key
+
+
+@pytest.mark.parametrize('template', ['a photo', '{} and {}', '{} {name}', 'a {'])
+def test_templates_without_one_place_for_the_name(template):
+    with pytest.raises(ESCNetError, match='must be a text with exactly one'):
+        OpenCLIPTextEncoder(templates=[template])

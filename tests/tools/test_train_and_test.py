@@ -126,7 +126,8 @@ def test_test_prints_the_table_in_the_words_of_the_data_set(trained, options, tm
     assert 'yellow triangle' in output, 'a word that training did not have'
     assert 'mIoU_unseen' in output
     assert len(list((tmp_path / 'predictions').glob('*.png'))) == 2
-    assert list((tmp_path).rglob('*.png')), 'painted images'
+    painted = list((tmp_path / 'shown').rglob('*.png'))
+    assert len(painted) == 2, painted
 
 
 def test_bad_input_is_one_sentence(trained, options, tmp_path):

@@ -259,4 +259,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    run_tool(main, resumable=True)
+    run_tool(main, interrupted='the same command goes on where this one stopped')

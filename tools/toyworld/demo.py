@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from mmseg_escnet.cli import run_tool
+from mmseg_escnet.errors import ESCNetError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,34 +23,54 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--config', default=str(ROOT / 'configs/toyworld/escnet_toy.py'))
     parser.add_argument('--out', type=Path, default=Path('work_dirs/demo'))
+    parser.add_argument('--scenes', type=int, nargs=2, default=(2000, 200), help='train and val')
+    parser.add_argument('--iterations', type=int, help='in place of those in the config')
     parser.add_argument('--rows', type=int, default=5, help='images in the picture')
     return parser.parse_args()
 
 
-def draw_scenes(cfg) -> None:
-    """Write the scenes that the config reads, if they are not there yet."""
+def draw_scenes(cfg, root: Path, num_scenes: tuple[int, int]) -> None:
+    """Write scenes of the shapes in the config's vocabulary, if they are not there yet."""
     import make_scenes
 
     from mmseg_escnet.datasets.toyworld_scenes import THING_NAMES
 
-    dataset = cfg.test_dataloader.dataset
-    things = [name for name in dataset.metainfo.classes if name in THING_NAMES]
-    make_scenes.main(['--out', dataset.data_root, '--things', *things])
+    things = [name for name in cfg.test_dataloader.dataset.metainfo.classes if name in THING_NAMES]
+    train, val = map(str, num_scenes)
+    options = ['--out', str(root), '--train', train, '--val', val, '--things', *things]
+    if make_scenes.main(options):
+        raise ESCNetError(f'Not all scenes could be written to {root}: see above.')
+    for dataloader in (cfg.train_dataloader, cfg.test_dataloader):
+        dataloader.dataset.data_root = f'{root}/'
 
 
-def table(metrics: dict, num_classes: int, num_unseen: int) -> str:
+def chance_iou(dataset) -> np.ndarray:
+    """IoU (N,) in percent of guessing every pixel, NaN for classes that do not occur."""
+    num_classes = len(dataset.metainfo['classes'])
+    counts = np.zeros(num_classes)
+    for item in dataset:
+        labels = item['data_samples'].gt_sem_seg.data.numpy()
+        counts += np.bincount(labels[labels < num_classes], minlength=num_classes)
+    share = counts / counts.sum()
+    # right in share / N of the pixels, labelled or guessed in share + 1 / N - share / N
+    iou = share / (share * num_classes + 1 - share)
+    return np.where(counts > 0, 100 * iou, np.nan)
+
+
+def table(metrics: dict, dataset, is_unseen: np.ndarray) -> str:
     """The figures as text."""
     from prettytable import PrettyTable
 
     result = PrettyTable(['mIoU (%) over', 'ESC-Net', 'chance'])
     result.align = 'l'
-    chance = f'{100 / (2 * num_classes - 1):.1f}'  # every class as often right as wrong
-    for name, key in (
-        (f'all {num_classes} names', 'mIoU_gt'),
-        (f'{num_classes - num_unseen} names with masks in training', 'mIoU_seen'),
-        (f'{num_unseen} names without', 'mIoU_unseen'),
+    chance = chance_iou(dataset)
+    for name, key, chosen in (
+        ('all {} names', 'mIoU_gt', np.ones_like(is_unseen)),
+        ('{} names with masks in training', 'mIoU_seen', ~is_unseen),
+        ('{} names without', 'mIoU_unseen', is_unseen),
     ):
-        result.add_row([name, f'{metrics[key]:.1f}', chance])
+        guessed = np.nanmean(chance[chosen])
+        result.add_row([name.format(chosen.sum()), f'{metrics[key]:.1f}', f'{guessed:.1f}'])
     return str(result)
 
 
@@ -98,7 +119,9 @@ def main() -> None:
     cfg.work_dir = str(args.out / 'run')
     # evaluated once, after training
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    draw_scenes(cfg)
+    draw_scenes(cfg, args.out / 'scenes', args.scenes)
+    if args.iterations is not None:
+        cfg.train_cfg.max_iters = args.iterations
     runner = Runner.from_cfg(cfg)
     runner.train()
     metrics = runner.test()
@@ -107,7 +130,7 @@ def main() -> None:
     seen = set(runner.train_dataloader.dataset.metainfo['classes'])
     names = dataset.metainfo['classes']
     unseen = [name for name in names if name not in seen]
-    text = table(metrics, len(names), len(unseen))
+    text = table(metrics, dataset, np.array([name in unseen for name in names]))
     rows = panel_rows(runner.model, dataset, args.rows)
     picture = save_panels(rows, runner.model.vocabulary, args.out / 'panels.png')
     (args.out / 'table.txt').write_text(text + '\n')

@@ -1,4 +1,4 @@
-# Ablation of the paper: box prompts
+# The paper's ablation, in our setting: box prompts
 _base_ = '../escnet_vitb16_coco-stuff.py'
 
 model = dict(neck=dict(prompt_encoder=dict(prompts=('boxes',))))

@@ -1,4 +1,4 @@
-# Ablation of the paper: random SAM block, all of its transformer trained at the base rate
+# The paper's ablation, in our setting: random SAM block, trained as a whole
 _base_ = '../escnet_vitb16_coco-stuff.py'
 
 model = dict(neck=dict(sam_block=dict(trainable='all'), sam_pretrained=None))

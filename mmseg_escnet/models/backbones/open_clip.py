@@ -132,6 +132,11 @@ class OpenCLIPBackbone(BaseModule):
         set_activation(self.clip, quick_gelu)
         self.embed_dims = visual.output_dim
         depth = len(visual.transformer.resblocks)
+        if depth < 3:
+            raise ESCNetError(
+                f'The image tower of {model_name or model_cfg} has {depth} layers: the skips at '
+                'one and two thirds of the depth need at least 3.'
+            )
         self.skip_layers = (round(depth / 3), round(2 * depth / 3))  # 1-based
         self.skip_dims = (visual.conv1.out_channels,) * len(self.skip_layers)
         for name, parameter in self.clip.named_parameters():

@@ -6,6 +6,7 @@ Shapes: B images, N classes, h x w patch grid, d correlation embedding width, W 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd
 
 import torch.nn as nn
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ class UpsampleStage(nn.Module):
 
     Args:
         in_channels: Channels of the map.
-        out_channels: Channels of the result; a multiple of 16, the size of a norm group, or less.
+        out_channels: Channels of the result; norm groups have 16, or what divides both.
         skip_dims: Width W of the CLIP skip.
         skip_channels: Channels of the upsampled skip.
         skip_scale: From the patch grid to this stage's resolution.
@@ -42,7 +43,7 @@ class UpsampleStage(nn.Module):
         skip_scale: int,
     ) -> None:
         super().__init__()
-        groups = max(1, out_channels // _CHANNELS_PER_GROUP)
+        groups = out_channels // gcd(out_channels, _CHANNELS_PER_GROUP)
         self.up = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
         self.skip_up = nn.ConvTranspose2d(skip_dims, skip_channels, skip_scale, stride=skip_scale)
         self.conv_map = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)

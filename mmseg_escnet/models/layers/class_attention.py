@@ -5,13 +5,15 @@ Shapes: B images, N classes, h x w patch grid, d correlation embedding width, D 
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from torch import Tensor
 
 
 def _feature_map(x: Tensor) -> Tensor:
-    """The positive feature map elu(x) + 1 of linear attention (Katharopoulos et al., 2020)."""
-    return F.elu(x) + 1
+    """The positive feature map elu(x) + 1 of linear attention (Katharopoulos et al., 2020).
+
+    Written so that it stays positive where ``elu(x) + 1`` rounds to zero, below x = -17.
+    """
+    return torch.where(x > 0, x + 1, x.clamp(max=0).exp())
 
 
 class ClassAttentionBlock(nn.Module):
@@ -87,6 +89,6 @@ class ClassAttentionBlock(nn.Module):
             key = tokens_first(_feature_map(key.to(precise)))
             key_value = key.transpose(-1, -2) @ tokens_first(value.to(precise))
             normaliser = query @ key.sum(dim=-2, keepdim=True).transpose(-1, -2)
-            attended = (query @ key_value) / normaliser  # elu + 1 > 0, so the normaliser is
+            attended = (query @ key_value) / normaliser.clamp(min=torch.finfo(precise).tiny)
         attended = attended.permute(0, 3, 1, 2, 4).reshape(batch, num_classes, height, width, dims)
         return self.out(attended.to(value.dtype))

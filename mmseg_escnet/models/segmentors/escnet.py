@@ -44,8 +44,8 @@ class ESCNet(EncoderDecoder):
     the embeddings, ``num_classes``, ``out_channels``, ``dataset_meta`` and palette follow. When a
     runner trains or tests, ``VocabularyHook`` sets it from the data set.
 
-    ``test_cfg.mode`` is 'windows' (the published protocol: windows of ``crop_size`` at
-    ``stride`` and a global view, averaged after the softmax, ``window_batch_size`` at a time), or
+    ``test_cfg.mode`` is 'windows' (CAT-Seg's protocol with our softmax: windows of ``crop_size``
+    at ``stride`` and a global view, averaged after it, ``window_batch_size`` at a time), or
     MMSegmentation's 'whole' or 'slide'. In 'windows' mode ``seg_logits`` of the results holds the
     averaged probabilities.
 
@@ -103,6 +103,11 @@ class ESCNet(EncoderDecoder):
             raise ESCNetError(
                 f'test_cfg.mode={mode!r} needs crop_size and stride, (height, width) in pixels.'
             )
+        for key in ('crop_size', 'stride') if mode != 'whole' else ():
+            if not isinstance(self.test_cfg[key], (tuple, list)) or len(self.test_cfg[key]) != 2:
+                raise ESCNetError(
+                    f'test_cfg.{key}={self.test_cfg[key]!r} must be (height, width) in pixels.'
+                )
         if mode != 'whole' and any(
             step > size
             for step, size in zip(self.test_cfg.stride, self.test_cfg.crop_size, strict=True)
@@ -167,7 +172,8 @@ class ESCNet(EncoderDecoder):
         parameters = list(self.backbone.clip.text.parameters())
         if torch.is_grad_enabled() and any(p.requires_grad for p in parameters):
             return self._encode_vocabulary()
-        # everything the embeddings depend on; a version counts the in-place changes of a tensor
+        # everything the embeddings depend on; a version counts the in-place changes of a tensor,
+        # but not those through .data (averaged weights), which the sums show
         weights = tuple(
             (p.data_ptr(), p.dtype, 0 if p.is_inference() else p._version) for p in parameters
         )
@@ -176,6 +182,7 @@ class ESCNet(EncoderDecoder):
             self.text_encoder.key,
             bool(self.backbone.quick_gelu),
             weights,
+            self._last_layer_sums(),
         )
         if self._text_cache is None or self._text_cache[0] != key:
             # not as an inference tensor, which a later use with a gradient could not save
@@ -188,14 +195,9 @@ class ESCNet(EncoderDecoder):
         with torch.autocast(self.backbone.logit_scale.device.type, enabled=False):
             return self.text_encoder(self.backbone.clip, self.vocabulary)
 
-    def train(self, mode: bool = True) -> ESCNet:
-        """Switch the mode; embeddings are not kept across it.
-
-        Averaged weights are swapped in through ``.data``, which no version counts, but always
-        before ``eval()``.
-        """
-        self._text_cache = None
-        return super().train(mode)
+    def _last_layer_sums(self) -> tuple[float, ...]:
+        last = self.backbone.clip.text.transformer.resblocks[-1]
+        return tuple(torch.stack([p.detach().double().sum() for p in last.parameters()]).tolist())
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
         # every way to load a checkpoint comes by here, also those that only warn of a misfit

@@ -33,7 +33,7 @@ def window_inference(
     global_view: bool = True,
     batch_size: int = 1,
 ) -> Tensor:
-    """The published protocol of CAT-Seg, which ESC-Net follows.
+    """CAT-Seg's published protocol, with whatever activation ``probabilities`` applies.
 
     Args:
         images: (B, 3, H, W).

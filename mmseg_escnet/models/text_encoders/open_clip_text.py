@@ -5,6 +5,7 @@ Shapes: N classes, S texts (phrases x templates), D CLIP joint width.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 from typing import Literal
 
@@ -58,7 +59,7 @@ class OpenCLIPTextEncoder(BaseModule):
             templates = NAMED_TEMPLATES[templates]
         templates = tuple(templates)
         for template in templates:
-            if not isinstance(template, str) or template.count('{}') != 1:
+            if not isinstance(template, str) or _fields(template) != ['']:
                 raise ESCNetError(
                     f"Template {template!r} must be a text with exactly one '{{}}', where the "
                     'class name goes.'
@@ -131,6 +132,13 @@ class OpenCLIPTextEncoder(BaseModule):
             features = torch.stack([part.mean(dim=0) for part in features.split(counts)])
             features = F.normalize(features, dim=-1)
         return features
+
+
+def _fields(template: str) -> list[str] | None:
+    try:
+        return [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
+    except ValueError:  # unbalanced braces
+        return None
 
 
 def encode_text(clip: nn.Module, tokens: Tensor) -> Tensor:

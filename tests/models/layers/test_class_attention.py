@@ -6,6 +6,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from mmseg_escnet.models.layers import ClassAttentionBlock
+from mmseg_escnet.models.layers.class_attention import _feature_map
 
 D_TEXT, DIMS, HEADS = 12, 8, 2
 
@@ -143,3 +144,16 @@ def test_sums_leave_the_range_of_half_precision():
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match='num_heads=3'):
         ClassAttentionBlock(embed_dims=8, text_dims=None, num_heads=3)
+
+
+@torch.no_grad()
+def test_kernel_stays_positive():
+    """elu(x) + 1 rounds to zero in float32 from -17 on, and 0 / 0 would be the result."""
+    x = torch.tensor([-80.0, -30.0, -1.0, 0.0, 2.0])
+    kernel = _feature_map(x)
+    assert (kernel > 0).all()
+    torch.testing.assert_close(kernel[2:], F.elu(x[2:]) + 1)
+    block = ClassAttentionBlock(embed_dims=8, text_dims=None, num_heads=2)
+    block.query.bias.fill_(-60)
+    block.key.bias.fill_(-60)
+    assert block(torch.randn(1, 3, 2, 2, 8), torch.randn(3, 4)).isfinite().all()

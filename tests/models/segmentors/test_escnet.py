@@ -427,10 +427,9 @@ def load_other_checkpoint(model):
 
 
 def swap_averaged_weights(model):
-    """As MMEngine's EMAHook does before validation, which then calls ``eval()``."""
+    """As MMEngine's EMAHook does before validation: no version of a tensor counts it."""
     for parameter in model.parameters():
         parameter.data.copy_(parameter.data + 0.1 * torch.randn_like(parameter))
-    model.eval()
 
 
 def new_parameter(model):
@@ -639,3 +638,19 @@ def test_checkpoint_round_trip(tmp_path):
 def test_the_vocabulary_is_no_part_of_the_weights():
     shapes = {key: value.shape for key, value in build(WORDS).state_dict().items()}
     assert shapes == {key: v.shape for key, v in build(OTHER_WORDS).state_dict().items()}
+
+
+@pytest.mark.parametrize('mode', ['whole', 'windows'])
+@pytest.mark.parametrize('size', [(1, 1), (5, 400)])
+@torch.no_grad()
+def test_images_of_any_size(mode, size):
+    model = build(test_cfg=dict(mode=mode, crop_size=(64, 64), stride=(48, 48)))
+    (result,) = model.predict(torch.randn(1, 3, *size))
+    assert result.pred_sem_seg.data.shape == (1, *size)
+    assert result.seg_logits.data.isfinite().all()
+
+
+@pytest.mark.parametrize('crop_size', [64, (64,)])
+def test_crop_size_that_is_no_pair(crop_size):
+    with pytest.raises(ESCNetError, match=r'crop_size=.* must be \(height, width\)'):
+        build(test_cfg=dict(mode='windows', crop_size=crop_size, stride=(32, 32)))
