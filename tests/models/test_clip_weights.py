@@ -366,22 +366,34 @@ def test_activation_travels_with_a_checkpoint(tmp_path):
     assert torch.equal(fresh.encode_decode(images, []), outputs[0])
 
 
-@pytest.mark.parametrize('script', [False, True])
-def test_openai_vit_b_16(tmp_path, script):
-    cfg = {k: v for k, v in open_clip.get_model_config('ViT-B-16').items() if k != 'custom_text'}
+@pytest.mark.parametrize(
+    ('name', 'size', 'script'),
+    [
+        ('ViT-B-16', 224, False),
+        ('ViT-B-16', 224, True),
+        ('ViT-L-14-336', 336, False),
+    ],
+)
+def test_official_layout_at_full_size(tmp_path, name, size, script):
+    """As OpenAI publishes them: half precision, scalars beside the weights, either format."""
+    cfg = {k: v for k, v in open_clip.get_model_config(name).items() if k != 'custom_text'}
     source = open_clip.CLIP(**cfg, quick_gelu=True).eval()
     state_dict = openai_state_dict(source, half=True)
-    state_dict |= dict(input_resolution=torch.tensor(224), context_length=torch.tensor(77))
+    state_dict |= dict(input_resolution=torch.tensor(size), context_length=torch.tensor(77))
+    file = tmp_path / f'{name}.pt'
     if script:
-        torch.jit.save(torch.jit.script(Archive(state_dict)), tmp_path / 'ViT-B-16.pt')
+        torch.jit.save(torch.jit.script(Archive(state_dict)), file)
     else:
-        torch.save(state_dict, tmp_path / 'ViT-B-16.pt')
-    backbone = OpenCLIPBackbone(model_name='ViT-B-16', pretrained=str(tmp_path / 'ViT-B-16.pt'))
+        torch.save(state_dict, file)
+    del state_dict
+    backbone = OpenCLIPBackbone(model_name=name, pretrained=str(file))
     backbone.eval().init_weights()
+    file.unlink()
     source = source.half().float()
-    images = torch.randn(1, 3, 224, 224)
-    tokens = open_clip.get_tokenizer('ViT-B-16')(['a cat', 'a wet road'])
+    images = torch.randn(1, 3, size, size)
+    tokens = open_clip.get_tokenizer(name)(['a cat', 'a wet road'])
     with torch.no_grad():
         assert torch.equal(backbone.clip.encode_image(images), source.encode_image(images))
         assert torch.equal(backbone.clip.encode_text(tokens), source.encode_text(tokens))
-        assert backbone(images).image.shape == (1, 512, 14, 14)
+        image = backbone(torch.randn(1, 3, 384, 384)).image
+    assert image.shape == (1, backbone.embed_dims, 24, 24)
