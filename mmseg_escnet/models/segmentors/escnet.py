@@ -96,26 +96,7 @@ class ESCNet(EncoderDecoder):
         self.align_corners = self.decode_head.align_corners
         self.train_cfg = train_cfg
         self.test_cfg = ConfigDict(dict(mode='whole'), **(test_cfg or {}))
-        mode = self.test_cfg.mode
-        if mode not in _MODES:
-            raise ESCNetError(f'test_cfg.mode={mode!r} must be one of {_MODES}.')
-        if mode != 'whole' and not {'crop_size', 'stride'} <= set(self.test_cfg):
-            raise ESCNetError(
-                f'test_cfg.mode={mode!r} needs crop_size and stride, (height, width) in pixels.'
-            )
-        for key in ('crop_size', 'stride') if mode != 'whole' else ():
-            if not isinstance(self.test_cfg[key], (tuple, list)) or len(self.test_cfg[key]) != 2:
-                raise ESCNetError(
-                    f'test_cfg.{key}={self.test_cfg[key]!r} must be (height, width) in pixels.'
-                )
-        if mode != 'whole' and any(
-            step > size
-            for step, size in zip(self.test_cfg.stride, self.test_cfg.crop_size, strict=True)
-        ):
-            raise ESCNetError(
-                f'test_cfg.stride={self.test_cfg.stride} is larger than '
-                f'crop_size={self.test_cfg.crop_size}: windows would leave gaps; make it smaller.'
-            )
+        _check_test_cfg(self.test_cfg)
         self._vocabulary: Vocabulary | None = None
         self._text_cache: tuple[tuple, Tensor] | None = None
 
@@ -197,7 +178,7 @@ class ESCNet(EncoderDecoder):
 
     def _last_layer_sums(self) -> tuple[float, ...]:
         last = self.backbone.clip.text.transformer.resblocks[-1]
-        return tuple(torch.stack([p.detach().double().sum() for p in last.parameters()]).tolist())
+        return tuple(torch.stack([p.detach().float().sum() for p in last.parameters()]).tolist())
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
         # every way to load a checkpoint comes by here, also those that only warn of a misfit
@@ -284,3 +265,22 @@ class ESCNet(EncoderDecoder):
                 }
             )
         return data_samples
+
+
+def _check_test_cfg(test_cfg: ConfigDict) -> None:
+    mode = test_cfg.mode
+    if mode not in _MODES:
+        raise ESCNetError(f'test_cfg.mode={mode!r} must be one of {_MODES}.')
+    if mode == 'whole':
+        return
+    for key in ('crop_size', 'stride'):
+        value = test_cfg.get(key)
+        if not isinstance(value, (tuple, list)) or len(value) != 2 or min(value) < 1:
+            raise ESCNetError(
+                f'test_cfg.{key}={value!r} must be (height, width) in pixels for mode={mode!r}.'
+            )
+    if any(step > size for step, size in zip(test_cfg.stride, test_cfg.crop_size, strict=True)):
+        raise ESCNetError(
+            f'test_cfg.stride={test_cfg.stride} is larger than crop_size={test_cfg.crop_size}: '
+            'windows would leave gaps; make it smaller.'
+        )

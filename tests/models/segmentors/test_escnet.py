@@ -316,8 +316,8 @@ def test_windows_with_gaps_are_refused():
     ('test_cfg', 'message'),
     [
         (dict(mode='sliding'), "mode='sliding'"),
-        (dict(mode='windows'), 'needs crop_size and stride'),
-        (dict(mode='slide', crop_size=(8, 8)), 'needs crop_size and stride'),
+        (dict(mode='windows'), 'crop_size=None must be'),
+        (dict(mode='slide', crop_size=(8, 8)), "stride=None must be .* for mode='slide'"),
     ],
 )
 def test_bad_test_cfg(test_cfg, message):
