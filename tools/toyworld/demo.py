@@ -20,12 +20,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def parse_args() -> argparse.Namespace:
+    from mmengine.config import DictAction
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--config', default=str(ROOT / 'configs/toyworld/escnet_toy.py'))
     parser.add_argument('--out', type=Path, default=Path('work_dirs/demo'))
     parser.add_argument('--scenes', type=int, nargs=2, default=(2000, 200), help='train and val')
     parser.add_argument('--iterations', type=int, help='in place of those in the config')
     parser.add_argument('--rows', type=int, default=5, help='images in the picture')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='override settings of the config'
+    )
     return parser.parse_args()
 
 
@@ -116,6 +121,8 @@ def main() -> None:
 
     start = time.monotonic()
     cfg = Config.fromfile(args.config)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
     cfg.work_dir = str(args.out / 'run')
     # evaluated once, after training
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
