@@ -1,14 +1,21 @@
 """The checks that the tools make before anything expensive."""
 
+import numpy as np
 import pytest
 import torch
 from conftest import toy_model_cfg
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmseg.registry import MODELS
+from PIL import Image
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis import preflight
-from mmseg_escnet.apis.preflight import check_checkpoint, check_weights, forget_pretrained
+from mmseg_escnet.apis.preflight import (
+    check_checkpoint,
+    check_datasets,
+    check_weights,
+    forget_pretrained,
+)
 
 
 def model_cfg(clip=None, sam=None):
@@ -78,3 +85,21 @@ def test_checkpoint_of_mmengine(tmp_path):
     content = {'state_dict': {'a': torch.zeros(3)}, 'message_hub': hub.state_dict(), 'meta': {}}
     torch.save(content, tmp_path / 'iter_8.pth')
     check_checkpoint(tmp_path / 'iter_8.pth')
+
+
+def test_a_bad_label_is_found_before_anything_is_built(tmp_path):
+    """The last of three label maps is of another size than its image."""
+    for kind in ('images', 'annotations'):
+        (tmp_path / kind).mkdir()
+    for number, size in enumerate(((8, 8), (8, 8), (4, 8))):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / f'images/{number}.png')
+        Image.fromarray(np.zeros(size, np.uint8)).save(tmp_path / f'annotations/{number}.png')
+    dataset = dict(
+        type='ToyWorldDataset',
+        data_root=str(tmp_path),
+        data_prefix=dict(img_path='images', seg_map_path='annotations'),
+        pipeline=[dict(type='LoadImage'), dict(type='LoadLabelMap')],
+    )
+    cfg = Config(dict(default_scope='mmseg', train_dataloader=dict(dataset=dataset)))
+    with pytest.raises(ESCNetError, match=r'2\.png is 8x4 pixels but its image .* is 8x8'):
+        check_datasets(cfg, 'train')

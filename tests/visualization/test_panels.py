@@ -55,3 +55,15 @@ def test_the_sheet_is_there_whole(vocabulary, prompts, tmp_path):
     # three quarters of the class's colour over one quarter of the grey image
     assert [223, 32, 32] in colors
     assert [32, 32, 223] in colors
+
+
+def test_the_region_is_outlined_where_it_is(prompts):
+    """The left peak lies in the second row of four: between 10 and 20 pixels of 40."""
+    axes = Figure().subplots()
+    draw_pseudo_prompts(axes, np.zeros((40, 80, 3), np.uint8), prompts, 0, 0)
+    (contours,) = axes.collections
+    outline = np.concatenate([path.vertices for path in contours.get_paths()])
+    left, right = (outline[side] for side in (outline[:, 0] < 40, outline[:, 0] >= 40))
+    for part, low, high in ((left, 10, 20), (right, 20, 30)):
+        assert low - 1 <= part[:, 1].min() < low + 2
+        assert high - 2 < part[:, 1].max() <= high + 1

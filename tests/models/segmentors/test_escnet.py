@@ -654,3 +654,23 @@ def test_images_of_any_size(mode, size):
 def test_crop_size_that_is_no_pair(crop_size):
     with pytest.raises(ESCNetError, match=r'crop_size=.* must be \(height, width\)'):
         build(test_cfg=dict(mode='windows', crop_size=crop_size, stride=(32, 32)))
+
+
+@pytest.mark.parametrize(
+    ('direction', 'dims'), [('horizontal', (2,)), ('vertical', (1,)), ('diagonal', (1, 2))]
+)
+def test_every_direction_of_flip_is_undone(direction, dims):
+    """As mmcv's RandomFlip names them; scores (N, H, W)."""
+    scores = torch.randn(3, 4, 6)
+    sample = SegDataSample(metainfo=dict(flip=True, flip_direction=direction, ori_shape=(4, 6)))
+    (result,) = build().postprocess_result(scores.flip(dims)[None], [sample])
+    torch.testing.assert_close(result.seg_logits.data, scores)
+
+
+@torch.no_grad()
+def test_first_correlation_is_in_full_precision_under_autocast():
+    """A step of bfloat16, times the logit scale, would move pixels over PPG's threshold."""
+    model = build(num_blocks=1)  # its C_T is C_0
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        features = model.extract_feat(torch.randn(1, 3, 64, 64))
+    assert features.correlation_logits.dtype == torch.float32
