@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ESCNetError
-from .toyworld_scenes import ALL_NAMES, SEEN_NAMES
+from .toyworld_vocabulary import VOCABULARY_KEYS, vocabulary_of
 
 _FOLDER = Path(__file__).resolve().parent / 'vocabularies'
-_TOY_VOCABULARIES = {'toyworld_all': ALL_NAMES, 'toyworld_seen': SEEN_NAMES}
+_TOY_VOCABULARIES = {f'toyworld_{key}': vocabulary_of(key) for key in VOCABULARY_KEYS}
 
 
 class BenchmarkClass(NamedTuple):
@@ -53,8 +53,8 @@ def vocabulary_names(name: str) -> tuple[str, ...]:
     """Class names of a benchmark, or of the toy world, by its short name.
 
     Args:
-        name: A name that :func:`load_benchmark` knows, ``'toyworld_all'`` or
-            ``'toyworld_seen'``.
+        name: A name that :func:`load_benchmark` knows, or ``'toyworld_'`` and a vocabulary of the
+            toy world, such as ``'toyworld_seen'``.
 
     Raises:
         ESCNetError: If there is no such vocabulary.

@@ -6,7 +6,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from .checked_dataset import CheckedDatasetMixin
-from .toyworld_scenes import palette_of, vocabulary_of
+from .toyworld_vocabulary import palette_of, vocabulary_of
 
 
 @DATASETS.register_module()
@@ -14,9 +14,11 @@ class ToyWorldDataset(CheckedDatasetMixin, BaseSegDataset):
     """Scenes of coloured shapes on textured ground; ``tools/toyworld/make_scenes.py`` makes them.
 
     Args:
-        vocabulary: Which names the ids of the label files stand for: ``'seen'`` (the 54 names
-            whose masks training uses; the files in ``annotations/train``) or ``'all'`` (all 70
-            names; the files in ``annotations/val``).
+        vocabulary: Which names the ids of the label files stand for: ``'seen'`` (the 42 names
+            whose masks training uses; the files in ``annotations/train``), ``'all'`` (all 72
+            names; the files in ``annotations/val``) or ``'large'`` (174 names with synonyms, of
+            which the first 72 are those of 'all', so that it reads ``annotations/val`` too; the
+            others never occur).
         metainfo: As in ``BaseSegDataset``; ``classes`` chooses among the vocabulary.
         img_suffix: As in ``BaseSegDataset``.
         kwargs: All other arguments of ``BaseSegDataset``.

@@ -1,113 +1,26 @@
 """The toy world: coloured shapes on textured ground, drawn by a procedure.
 
 A scene is a pure function of (seed, index), whatever was drawn before it and in which process.
-All concepts stand in one table here: colours, shapes and textures, their names, and which of
-them training may see the masks of.
+Its words are in :mod:`.toyworld_vocabulary`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import product
 
 import cv2
 import numpy as np
 
-from ..errors import ESCNetError
+from .toyworld_vocabulary import ALL_NAMES, COLORS, TEXTURES, THING_NAMES
 
-IGNORE_INDEX = 255
+WORLD_VERSION = 2  # to be raised when any scene changes: weights and files are for one world
 IMAGE_SIZE = 96  # pixels; lengths below are for this size and grow with it
-
-# --- concepts -----------------------------------------------------------------------------------
-
-COLORS: dict[str, tuple[int, int, int]] = {
-    'red': (222, 40, 42),
-    'green': (38, 190, 70),
-    'blue': (48, 72, 226),
-    'yellow': (246, 224, 44),
-    'purple': (142, 46, 190),
-    'orange': (250, 134, 22),
-    'cyan': (50, 214, 224),
-    'white': (244, 244, 246),
-}
-SHAPES = ('circle', 'square', 'triangle', 'star', 'cross', 'ring', 'heart', 'crescent')
-TEXTURES: dict[str, tuple[int, int, int]] = {  # name -> colour in pictures of label maps
-    'brick': (150, 74, 58),
-    'grass': (70, 104, 44),
-    'sand': (196, 172, 124),
-    'water': (40, 92, 128),
-    'wood': (122, 84, 50),
-    'stone': (122, 122, 126),
-}
-
-
-def _is_unseen(color_index: int, shape_index: int) -> bool:
-    """Two of every eight, like a Latin square: each colour and each shape is six times seen."""
-    return (color_index + shape_index) % 8 in (2, 5)
-
-
-THING_NAMES = tuple(f'{color} {shape}' for color, shape in product(COLORS, SHAPES))
-UNSEEN_NAMES = tuple(
-    f'{color} {shape}'
-    for (i, color), (j, shape) in product(enumerate(COLORS), enumerate(SHAPES))
-    if _is_unseen(i, j)
-)
-ALL_NAMES = THING_NAMES + tuple(TEXTURES)
-SEEN_NAMES = tuple(name for name in ALL_NAMES if name not in UNSEEN_NAMES)
-
-_VOCABULARIES = {'all': ALL_NAMES, 'seen': SEEN_NAMES}
-
-
-def vocabulary_of(name: str) -> tuple[str, ...]:
-    """Class names in the order of their ids.
-
-    Args:
-        name: ``'all'`` (70 names) or ``'seen'`` (the 54 that training has masks of).
-
-    Raises:
-        ESCNetError: If there is no such vocabulary.
-    """
-    if name not in _VOCABULARIES:
-        raise ESCNetError(
-            f'The toy world has no vocabulary {name!r}: choose one of {", ".join(_VOCABULARIES)}.'
-        )
-    return _VOCABULARIES[name]
-
-
-def palette_of(names: Sequence[str]) -> list[list[int]]:
-    """Colours ``[R, G, B]`` for pictures of label maps; shapes of one colour differ in shade."""
-    palette = []
-    for name in names:
-        if name in TEXTURES:
-            palette.append(list(TEXTURES[name]))
-            continue
-        color, shape = name.split()
-        shade = 1.0 - 0.07 * SHAPES.index(shape)
-        palette.append([round(channel * shade) for channel in COLORS[color]])
-    return palette
-
-
-def to_seen_ids(label: np.ndarray) -> np.ndarray:
-    """Turn ids of the vocabulary 'all' into ids of 'seen'; unseen classes become 255.
-
-    Args:
-        label: (height, width), uint8.
-
-    Returns:
-        (height, width), uint8.
-    """
-    table = np.full(256, IGNORE_INDEX, np.uint8)
-    for new_id, name in enumerate(SEEN_NAMES):
-        table[ALL_NAMES.index(name)] = new_id
-    return table[label]
-
 
 # --- scenes -------------------------------------------------------------------------------------
 
 
-def scene(
-    seed: int, index: int, size: int = IMAGE_SIZE, things: Sequence[str] = THING_NAMES
-) -> tuple[np.ndarray, np.ndarray]:
+def scene(seed: int, index: int, size: int = IMAGE_SIZE) -> tuple[np.ndarray, np.ndarray]:
     """Draw one scene.
 
     One or two grounds and two to five shapes of varying size, turn and brightness, which may
@@ -117,7 +30,6 @@ def scene(
         seed: Seed of the world.
         index: Number of the scene.
         size: Height and width in pixels.
-        things: Names of the shapes that may occur.
 
     Returns:
         Image (size, size, 3), uint8, RGB; label (size, size), uint8, ids of the vocabulary 'all'.
@@ -126,7 +38,7 @@ def scene(
     image, label = _draw_grounds(rng, size)
     owner = np.zeros((size, size), int)  # 0 is ground, k the k-th shape
     for number in range(1, rng.integers(2, 6) + 1):
-        _add_shape(rng, number, rng.choice(things), image, label, owner)
+        _add_shape(rng, number, rng.choice(THING_NAMES), image, label, owner)
     image += rng.uniform(1.0, 5.0) * rng.standard_normal(image.shape, dtype=np.float32)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8), label
 
@@ -316,6 +228,24 @@ def _stone(rng: np.random.Generator, size: int, unit: float) -> np.ndarray:
     return np.array([126, 126, 130], np.float32) * shade[..., None]
 
 
+def _tiles(rng: np.random.Generator, size: int, unit: float) -> np.ndarray:
+    y, x = _pixel_grid(size)
+    side = rng.uniform(9, 12) * unit
+    y, x = y + rng.uniform(0, 2 * side), x + rng.uniform(0, 2 * side)
+    light = (np.floor(y / side) + np.floor(x / side)) % 2
+    shade = 0.72 + 0.36 * light + 0.03 * _noise(rng, size, 5 * unit, 5 * unit)
+    return np.array([156, 172, 164], np.float32) * shade[..., None]
+
+
+def _fabric(rng: np.random.Generator, size: int, unit: float) -> np.ndarray:
+    y, x = _pixel_grid(size)
+    period = rng.uniform(6, 8) * unit
+    stripes = np.sin(2 * np.pi * (x + y) / period + rng.uniform(0, 6.3))
+    weave = rng.standard_normal((size, size), dtype=np.float32)
+    shade = 1 + 0.20 * np.sign(stripes) + 0.04 * weave
+    return np.array([120, 78, 106], np.float32) * shade[..., None]
+
+
 _DRAW_TEXTURE: dict[str, Callable[[np.random.Generator, int, float], np.ndarray]] = {
     'brick': _brick,
     'grass': _grass,
@@ -323,6 +253,8 @@ _DRAW_TEXTURE: dict[str, Callable[[np.random.Generator, int, float], np.ndarray]
     'water': _water,
     'wood': _wood,
     'stone': _stone,
+    'tiles': _tiles,
+    'fabric': _fabric,
 }
 
 

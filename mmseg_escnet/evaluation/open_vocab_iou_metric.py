@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os.path as osp
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,8 @@ from ..errors import ESCNetError
 from ..vocabulary import split_synonyms
 
 _IDS_SHOWN = 5
+_NAMES_SHOWN = 3
+_OWN_MEANS = ('gt', 'seen', 'unseen')  # a group of such a name would hide a mean
 
 
 @METRICS.register_module()
@@ -30,7 +32,8 @@ class OpenVocabIoUMetric(IoUMetric):
     IoU of 0; papers built on detectron2 average over the classes in the ground truth alone, which
     is ``mIoU_gt`` here. With ``seen``, the same mean is also taken over the classes that training
     had masks of (``mIoU_seen``) and over the others (``mIoU_unseen``), with their harmonic mean
-    (``hIoU``). All values are percentages.
+    (``hIoU``). Each of ``groups`` adds the same mean over its classes (``mIoU_<name>``). All values
+    are percentages.
 
     Pixels are counted in integers, and ids outside the data set are an error, where
     MMSegmentation drops them. A prediction equal to ``ignore_index`` means "no class" and counts
@@ -39,12 +42,49 @@ class OpenVocabIoUMetric(IoUMetric):
     Args:
         seen: Vocabulary of training: its names, or its short name ('coco_stuff171',
             'toyworld_seen'). A class is seen if one of its synonyms is one of theirs, case apart.
+        groups: Further means: name -> class names or short name of a vocabulary, matched like
+            ``seen``. Groups may overlap.
         kwargs: Arguments of ``IoUMetric``.
+
+    Raises:
+        ESCNetError: If a group has the name of a mean there is anyway, or, as soon as the data
+            set is known, none of its classes.
     """
 
-    def __init__(self, *, seen: Sequence[str] | str | None = None, **kwargs) -> None:
+    def __init__(
+        self,
+        *,
+        seen: Sequence[str] | str | None = None,
+        groups: Mapping[str, Sequence[str] | str] | None = None,
+        **kwargs,
+    ) -> None:
         super().__init__(**kwargs)
-        self.seen = vocabulary_names(seen) if isinstance(seen, str) else seen
+        self.seen = None if seen is None else _names_of(seen)
+        self.groups = {name: _names_of(classes) for name, classes in (groups or {}).items()}
+        for name in self.groups:
+            if name in _OWN_MEANS:
+                raise ESCNetError(
+                    f'A group of classes may not be called {name!r}: mIoU_{name} is a mean of its '
+                    'own, so give the group another name.'
+                )
+
+    @property
+    def dataset_meta(self) -> dict | None:
+        """What is known of the data set; its ``classes`` are those that are evaluated."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, dataset_meta: dict) -> None:
+        # The loops set it when they are built: a wrong group is found before hours of training.
+        self._dataset_meta = dataset_meta
+        for name, classes in self.groups.items():
+            if not self._is_among(classes).any():
+                shown = ', '.join(map(repr, classes[:_NAMES_SHOWN]))
+                raise ESCNetError(
+                    f'No class of the group {name!r} ({shown or "empty"}'
+                    f'{", ..." if len(classes) > _NAMES_SHOWN else ""}) is a class of the data '
+                    'set: check its names, or leave the group out.'
+                )
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Count the pixels of one batch, or write its predictions.
@@ -99,22 +139,33 @@ class OpenVocabIoUMetric(IoUMetric):
         if not results:
             MMLogger.get_current_instance().warning('no image was evaluated: there are no figures')
             return {}
-        # One sum in 64 bits: float32 sums lose pixels from 2**24 of a class on.
-        totals = tuple(
-            torch.stack([counts[i] for counts in results]).sum(dim=0, dtype=torch.int64).double()
-            for i in range(4)
-        )
-        metrics = super().compute_metrics([totals])
-        intersect, union, _, labelled = (total.numpy() for total in totals)
-        present = labelled > 0
-        iou = np.divide(intersect, union, out=np.zeros_like(union), where=union > 0) * 100
+        metrics = super().compute_metrics([_totals(results)])
+        iou, present = self.class_iou(results)
         metrics['mIoU_gt'] = _mean(iou[present])
         if self.seen is not None:
-            is_seen = self._seen_classes()
+            is_seen = self._is_among(self.seen)
             seen, unseen = _mean(iou[present & is_seen]), _mean(iou[present & ~is_seen])
             metrics['mIoU_seen'], metrics['mIoU_unseen'] = seen, unseen
             metrics['hIoU'] = 0.0 if seen + unseen == 0 else 2 * seen * unseen / (seen + unseen)
+        for name, classes in self.groups.items():
+            metrics[f'mIoU_{name}'] = _mean(iou[present & self._is_among(classes)])
         return {key: round(float(value), 2) for key, value in metrics.items()}
+
+    @staticmethod
+    def class_iou(results: Sequence[tuple[Tensor, ...]]) -> tuple[np.ndarray, np.ndarray]:
+        """IoU of each class over all images.
+
+        Args:
+            results: One tuple an image, as :meth:`intersect_and_union` returns it; at least one.
+
+        Returns:
+            IoU in percent, (num_classes,), float64, NaN where the class is not in the ground
+            truth; whether it is there, (num_classes,), bool.
+        """
+        intersect, union, _, labelled = (total.numpy() for total in _totals(results))
+        present = labelled > 0
+        share = np.divide(intersect, union, out=np.full_like(union, np.nan), where=present)
+        return 100 * share, present
 
     @staticmethod
     def intersect_and_union(
@@ -163,15 +214,29 @@ class OpenVocabIoUMetric(IoUMetric):
         dtype = np.uint8 if largest <= 255 else np.uint16
         Image.fromarray(ids.astype(dtype)).save(osp.join(self.output_dir, name))
 
-    def _seen_classes(self) -> np.ndarray:
-        """Which classes of the data set training had masks of, (num_classes,), bool."""
-        seen = {synonym.lower() for name in self.seen for synonym in split_synonyms(name)}
+    def _is_among(self, names: Sequence[str]) -> np.ndarray:
+        """Which classes of the data set share a synonym with a name, (num_classes,), bool."""
+        wanted = {synonym.lower() for name in names for synonym in split_synonyms(name)}
         return np.array(
             [
-                any(synonym.lower() in seen for synonym in split_synonyms(name))
+                any(synonym.lower() in wanted for synonym in split_synonyms(name))
                 for name in self.dataset_meta['classes']
             ]
         )
+
+
+def _names_of(classes: Sequence[str] | str) -> Sequence[str]:
+    """Class names as they are, or those of a vocabulary given by its short name."""
+    return vocabulary_names(classes) if isinstance(classes, str) else classes
+
+
+def _totals(results: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Counts of all images: intersection, union, predicted, labelled, each (num_classes,)."""
+    # One sum in 64 bits: float32 sums lose pixels from 2**24 of a class on.
+    return tuple(
+        torch.stack([counts[i] for counts in results]).sum(dim=0, dtype=torch.int64).double()
+        for i in range(4)
+    )
 
 
 def _as_map(data: Tensor) -> Tensor:

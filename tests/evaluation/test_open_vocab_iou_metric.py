@@ -84,6 +84,35 @@ def test_against_confusion_matrix(num_classes, ignore_index, dtype):
     assert metrics['mIoU_gt'] > metrics['mIoU'] + 5  # absent classes do count in mIoU
 
 
+def test_groups_against_confusion_matrix():
+    """Groups of the user's own, which overlap; what is absent from the ground truth is no 0."""
+    names = [f'class {i}' for i in range(30)]
+    present = np.arange(0, 30, 2)  # the others are predicted but absent
+    samples = random_samples(30, 255, present)
+    members = dict(first=range(10), middle=range(5, 21), absent=[1, 3])
+    groups = {name: [names[i] for i in ids] for name, ids in members.items()}
+    metrics = evaluate(OpenVocabIoUMetric(groups=groups), samples, names)
+    iou, in_truth = reference(samples, 30, 255)
+    for name in ('first', 'middle'):
+        expected = np.mean([iou[i] for i in members[name] if in_truth[i]])
+        assert metrics[f'mIoU_{name}'] == pytest.approx(expected, abs=0.006)
+    assert metrics['mIoU_first'] != metrics['mIoU_middle']
+    assert np.isnan(metrics['mIoU_absent'])
+    assert 'mIoU_seen' not in metrics
+
+
+def test_class_iou_against_confusion_matrix():
+    names = [f'class {i}' for i in range(30)]
+    samples = random_samples(30, 255, np.arange(0, 30, 2))
+    metric = OpenVocabIoUMetric()
+    evaluate(metric, samples, names)
+    iou, present = metric.class_iou(metric.results)
+    expected, in_truth = reference(samples, 30, 255)
+    np.testing.assert_array_equal(present, in_truth)
+    assert present.sum() == 15
+    np.testing.assert_allclose(iou, np.where(in_truth, expected, np.nan), rtol=1e-12)
+
+
 def test_same_figures_as_mmseg():
     names = [f'class {i}' for i in range(171)]
     samples = random_samples(171, 255, np.arange(150))
@@ -141,6 +170,64 @@ def test_seen_by_synonym_and_short_name():
     metrics = evaluate(OpenVocabIoUMetric(seen='coco_stuff171'), samples, names)
     assert metrics['mIoU_seen'] == metrics['mIoU_unseen'] == 50.0
     assert OpenVocabIoUMetric(seen='toyworld_seen').seen == vocabulary_names('toyworld_seen')
+
+
+def test_groups_by_synonym_and_short_name():
+    """IoU 50, 100, 50 of the three classes; names of a group match as those of ``seen`` do."""
+    samples = [sample(np.array([[0, 2, 1, 2]]), np.array([[0, 0, 1, 2]]))]
+    names = ['red circle | Red Disc', 'wood | timber', 'helmet']
+    groups = dict(
+        disc=['red disc'],
+        pair=['TIMBER, plank', 'helmet'],
+        attribute='toyworld_unseen_attribute',
+        stuff=('red circle', 'wood', 'no class of this data set'),
+    )
+    metrics = evaluate(OpenVocabIoUMetric(groups=groups, seen=['helmet']), samples, names)
+    assert metrics['mIoU_disc'] == 50.0
+    assert metrics['mIoU_pair'] == 75.0
+    assert metrics['mIoU_attribute'] == 100.0
+    assert metrics['mIoU_stuff'] == 75.0
+    assert metrics['mIoU_seen'] == 50.0
+
+
+def test_groups_of_the_toy_world():
+    """As a config gives them: the groups part the classes without masks, in both vocabularies."""
+    groups = dict(
+        unseen_combination='toyworld_unseen',
+        unseen_attribute='toyworld_unseen_attribute',
+        seen_stuff='toyworld_seen_stuff',
+    )
+    metric = dict(type='OpenVocabIoUMetric', seen='toyworld_seen', groups=groups)
+    for vocabulary in ('toyworld_all', 'toyworld_large'):
+        names = vocabulary_names(vocabulary)
+        samples = random_samples(len(names), 255, np.arange(72))
+        metrics = evaluate(METRICS.build(metric), samples, names)
+        iou, in_truth = reference(samples, len(names), 255)
+        assert in_truth.sum() == 72
+        names = [name.split(' | ')[0] for name in names]
+        for key, short_name in groups.items():
+            expected = np.mean([iou[names.index(name)] for name in vocabulary_names(short_name)])
+            assert metrics[f'mIoU_{key}'] == pytest.approx(expected, abs=0.006)
+        parts = 12 * metrics['mIoU_unseen_combination'] + 18 * metrics['mIoU_unseen_attribute']
+        assert metrics['mIoU_unseen'] == pytest.approx(parts / 30, abs=0.011)
+
+
+@pytest.mark.parametrize('name', ['gt', 'seen', 'unseen'])
+def test_group_may_not_hide_another_mean(name):
+    with pytest.raises(ESCNetError, match=rf"may not be called '{name}': mIoU_{name} is a mean"):
+        OpenVocabIoUMetric(groups={name: ['a']})
+
+
+def test_group_without_a_class_is_an_error_once_the_data_set_is_known():
+    metric = OpenVocabIoUMetric(groups=dict(fruit=['apple', 'pear', 'fig', 'plum'], ab=['a']))
+    with pytest.raises(
+        ESCNetError, match=r"No class of the group 'fruit' \('apple', 'pear', 'fig', \.\.\.\)"
+    ):
+        metric.dataset_meta = dict(classes=('a', 'b'))
+    with pytest.raises(ESCNetError, match=r"No class of the group 'none' \(empty\)"):
+        OpenVocabIoUMetric(groups=dict(none=[])).dataset_meta = dict(classes=('a', 'b'))
+    with pytest.raises(ESCNetError, match="no benchmark vocabulary 'fruits'"):
+        OpenVocabIoUMetric(groups=dict(fruit='fruits'))
 
 
 def test_wrong_ids_and_sizes_are_errors():

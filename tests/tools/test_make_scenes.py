@@ -11,12 +11,13 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from mmseg_escnet.datasets import ToyWorldDataset
-from mmseg_escnet.datasets.toyworld_scenes import (
+from mmseg_escnet.datasets.toyworld_scenes import scene
+from mmseg_escnet.datasets.toyworld_vocabulary import (
     ALL_NAMES,
     SEEN_NAMES,
-    TEXTURES,
+    UNSEEN_ATTRIBUTE_NAMES,
     UNSEEN_NAMES,
-    scene,
+    vocabulary_of,
 )
 from mmseg_escnet.errors import ESCNetError
 
@@ -71,33 +72,53 @@ def test_worlds_are_not_mixed(tool, tmp_path):
         tool.main(['--out', str(tmp_path), '--train', '-1'])
 
 
-def test_labels_of_both_splits(tool, tmp_path):
-    make(tool, tmp_path)
+def load(split, vocabulary, root):
     init_default_scope('mmseg')
-    pipeline = [dict(type='LoadImage'), dict(type='LoadLabelMap')]
-    hidden = 0
-    for split, names, offset in (('train', SEEN_NAMES, 0), ('val', ALL_NAMES, tool.VAL_OFFSET)):
-        dataset = ToyWorldDataset(
-            vocabulary='seen' if split == 'train' else 'all',
-            data_root=str(tmp_path),
-            data_prefix=dict(img_path=f'images/{split}', seg_map_path=f'annotations/{split}'),
-            pipeline=pipeline,
-            test_mode=split == 'val',
-        )
-        assert len(dataset) == (24 if split == 'train' else 6)
-        for number, data in enumerate(dataset):
-            image, truth = scene(0, number + offset, 48)
-            np.testing.assert_array_equal(data['img'], image[..., ::-1])
-            for file_id, true_id in np.unique(
-                np.stack([data['gt_seg_map'].ravel(), truth.ravel()]), axis=1
-            ).T:
-                name = ALL_NAMES[true_id]
-                if split == 'train' and name in UNSEEN_NAMES:
-                    assert file_id == 255
-                    hidden += 1
-                else:
-                    assert names[file_id] == name
-    assert hidden > 3
+    return ToyWorldDataset(
+        vocabulary=vocabulary,
+        data_root=str(root),
+        data_prefix=dict(img_path=f'images/{split}', seg_map_path=f'annotations/{split}'),
+        pipeline=[dict(type='LoadImage'), dict(type='LoadLabelMap')],
+        test_mode=split == 'val',
+    )
+
+
+def classes_drawn_and_written(dataset, offset):
+    """(name in the scene, id in the file) of all pixels; checks the images on the way."""
+    pairs = set()
+    for number, data in enumerate(dataset):
+        image, truth = scene(0, number + offset, 48)
+        np.testing.assert_array_equal(data['img'], image[..., ::-1])
+        ids = np.stack([truth.ravel(), data['gt_seg_map'].ravel()])
+        pairs |= {(ALL_NAMES[true_id], int(file_id)) for true_id, file_id in ids.T}
+    return pairs
+
+
+def test_training_labels_hide_every_class_without_masks(tool, tmp_path):
+    make(tool, tmp_path)
+    dataset = load('train', 'seen', tmp_path)
+    assert len(dataset) == 24
+    pairs = classes_drawn_and_written(dataset, 0)
+    hidden = {name for name, file_id in pairs if file_id == 255}
+    assert hidden == {name for name, _ in pairs} & {*UNSEEN_NAMES, *UNSEEN_ATTRIBUTE_NAMES}
+    assert len(hidden & set(UNSEEN_NAMES)) > 3
+    assert len(hidden & set(UNSEEN_ATTRIBUTE_NAMES)) > 3
+    assert {'wood', 'tiles'} <= hidden
+    assert all(SEEN_NAMES[file_id] == name for name, file_id in pairs if file_id != 255)
+
+
+@pytest.mark.parametrize('vocabulary', ['all', 'large'])
+def test_validation_labels_hold_every_class(tool, tmp_path, vocabulary):
+    make(tool, tmp_path)
+    dataset = load('val', vocabulary, tmp_path)
+    assert len(dataset) == 6
+    names = [name.split(' | ')[0] for name in vocabulary_of(vocabulary)]
+    pairs = classes_drawn_and_written(dataset, tool.VAL_OFFSET)
+    assert all(names[file_id] == name for name, file_id in pairs)
+    drawn = {name for name, _ in pairs}
+    assert drawn & set(SEEN_NAMES)
+    assert drawn & set(UNSEEN_NAMES)
+    assert drawn & set(UNSEEN_ATTRIBUTE_NAMES)
 
 
 def test_contact_sheet(tool, tmp_path):
@@ -105,15 +126,3 @@ def test_contact_sheet(tool, tmp_path):
     sheet = np.array(Image.open(tmp_path / 'contact_sheet.png'))
     assert sheet.ndim == 3
     assert sheet.std() > 30
-
-
-def test_only_the_things_asked_for_occur(tool, tmp_path):
-    things = ['red circle', 'blue star']
-    tool.main(['--out', str(tmp_path), '--train', '0', '--val', '8', '--things', *things])
-    ids = set()
-    for file in (tmp_path / 'annotations' / 'val').glob('*.png'):
-        ids |= set(np.unique(np.asarray(Image.open(file))).tolist())
-    names = {ALL_NAMES[i] for i in ids}
-    assert names - set(TEXTURES) == set(things)
-    with pytest.raises(ESCNetError, match="no shape 'red dragon'"):
-        tool.main(['--out', str(tmp_path / 'other'), '--things', 'red dragon'])

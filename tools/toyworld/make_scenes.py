@@ -1,7 +1,7 @@
 """Draw the scenes of the toy world.
 
 Writes OUT/images/{train,val}/000000.png and OUT/annotations/{train,val}/000000.png. Training
-labels hold ids of the seen names (255 where the class is unseen), validation labels ids of all
+labels hold ids of the seen names (255 where the class has no masks), validation labels ids of all
 names. Files already there are kept, so a stopped run can be gone on with.
 """
 
@@ -11,7 +11,6 @@ import argparse
 import io
 import json
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,14 +25,8 @@ from mmseg_escnet.datasets.conversion import (
     write_atomically,
 )
 from mmseg_escnet.datasets.label_files import encode_label_map, png_header
-from mmseg_escnet.datasets.toyworld_scenes import (
-    ALL_NAMES,
-    IMAGE_SIZE,
-    THING_NAMES,
-    palette_of,
-    scene,
-    to_seen_ids,
-)
+from mmseg_escnet.datasets.toyworld_scenes import IMAGE_SIZE, WORLD_VERSION, scene
+from mmseg_escnet.datasets.toyworld_vocabulary import ALL_NAMES, palette_of, to_seen_ids
 from mmseg_escnet.errors import ESCNetError
 
 # Validation scenes are numbered from here on, so the two sets never share a scene.
@@ -49,16 +42,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--val', type=int, default=200, help='number of validation scenes')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--size', type=int, default=IMAGE_SIZE, help='height and width in pixels')
-    parser.add_argument(
-        '--things', nargs='+', default=THING_NAMES, help='names of the shapes that may occur'
-    )
     parser.add_argument('--workers', type=int, default=default_workers(), help='processes')
     return parser.parse_args(argv)
 
 
-def write_scene(
-    item: tuple[str, int], *, out: Path, seed: int, size: int, things: Sequence[str]
-) -> bool:
+def write_scene(item: tuple[str, int], *, out: Path, seed: int, size: int) -> bool:
     """Draw and write one scene, the label first: an image then always has one.
 
     Args:
@@ -66,7 +54,6 @@ def write_scene(
         out: Root of the data set.
         seed: Seed of the world.
         size: Height and width in pixels.
-        things: Names of the shapes that may occur.
 
     Returns:
         Whether it was drawn; False if both files were there.
@@ -77,7 +64,7 @@ def write_scene(
     if image_file.exists() and png_header(label_file) == (size, size, 8):
         return False
     index = number + (VAL_OFFSET if split == 'val' else 0)
-    image, label = scene(seed, index, size, things)
+    image, label = scene(seed, index, size)
     if split == 'train':
         label = to_seen_ids(label)
     write_atomically(label_file, encode_label_map(label))
@@ -92,7 +79,7 @@ def encode_image(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def contact_sheet(seed: int, size: int, things: Sequence[str]) -> np.ndarray:
+def contact_sheet(seed: int, size: int) -> np.ndarray:
     """Picture of the first validation scenes: image, image under its label map, names."""
     palette = np.array(palette_of(ALL_NAMES), np.uint8)
     scale = max(1, round(192 / size))
@@ -101,7 +88,7 @@ def contact_sheet(seed: int, size: int, things: Sequence[str]) -> np.ndarray:
     sheet = Image.new('RGB', (columns * (side + 8), 2 * (2 * side + text_height)), 'white')
     draw = ImageDraw.Draw(sheet)
     for i in range(NUM_ON_SHEET):
-        image, label = scene(seed, VAL_OFFSET + i, size, things)
+        image, label = scene(seed, VAL_OFFSET + i, size)
         x, y = (i % columns) * (side + 8), (i // columns) * (2 * side + text_height)
         overlay = (0.25 * image + 0.75 * palette[label]).astype(np.uint8)
         for picture, top in ((image, y), (overlay, y + side)):
@@ -122,7 +109,9 @@ def check_settings(out: Path, **wanted) -> None:
     if file.exists():
         found = json.loads(file.read_text())
         if found != wanted:
-            different = ', '.join(key for key in wanted if found.get(key) != wanted[key])
+            different = ', '.join(
+                key for key in wanted | found if found.get(key) != wanted.get(key)
+            )
             raise ESCNetError(
                 f'{out} holds scenes made with another {different}: choose another folder with '
                 '--out, or delete this one.'
@@ -143,17 +132,12 @@ def main(argv: list[str] | None = None) -> int:
             f'--train {args.train} --val {args.val} --size {args.size} is out of range: give 0 to '
             f'{VAL_OFFSET} scenes of at least 16 pixels.'
         )
-    if unknown := [name for name in args.things if name not in THING_NAMES]:
-        raise ESCNetError(
-            f'The toy world has no shape {unknown[0]!r}: choose among names such as '
-            f'{THING_NAMES[0]!r}, a colour and a shape.'
-        )
     for kind in ('images', 'annotations'):
         for split in counts:
             (args.out / kind / split).mkdir(parents=True, exist_ok=True)
-    check_settings(args.out, seed=args.seed, size=args.size, things=list(args.things))
+    check_settings(args.out, version=WORLD_VERSION, seed=args.seed, size=args.size)
     items = [(split, number) for split, count in counts.items() for number in range(count)]
-    world = dict(seed=args.seed, size=args.size, things=args.things)
+    world = dict(seed=args.seed, size=args.size)
     write = partial(write_scene, out=args.out, **world)
     outcomes = list(parallel_map(write, items, workers=args.workers, description='scenes'))
     write_atomically(args.out / 'contact_sheet.png', encode_image(contact_sheet(**world)))
