@@ -1,5 +1,28 @@
 """Pictures of what the model sees and does."""
 
-from .panels import PanelRow, draw_pseudo_prompts, paint_labels, save_panels
+from .figures import (
+    blocks_figure,
+    class_bars_figure,
+    curve_figure,
+    ranges_figure,
+    scenes_figure,
+)
+from .panels import PanelRow, draw_pseudo_prompts, overlay_labels, paint_labels, save_panels
+from .report import Section, Table, save_figure, write_report
 
-__all__ = ['PanelRow', 'draw_pseudo_prompts', 'paint_labels', 'save_panels']
+__all__ = [
+    'PanelRow',
+    'Section',
+    'Table',
+    'blocks_figure',
+    'class_bars_figure',
+    'curve_figure',
+    'draw_pseudo_prompts',
+    'overlay_labels',
+    'paint_labels',
+    'ranges_figure',
+    'save_figure',
+    'save_panels',
+    'scenes_figure',
+    'write_report',
+]

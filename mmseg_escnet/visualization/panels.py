@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ..models.necks import PseudoPrompts
 from ..vocabulary import Vocabulary
+from .report import save_figure
 
 _OVERLAY = 0.75
 _OBJECT_COLORS = ('tab:red', 'tab:blue', 'tab:green', 'tab:orange', 'tab:purple', 'tab:brown')
@@ -59,6 +61,21 @@ def paint_labels(labels: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     return palette[np.where(known, labels, len(vocabulary))]
 
 
+def overlay_labels(image: np.ndarray, labels: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """Colour a label map and let the image shine through.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        labels: (H, W) class ids.
+        vocabulary: Names and colours of the N classes.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+    """
+    mixed = _OVERLAY * paint_labels(labels, vocabulary) + (1 - _OVERLAY) * image
+    return mixed.round().astype(np.uint8)
+
+
 def draw_pseudo_prompts(
     axes: Axes, image: np.ndarray, prompts: PseudoPrompts, index: int, class_id: int
 ) -> None:
@@ -74,13 +91,12 @@ def draw_pseudo_prompts(
     height, width = image.shape[:2]
     axes.imshow(image, extent=(0, width, height, 0))
     region = prompts.region[index, class_id].cpu().numpy()
-    outline = np.kron(region, np.ones((8, 8)))  # so that the contour follows the patches
-    axes.contour(outline, levels=[0.5], colors='white', linewidths=1, extent=(0, width, 0, height))
+    if not region.all():  # a region without an end has no outline
+        fine = np.kron(region, np.ones((8, 8)))  # so that the contour follows the patches
+        axes.contour(fine, levels=[0.5], colors='white', linewidths=1, extent=(0, width, 0, height))
     valid = prompts.valid[index, class_id].cpu().numpy()
     masks = prompts.masks[index, class_id].cpu().numpy()
     points = prompts.points[index, class_id].cpu().numpy() * (width, height)
-    from matplotlib.colors import to_rgba
-
     for number in np.flatnonzero(valid):
         color = _OBJECT_COLORS[number % len(_OBJECT_COLORS)]
         layer = np.broadcast_to(to_rgba(color), (*masks[number].shape, 4)).copy()
@@ -100,16 +116,15 @@ def save_panels(rows: Sequence[PanelRow], vocabulary: Vocabulary, path: str | os
     Returns:
         The path.
     """
-    path = Path(path)
     titles = ('image', 'ground truth', 'prediction', 'pseudo prompts')
     figure = Figure(figsize=(2.4 * len(titles) + 2.4, 2.55 * len(rows)), layout='constrained')
     grid = figure.subplots(len(rows), len(titles) + 1, squeeze=False)
     for axes, row in zip(grid, rows, strict=True):
-        pictures = [row.image]
-        for labels in (row.truth, row.prediction):
-            painted = paint_labels(labels, vocabulary)
-            mixed = _OVERLAY * painted + (1 - _OVERLAY) * row.image
-            pictures.append(mixed.round().astype(np.uint8))
+        pictures = [
+            row.image,
+            overlay_labels(row.image, row.truth, vocabulary),
+            overlay_labels(row.image, row.prediction, vocabulary),
+        ]
         for panel, picture, title in zip(axes, pictures, titles, strict=False):
             panel.imshow(picture)
             panel.set_title(title, fontsize=9)
@@ -128,8 +143,4 @@ def save_panels(rows: Sequence[PanelRow], vocabulary: Vocabulary, path: str | os
         )
         for panel in axes:
             panel.axis('off')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + '.part')
-    figure.savefig(partial, format='png', dpi=90)
-    os.replace(partial, path)
-    return path
+    return save_figure(figure, path, dpi=90)
