@@ -91,6 +91,39 @@ def test_equals_open_clip_up_to_the_last_block_and_the_value_path_by_hand(pixels
     torch.testing.assert_close(features.image, by_hand, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(('pixels', 'grid'), SIZES)
+@torch.no_grad()
+def test_penultimate_is_what_the_last_block_of_open_clip_reads(pixels, grid):
+    """Its last block, norm and projection at the class token give open_clip's own embedding."""
+    backbone = make()
+    visual = backbone.clip.visual
+    images = torch.randn(2, 3, *pixels)
+    tokens, skips = backbone.penultimate(images)
+    assert tokens.shape == (2, 1 + grid[0] * grid[1], 48)
+    assert [skip.shape for skip in skips] == [(2, 48, *grid)] * 2
+    embedding = visual.ln_post(visual.transformer.resblocks[-1](tokens)[:, 0]) @ visual.proj
+    own = visual if grid == tuple(visual.grid_size) else native_twin(backbone, grid)
+    torch.testing.assert_close(embedding, own(images), rtol=1e-4, atol=1e-5)
+    if own is visual:
+        torch.testing.assert_close(embedding, backbone.clip.encode_image(images))
+
+
+@torch.no_grad()
+def test_penultimate_and_the_dense_features_belong_together():
+    backbone = make()
+    visual = backbone.clip.visual
+    images = torch.randn(2, 3, 48, 112)
+    tokens, skips = backbone.penultimate(images)
+    features = backbone(images)
+    dense = visual.ln_post(value_path(visual.transformer.resblocks[-1], tokens[:, 1:]))
+    dense = (dense @ visual.proj).reshape(2, 3, 7, 32).permute(0, 3, 1, 2)
+    torch.testing.assert_close(features.image, dense)
+    for skip, same in zip(skips, features.skips, strict=True):
+        assert torch.equal(skip, same)
+    last_skip = tokens[:, 1:].reshape(2, 3, 7, 48).permute(0, 3, 1, 2)  # after block 2 of 3
+    assert torch.equal(skips[1], last_skip)
+
+
 @torch.no_grad()
 def test_skips_are_at_one_and_two_thirds_of_the_depth():
     backbone = make(vision=dict(layers=6))
@@ -251,6 +284,161 @@ def test_checkpointing_recomputes_every_block_but_the_last(monkeypatch):
     assert calls == []  # eval
     backbone.train()(torch.randn(1, 3, 64, 64))
     assert calls == list(backbone.clip.visual.transformer.resblocks[:-1])
+
+
+# -- a stem of convolutions ----------------------------------------------------------------------
+
+STEM = (8, 16, 24)  # of patches of 16: the last convolution halves the resolution once more
+
+
+def tokens_of(backbone, images):
+    """Patch embeddings (B, W, h, w), before anything else has seen them."""
+    return backbone.clip.visual.conv1(images)
+
+
+@pytest.mark.parametrize(('pixels', 'grid'), SIZES)
+@pytest.mark.parametrize('stem_channels', [(8,), (8, 16), STEM, (8, 8, 8, 8)])
+@torch.no_grad()
+def test_stem_gives_the_grid_of_the_patches(pixels, grid, stem_channels):
+    plain, backbone = make(), make(stem_channels=stem_channels)
+    images = torch.randn(2, 3, *pixels)
+    assert tokens_of(backbone, images).shape == tokens_of(plain, images).shape == (2, 48, *grid)
+    assert backbone.grid_size(*pixels) == grid
+    features, expected = backbone(images), plain(images)
+    assert features.image.shape == expected.image.shape == (2, 32, *grid)
+    assert [skip.shape for skip in features.skips] == [skip.shape for skip in expected.skips]
+    assert backbone.skip_dims == plain.skip_dims == (48, 48)
+    assert backbone.embed_dims == plain.embed_dims
+    # and nothing else is another one
+    own, others = backbone.state_dict(), plain.state_dict()
+    assert {key for key in own if '.conv1.' not in key} == {
+        key for key in others if '.conv1.' not in key
+    }
+
+
+@torch.no_grad()
+def test_no_stem_is_the_convolution_of_open_clip():
+    conv = make(stem_channels=()).clip.visual.conv1
+    assert type(conv) is torch.nn.Conv2d
+    assert conv.kernel_size == conv.stride == (16, 16)
+
+
+@torch.no_grad()
+def test_open_clip_itself_reads_images_through_the_stem():
+    backbone = make(stem_channels=STEM)
+    visual = backbone.clip.visual
+    images = torch.randn(2, 3, 64, 64)
+    tokens, skips = backbone.penultimate(images)
+    embedding = visual.ln_post(visual.transformer.resblocks[-1](tokens)[:, 0]) @ visual.proj
+    torch.testing.assert_close(visual(images), embedding, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(backbone.clip.encode_image(images), visual(images))
+    reference = visual.forward_intermediates(images)['image_intermediates']
+    for skip, block in zip(skips, reference, strict=False):
+        torch.testing.assert_close(skip, block, rtol=1e-4, atol=1e-5)
+    by_hand = last_block_by_hand(visual, reference[1])
+    torch.testing.assert_close(backbone(images).image, by_hand, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_stem_sees_over_the_borders_of_the_patches():
+    """One pixel left of a border changes the embedding to the right of it, and none far away."""
+    image = torch.randn(1, 3, 128, 128)
+    other = image.clone()
+    other[0, :, 40, 47] += 3  # in row 2, column 2 of the patches, its last column
+
+    def changed(backbone, tolerance=0.0):
+        conv1 = backbone.clip.visual.conv1
+        return ((conv1(image) - conv1(other)).abs().amax(1)[0] > tolerance).nonzero().tolist()
+
+    assert changed(make()) == [[2, 2]]
+    backbone = make(stem_channels=STEM)
+    difference = (tokens_of(backbone, image) - tokens_of(backbone, other)).abs().amax(1)[0]
+    far = difference.clone()
+    far[1:4, 1:4] = 0
+    assert difference[2, 3] > 5 * far.max()  # of the norms' means over the image
+    for number, layer in enumerate(backbone.clip.visual.conv1):
+        if isinstance(layer, torch.nn.GroupNorm):
+            backbone.clip.visual.conv1[number] = torch.nn.Identity()
+    cells = changed(backbone)
+    assert [2, 2] in cells
+    assert [2, 3] in cells
+    assert all(abs(row - 2) <= 1 and abs(column - 2) <= 1 for row, column in cells)
+
+
+@torch.no_grad()
+def test_the_stem_does_not_mix_the_images_of_a_batch():
+    backbone = make(stem_channels=STEM).train()  # a batch norm would
+    images = torch.randn(3, 3, 64, 96)
+    together = tokens_of(backbone, images)
+    for index in range(3):
+        alone = tokens_of(backbone, images[index : index + 1])
+        torch.testing.assert_close(together[index], alone[0], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_stem_is_in_the_state_dict(tmp_path):
+    images = torch.randn(1, 3, 64, 64)
+    backbone, back = make(stem_channels=STEM), make(seed=1, stem_channels=STEM)
+    expected = backbone(images)
+    assert not torch.equal(back(images).image, expected.image)
+    torch.save(backbone.state_dict(), tmp_path / 'weights.pth')
+    back.load_state_dict(torch.load(tmp_path / 'weights.pth', weights_only=True))
+    assert torch.equal(back(images).image, expected.image)
+    for skip, same in zip(back(images).skips, expected.skips, strict=True):
+        assert torch.equal(skip, same)
+    with pytest.raises(RuntimeError, match=r'clip\.visual\.conv1\.weight'):
+        make().load_state_dict(backbone.state_dict())
+
+
+def test_the_stem_is_read_from_clip_weights(tmp_path):
+    """As `init_weights()` reads a file of CLIP's own keys."""
+    trained = make(stem_channels=STEM)
+    torch.save(trained.clip.state_dict(), tmp_path / 'clip.pth')
+    backbone = make(
+        seed=1, stem_channels=STEM, pretrained=str(tmp_path / 'clip.pth'), activation='gelu'
+    )
+    backbone.init_weights()
+    for key, value in trained.clip.state_dict().items():
+        assert torch.equal(backbone.clip.state_dict()[key], value), key
+    other = make(stem_channels=(8, 16), pretrained=str(tmp_path / 'clip.pth'), activation='gelu')
+    with pytest.raises(ESCNetError, match=r'visual\.conv1'):
+        other.init_weights()
+
+
+@pytest.mark.parametrize('trainable', ['attention', 'all'])
+def test_the_stem_is_trained_with_everything_else(trainable):
+    backbone = make(stem_channels=STEM, trainable=trainable).train()
+    both_towers(backbone).backward()
+    parameters = dict(backbone.clip.visual.conv1.named_parameters())
+    assert len(parameters) == 3 * 4 + 2
+    for name, parameter in parameters.items():
+        assert parameter.requires_grad == (trainable == 'all'), name
+        if trainable == 'all':
+            assert parameter.grad.abs().sum() > 0, name
+        else:
+            assert parameter.grad is None, name
+
+
+@torch.no_grad()
+def test_stem_with_patches_of_8_pixels_and_images_that_are_not_square():
+    """As in the toy world: the last convolution keeps the resolution."""
+    vision = dict(patch_size=8, image_size=48, pos_embed_type='sin_cos_2d')
+    backbone = make(vision=vision, stride=8, stem_channels=(8, 16, 32))
+    assert [layer.stride for layer in list(backbone.clip.visual.conv1)[::3]] == (
+        [(2, 2)] * 3 + [(1, 1)]
+    )
+    for pixels, grid in (((48, 48), (6, 6)), ((96, 96), (12, 12)), ((40, 104), (5, 13))):
+        images = torch.randn(2, 3, *pixels)
+        features = backbone(images)
+        assert features.image.shape == (2, 32, *grid)
+        assert [skip.shape for skip in features.skips] == [(2, 48, *grid)] * 2
+        assert features.image.isfinite().all()
+        alone = backbone(images[1:])
+        torch.testing.assert_close(features.image[1], alone.image[0], rtol=1e-4, atol=1e-5)
+    # no whole number of patches: the image is resized to one
+    images = torch.randn(1, 3, 43, 101)
+    resized = F.interpolate(images, (40, 104), mode='bilinear', align_corners=False)
+    torch.testing.assert_close(backbone(images).image, backbone(resized).image)
 
 
 def test_logit_scale():

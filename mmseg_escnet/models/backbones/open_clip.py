@@ -5,6 +5,7 @@ Shapes: B images, h x w patch grid, L = h * w, W CLIP width, D CLIP joint width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,6 +65,10 @@ class OpenCLIPBackbone(BaseModule):
         stride: Image pixels per patch. Images are resized so that a patch of any CLIP covers as
             many: 384 x 384 px give 24 x 24 patches for ViT-B/16 and, resized to 336, for
             ViT-L/14 (recipe).
+        stem_channels: Replace the patch embedding, one linear layer, by a stem of overlapping
+            convolutions that halve the resolution with these channels, before the last brings it
+            to patches (ours, for a CLIP so small that it learns shapes from little data; no
+            published CLIP has one). () keeps open_clip's own.
         trainable: Which parameters of both towers are trained: their 'attention' layers (paper),
             'all' or 'none'. The logit scale never is: nothing differentiable reads it.
         with_cp: Recompute each block in the backward pass instead of keeping its activations.
@@ -80,6 +85,7 @@ class OpenCLIPBackbone(BaseModule):
         pretrained: str | None = None,
         activation: Literal['auto', 'quick_gelu', 'gelu'] = 'auto',
         stride: int = 16,
+        stem_channels: Sequence[int] = (),
         trainable: Literal['attention', 'all', 'none'] = 'attention',
         with_cp: bool = False,
         init_cfg: dict | None = None,
@@ -124,6 +130,8 @@ class OpenCLIPBackbone(BaseModule):
                 'as ViT-B-16.'
             )
         _check_text_tower(self.clip.text, model_name or model_cfg)
+        if stem_channels:
+            visual.conv1 = ConvolutionalStem(stem_channels, visual.conv1)
         quick_gelu = activation == 'quick_gelu' or (
             activation == 'auto' and bool(model_cfg.get('quick_gelu', False))
         )
@@ -181,6 +189,22 @@ class OpenCLIPBackbone(BaseModule):
             images: (B, 3, H, W) RGB, normalised with CLIP's mean and standard deviation.
         """
         visual = self.clip.visual
+        x, skips = self.penultimate(images)
+        height, width = self.grid_size(*images.shape[-2:])
+        x = value_path(visual.transformer.resblocks[-1], x[:, 1:])
+        x = visual.ln_post(x) @ visual.proj
+        return DenseFeatures(image=self._to_map(x, height, width), skips=skips)
+
+    def penultimate(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What the last block reads.
+
+        Args:
+            images: (B, 3, H, W) RGB, normalised with CLIP's mean and standard deviation.
+
+        Returns:
+            Class token and patch tokens (B, 1 + L, W); the two skips, each (B, W, h, w).
+        """
+        visual = self.clip.visual
         height, width = self.grid_size(*images.shape[-2:])
         patch_height, patch_width = visual.patch_size
         size = (height * patch_height, width * patch_width)
@@ -190,20 +214,15 @@ class OpenCLIPBackbone(BaseModule):
         class_token = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
         x = torch.cat([class_token, x], dim=1)
         x = visual.ln_pre(x + self._positional_embedding(height, width).to(x.dtype))
-
-        *blocks, last = visual.transformer.resblocks
         skips = []
-        for index, block in enumerate(blocks, start=1):
+        for index, block in enumerate(visual.transformer.resblocks[:-1], start=1):
             if self.with_cp and self.training:
                 x = checkpoint(block, x, use_reentrant=False)
             else:
                 x = block(x)
             if index in self.skip_layers:
                 skips.append(self._to_map(x[:, 1:], height, width))
-
-        x = value_path(last, x[:, 1:])
-        x = visual.ln_post(x) @ visual.proj
-        return DenseFeatures(image=self._to_map(x, height, width), skips=tuple(skips))
+        return x, tuple(skips)
 
     @staticmethod
     def _to_map(tokens: Tensor, height: int, width: int) -> Tensor:
@@ -222,6 +241,30 @@ class OpenCLIPBackbone(BaseModule):
             grid.float(), (height, width), mode='bicubic', align_corners=False, antialias=True
         )
         return torch.cat([class_part.float()[None], grid.flatten(2).transpose(1, 2)], dim=1)
+
+
+class ConvolutionalStem(nn.Sequential):
+    """A patch embedding that sees over the borders of the patches.
+
+    Args:
+        channels: Of the 3x3 convolutions, each of which halves the resolution.
+        patch_embedding: The convolution it replaces.
+    """
+
+    def __init__(self, channels: Sequence[int], patch_embedding: nn.Conv2d) -> None:
+        self.out_channels = patch_embedding.out_channels
+        rest = patch_embedding.stride[0] // 2 ** len(channels)
+        layers, width = [], patch_embedding.in_channels
+        for out_channels in channels:
+            layers += [
+                nn.Conv2d(width, out_channels, 3, stride=2, padding=1),
+                nn.GroupNorm(8, out_channels),
+                nn.GELU(),
+            ]
+            width = out_channels
+        layers.append(nn.Conv2d(width, patch_embedding.out_channels, 3, stride=rest, padding=1))
+        super().__init__(*layers)
+        self.out_channels = patch_embedding.out_channels
 
 
 def _check_text_tower(tower: nn.Module, name: str | dict) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from ...errors import ESCNetError
 from ...vocabulary import Vocabulary
 from ..necks.esc_neck import ESCFeatures
-from ..weights import check_fit
+from ..weights import check_fit, to_dense
 from .window_inference import window_inference
 
 # as mmcv's RandomFlip names them -> dimensions of (1, N, H, W)
@@ -184,6 +184,7 @@ class ESCNet(EncoderDecoder):
         # every way to load a checkpoint comes by here, also those that only warn of a misfit
         own = {key: value for key, value in state_dict.items() if key.startswith(prefix)}
         check_fit(self, own, source='The checkpoint', prefix=prefix)
+        state_dict.update(to_dense(own, source='The checkpoint'))  # a copy made for loading
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     # -- network ---------------------------------------------------------------------------------
@@ -197,12 +198,12 @@ class ESCNet(EncoderDecoder):
         """
         features = self.backbone(inputs)
         text = self.text_features()
-        # a step of half precision at logit scale 100 would move pixels over PPG's threshold
-        with torch.autocast(inputs.device.type, enabled=False):
-            image = features.image.to(text.dtype)
-            correlation = torch.einsum('bdhw,nd->bnhw', F.normalize(image, dim=1), text)
         return self.neck(
-            features, correlation, text, self.backbone.logit_scale, keep_blocks=keep_blocks
+            features,
+            correlate(features.image, text),
+            text,
+            self.backbone.logit_scale,
+            keep_blocks=keep_blocks,
         )
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
@@ -265,6 +266,22 @@ class ESCNet(EncoderDecoder):
                 }
             )
         return data_samples
+
+
+def correlate(image_features: Tensor, text: Tensor) -> Tensor:
+    """The correlation C_0 of image and text: cosines (paper, section 3.1).
+
+    Args:
+        image_features: Dense CLIP features F_v (B, D, h, w).
+        text: F_l (N, D), unit norm.
+
+    Returns:
+        (B, N, h, w), in the precision of the text.
+    """
+    # a step of half precision at logit scale 100 would move pixels over PPG's threshold
+    with torch.autocast(image_features.device.type, enabled=False):
+        image = F.normalize(image_features.to(text.dtype), dim=1)
+        return torch.einsum('bdhw,nd->bnhw', image, text)
 
 
 def _check_test_cfg(test_cfg: ConfigDict) -> None:
