@@ -1,0 +1,413 @@
+"""Pretrain the miniature CLIP of the toy world on pictures and captions, never on masks.
+
+A picture is a crop of a scene with some thing about its middle. A caption names one thing that can
+be seen, or its colour or shape ('A photo of a red disc in the scene', 'There is a red thing in the
+scene', 'A photo of a disc'), or a ground. Label maps decide where a crop is and which captions are
+true of it, also for the names whose masks ESC-Net never sees; no loss compares anything with them.
+The loss is contrastive, and as many captions are right of a picture as are true of it. Two
+similarities of picture and caption are trained: that of the class token, and the log-mean-exp over
+the patches of the dense read-out. A linear head on both, which tells the colours, shapes and
+grounds in the picture, helps them along and is not kept. Writes OUT/clip.pth (in open_clip's own
+keys) and OUT/clip.json (how it was made, and what it reaches).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from pretraining import (
+    CHECK_OFFSET,
+    INTERRUPTED,
+    ROOT,
+    argument_parser,
+    command_line,
+    normalize,
+    prepare,
+    pretrain,
+    scene_pool,
+    settings_of,
+    turn,
+    write_results,
+)
+from torch import Tensor
+
+import mmseg_escnet  # noqa: F401  registers everything
+from mmseg_escnet.cli import run_tool
+from mmseg_escnet.datasets.toyworld_scenes import IMAGE_SIZE, scene
+from mmseg_escnet.datasets.toyworld_vocabulary import (
+    ALL_NAMES,
+    COLORS,
+    EVERYDAY_WORDS,
+    LARGE_NAMES,
+    SHAPES,
+    SYNONYMS,
+    TEXTURES,
+    THING_NAMES,
+    vocabulary_of,
+    with_synonyms,
+)
+from mmseg_escnet.models.backbones.open_clip import OpenCLIPBackbone, value_path
+from mmseg_escnet.models.text_encoders.open_clip_text import OpenCLIPTextEncoder, encode_text
+from mmseg_escnet.models.weights import sparse_rows
+from mmseg_escnet.vocabulary import split_synonyms
+
+CONFIG = ROOT / 'configs/_base_/models/escnet_toy.py'
+CROP = 48  # pixels: smaller than a scene, so that a picture has few things in it
+TEMPLATES = (
+    'A photo of a {} in the scene',
+    'A photo of a {} in the scene',
+    'A photo of a {}',
+    'There is a {} in the scene',
+)
+EVERYDAY_PER_STEP = 24
+NUM_CHECKED = 100  # scenes that the metrics are taken on
+WORDS = (*SHAPES, *(f'{color} thing' for color in COLORS), *TEXTURES)  # of the linear head
+WORD_WEIGHT = 5.0  # of its loss
+TOKENS = 'text.token_embedding.weight'
+
+
+# -- pictures and captions -----------------------------------------------------------------------
+
+
+class CaptionedCrops:
+    """Crops of scenes and which captions are true of them.
+
+    Captions are of one name, one colour ('a red thing'), one shape ('a circle'), or of something
+    from another world (an everyday word, never true).
+
+    Args:
+        pool: See :func:`pretraining.scene_pool`.
+        seed: With the number of a step it decides what the step sees.
+        batch_size: Pictures a step.
+    """
+
+    def __init__(self, pool: np.ndarray, *, seed: int, batch_size: int) -> None:
+        self.pool, self.seed, self.batch_size = pool, seed, batch_size
+        self.names = (
+            *ALL_NAMES,
+            *(f'{color} thing' for color in COLORS),
+            *SHAPES,
+        )
+        # (names of the vocabulary 'all', caption names): which caption names follow from which
+        follows = np.eye(len(ALL_NAMES), len(self.names), dtype=bool)
+        for row, name in enumerate(THING_NAMES):
+            color, shape = name.split()
+            follows[row, self.names.index(f'{color} thing')] = True
+            follows[row, self.names.index(shape)] = True
+        self.follows = follows
+
+    def captions(self, rng: np.random.Generator) -> list[str]:
+        """One caption for each name, then some everyday ones; synonym and template by chance."""
+        everyday = rng.choice(EVERYDAY_WORDS, EVERYDAY_PER_STEP, replace=False)
+        return [
+            str(rng.choice(TEMPLATES)).format(rng.choice(split_synonyms(with_synonyms(name))))
+            for name in (*self.names, *everyday)
+        ]
+
+    def __call__(self, step: int) -> tuple[Tensor, list[str], Tensor, Tensor]:
+        """The batch of a step.
+
+        Returns:
+            Pictures (B, 3, 48, 48); T captions; whether caption t is true of picture b, and
+            whether it is false (B, T), bool. It is neither where all that it names is cut off: of
+            what the scene shows of it less than 60 % is in the picture, and less than 400 pixels.
+        """
+        rng = np.random.default_rng([self.seed, step])
+        chosen = np.sort(rng.integers(len(self.pool), size=self.batch_size))
+        images, shown, partly = [], [], []
+        for index, kind in zip(chosen, rng.integers(8, size=self.batch_size), strict=True):
+            picture = self.pool[index]
+            whole = np.bincount(picture[..., 3].ravel(), minlength=len(ALL_NAMES))
+            crop = _around_a_thing(picture, whole, rng)
+            images.append(turn(crop[..., :3], int(kind)))
+            inside = np.bincount(crop[..., 3].ravel(), minlength=len(ALL_NAMES))
+            enough = inside >= np.minimum(0.6 * whole, 400)
+            shown.append((inside > 0) & enough)
+            partly.append((inside > 0) & ~enough)
+        captions = self.captions(rng)
+        true = np.stack(shown).astype(int) @ self.follows > 0
+        unsure = (np.stack(partly).astype(int) @ self.follows > 0) & ~true
+        strange = len(captions) - len(self.names)
+        true = np.pad(true, ((0, 0), (0, strange)))
+        unsure = np.pad(unsure, ((0, 0), (0, strange)))
+        images = normalize(np.ascontiguousarray(np.stack(images)))
+        return images, captions, torch.from_numpy(true), torch.from_numpy(~true & ~unsure)
+
+
+def _around_a_thing(
+    picture: np.ndarray, pixels: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """A crop with some thing in its middle, about, as people take photographs.
+
+    Args:
+        picture: (96, 96, 4), colours and id.
+        pixels: Number of pixels of each id.
+        rng: Decides.
+
+    Returns:
+        (48, 48, 4), a view.
+    """
+    thing = rng.choice(np.flatnonzero(pixels[: len(THING_NAMES)]))
+    corners = [
+        int(np.clip(axis.mean() - CROP / 2 + shift, 0, IMAGE_SIZE - CROP))
+        for axis, shift in zip(
+            np.nonzero(picture[..., 3] == thing), rng.integers(-8, 9, 2), strict=True
+        )
+    ]
+    top, left = corners
+    return picture[top : top + CROP, left : left + CROP]
+
+
+# -- model ---------------------------------------------------------------------------------------
+
+
+def build_model() -> tuple[OpenCLIPBackbone, OpenCLIPTextEncoder]:
+    """The parts of the toy config that make up CLIP, all of it to be trained."""
+    from mmengine.config import Config
+    from mmseg.registry import MODELS
+
+    cfg = Config.fromfile(CONFIG).model
+    backbone = MODELS.build(dict(cfg.backbone, pretrained=None, trainable='all', with_cp=False))
+    backbone.clip.logit_scale.requires_grad_(True)
+    return backbone, MODELS.build(dict(cfg.text_encoder))
+
+
+class CompactText:
+    """The text side of a CLIP with the embeddings of the tokens in use alone.
+
+    They are those of all captions and of the large vocabulary; the other rows of the 49408 would
+    never be trained. The order is kept, so the end-of-text token still has the highest number.
+
+    Args:
+        clip: open_clip's CustomTextCLIP; its token embedding is replaced.
+        tokenizer: Its tokenizer.
+    """
+
+    def __init__(self, clip: nn.Module, tokenizer: Callable[..., Tensor]) -> None:
+        self.clip, self.tokenizer = clip, tokenizer
+        words = [word for name in LARGE_NAMES for word in split_synonyms(with_synonyms(name))]
+        words += [f'{color} thing' for color in COLORS] + [*SHAPES, *SYNONYMS.values()]
+        texts = [template.format(word) for word in words for template in (*TEMPLATES, '{}')]
+        self.tokens_used = self._tokenize(texts).unique()
+        embedding = clip.text.token_embedding
+        self.vocab_size = embedding.num_embeddings
+        clip.text.token_embedding = nn.Embedding.from_pretrained(
+            embedding.weight.detach()[self.tokens_used].clone(), freeze=False
+        )
+        self.lookup = torch.full((self.vocab_size,), -1)
+        self.lookup[self.tokens_used] = torch.arange(len(self.tokens_used))
+
+    def _tokenize(self, texts: list[str]) -> Tensor:
+        return self.tokenizer(texts, context_length=self.clip.context_length)
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """Features (T, D), unit norm, of texts with no other tokens."""
+        tokens = self.lookup[self._tokenize(texts)]
+        tokens = tokens[:, : int(tokens.argmax(-1).max()) + 1]
+        return F.normalize(encode_text(self.clip, tokens).float(), dim=-1)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """open_clip's, of the whole CLIP; the token embedding sparse, zero where not in use."""
+        state = {key: value.detach() for key, value in self.clip.state_dict().items()}
+        rows = state[TOKENS]
+        weight = rows.new_zeros(self.vocab_size, rows.shape[1])
+        weight[self.tokens_used] = rows
+        return {**state, TOKENS: sparse_rows(weight)}
+
+
+def both_readouts(backbone: OpenCLIPBackbone, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The class token's features (B, D) and the dense ones (B, L, D) of images (B, 3, H, W)."""
+    visual = backbone.clip.visual
+    tokens, _ = backbone.penultimate(images)
+    last = visual.transformer.resblocks[-1]
+    class_token, patches = last(tokens)[:, 0], value_path(last, tokens[:, 1:])
+    return tuple(visual.ln_post(x) @ visual.proj for x in (class_token, patches))
+
+
+# -- loss ----------------------------------------------------------------------------------------
+
+
+def contrastive_loss(scores: Tensor, true: Tensor, false: Tensor) -> Tensor:
+    """InfoNCE with several positives, in both directions.
+
+    Args:
+        scores: (B, T) scaled similarities.
+        true: (B, T) bool, the positives; each is compared with the negatives alone.
+        false: (B, T) bool, the negatives.
+    """
+    losses = []
+    for dim in (1, 0):
+        negatives = scores.masked_fill(~false, -torch.inf).logsumexp(dim, keepdim=True)
+        losses.append(F.softplus(negatives - scores)[true].mean())
+    return (losses[0] + losses[1]) / 2
+
+
+def _plain_attention() -> contextlib.AbstractContextManager:
+    """Attention without the fused kernels, which are slow in bf16 on a CPU."""
+    try:
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+    except ImportError:  # torch < 2.3
+        return contextlib.nullcontext()
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+class ReadoutLoss:
+    """The loss of a step: contrastive, and of a linear head; of the class token and the patches.
+
+    Args:
+        backbone: Has the image side.
+        text: The text side.
+        crops: Pictures and captions of a step.
+        word_head: From features (..., D) to logits of WORDS.
+        bf16: Mixed precision.
+    """
+
+    def __init__(
+        self,
+        backbone: OpenCLIPBackbone,
+        text: CompactText,
+        crops: CaptionedCrops,
+        word_head: nn.Linear,
+        *,
+        bf16: bool,
+    ) -> None:
+        self.backbone, self.text, self.crops, self.bf16 = backbone, text, crops, bf16
+        self.word_head = word_head
+        self.words = [crops.names.index(word) for word in WORDS]
+
+    def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a step, and what to show of it."""
+        images, captions, true, false = self.crops(step)
+        with _plain_attention(), torch.autocast('cpu', torch.bfloat16, enabled=self.bf16):
+            class_token, patches = both_readouts(self.backbone, images)
+            texts = self.text(captions)
+        scale = self.backbone.clip.logit_scale.exp().clamp(max=100)
+        whole = F.normalize(class_token.float(), dim=-1) @ texts.T * scale
+        cosines = F.normalize(patches.float(), dim=-1) @ texts.T
+        pooled = (cosines * scale).logsumexp(dim=1) - np.log(cosines.shape[1])
+        losses = [contrastive_loss(scores, true, false) for scores in (whole, pooled)]
+        told = self.word_head(patches.float())
+        true, known = true[:, self.words], (true | false)[:, self.words]
+        words = [
+            F.binary_cross_entropy_with_logits(scores[known], true[known].float())
+            for scores in (
+                self.word_head(class_token.float()),
+                told.logsumexp(dim=1) - np.log(told.shape[1]),
+            )
+        ]
+        shown = dict(
+            whole=losses[0].item(),
+            dense=losses[1].item(),
+            words=words[1].item(),
+            scale=scale.item(),
+        )
+        return losses[0] + losses[1] + WORD_WEIGHT * (words[0] + words[1]), shown
+
+
+# -- metrics -------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def readout_metrics(
+    backbone: OpenCLIPBackbone, text: CompactText, template: str
+) -> dict[str, float]:
+    """Both read-outs by the highest cosine with the 72 names of the vocabulary 'all'.
+
+    Args:
+        backbone: Has the image side.
+        text: The text side.
+        template: What the names are put in.
+
+    Returns:
+        Percent: mIoU over each group of names, of the dense read-out at every pixel; 'top1', how
+        often the class token names the thing in the middle of a crop, of 64 names.
+    """
+    text_features = text([template.format(name) for name in ALL_NAMES])
+    size = len(ALL_NAMES)
+    confusion = torch.zeros(size, size)
+    right = total = 0
+    for index in range(NUM_CHECKED):
+        image, label = scene(0, CHECK_OFFSET + index)
+        dense = F.normalize(backbone(normalize(image[None])).image, dim=1)
+        scores = torch.einsum('bdhw,nd->bnhw', dense, text_features)
+        prediction = F.interpolate(scores, label.shape, mode='bilinear').argmax(1)[0]
+        truth = torch.from_numpy(label).long()
+        confusion += torch.bincount(
+            (truth * size + prediction).ravel(), minlength=size * size
+        ).view(size, size)
+        whole = F.normalize(backbone.clip.visual(normalize(_one_thing(index))), dim=-1)
+        things = text_features[: len(THING_NAMES)]
+        right += int((whole @ things.T).argmax()) == index % len(THING_NAMES)
+        total += 1
+    hit = confusion.diag()
+    iou = 100 * hit / (confusion.sum(0) + confusion.sum(1) - hit).clamp(min=1)
+    result = dict(top1=round(100 * right / total, 1))
+    for key in ('seen_things', 'unseen', 'unseen_attribute', 'seen_stuff'):
+        chosen = [ALL_NAMES.index(name) for name in vocabulary_of(key)]
+        present = [i for i in chosen if confusion[i].sum() > 0]
+        result[f'mIoU_{key}'] = round(float(iou[present].mean()), 1)
+    return result
+
+
+def _one_thing(index: int) -> np.ndarray:
+    """A crop (1, 48, 48, 3) of a scene, with the thing of that number in the middle."""
+    wanted = index % len(THING_NAMES)
+    for attempt in range(10_000):
+        image, label = scene(1, CHECK_OFFSET + 10_000 * index + attempt)
+        rows, columns = np.nonzero(label == wanted)
+        if len(rows) < 150:
+            continue
+        top, left = (
+            int(np.clip(axis.mean() - CROP / 2, 0, IMAGE_SIZE - CROP)) for axis in (rows, columns)
+        )
+        return image[None, top : top + CROP, left : left + CROP]
+    raise AssertionError('a thing that is in no scene')
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Pretrain, and write the weights."""
+    parser = argument_parser(
+        __doc__.split('\n')[0], name='clip', steps=1000, batch_size=128, scenes=20000, lr=1.5e-3
+    )
+    parser.add_argument(
+        '--bf16',
+        action='store_true',
+        help='mixed precision, for CPUs with AVX512-BF16 or AMX (others are slower with it)',
+    )
+    args = parser.parse_args(argv)
+    prepare(args)
+    backbone, text_encoder = build_model()
+    text = CompactText(backbone.clip, text_encoder.tokenizer)
+    pool = scene_pool(args.work_dir, seed=args.seed, count=args.scenes)
+    crops = CaptionedCrops(pool, seed=args.seed, batch_size=args.batch_size)
+    settings = settings_of(args)
+    model = nn.ModuleDict(
+        dict(clip=backbone.clip, word_head=nn.Linear(backbone.embed_dims, len(WORDS)))
+    )
+    curve = pretrain(
+        model,
+        torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.05),
+        ReadoutLoss(backbone, text, crops, model['word_head'], bf16=args.bf16),
+        num_steps=args.steps,
+        folder=args.work_dir,
+        settings=settings,
+        evaluate=partial(readout_metrics, backbone, text, text_encoder.templates[0]),
+    )
+    write_results(
+        args.out,
+        'clip',
+        state_dict=text.state_dict(),
+        command=command_line(parser, args, script='pretrain_clip.py'),
+        settings=settings,
+        curve=curve,
+    )
+
+
+if __name__ == '__main__':
+    run_tool(main, interrupted=INTERRUPTED)
