@@ -14,7 +14,7 @@ READY = $(VENV)/.ready
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(READY) ## train and test a tiny ESC-Net on drawn scenes (two minutes)
+demo: $(READY) ## train and measure a miniature ESC-Net on drawn scenes (five minutes)
 	$(VENV)/bin/python tools/toyworld/demo.py
 
 test: lint ## lint, and all tests

@@ -1,7 +1,9 @@
-"""Train a tiny ESC-Net on drawn scenes, then segment with words it never had a mask of.
+"""The whole chain on the toy world: train ESC-Net on masks of some names, segment into all of them.
 
-What happens is what happens with the full model: the same runner, data sets, configs and metric.
-Takes about two minutes on two cores. Writes OUT/panels.png and OUT/table.txt.
+The miniature CLIP and SAM of data/toyworld are loaded, ESC-Net is trained on them with the same
+runner, data sets, configs and metric as the full model, and measured beside CLIP's raw read-out,
+chance, and a control in which the words of the names without masks are exchanged. Writes
+OUT/report.html, OUT/table.txt, OUT/result.json and pictures.
 """
 
 from __future__ import annotations
@@ -10,140 +12,106 @@ import argparse
 import time
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from mmseg_escnet.cli import run_tool
-from mmseg_escnet.errors import ESCNetError
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def parse_args() -> argparse.Namespace:
+    """Read the command line."""
     from mmengine.config import DictAction
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--config', default=str(ROOT / 'configs/toyworld/escnet_toy.py'))
     parser.add_argument('--out', type=Path, default=Path('work_dirs/demo'))
-    parser.add_argument('--scenes', type=int, nargs=2, default=(2000, 200), help='train and val')
+    parser.add_argument('--scenes', type=int, nargs=2, default=(3000, 100), help='train and val')
     parser.add_argument('--iterations', type=int, help='in place of those in the config')
-    parser.add_argument('--rows', type=int, default=5, help='images in the picture')
+    parser.add_argument('--checkpoint', help='measure this one instead of training')
+    parser.add_argument('--save', type=Path, help='also write the trained weights to this file')
+    parser.add_argument('--rows', type=int, default=5, help='images in the pictures')
+    parser.add_argument('--no-large', action='store_true', help='leave out the large vocabulary')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='override settings of the config'
     )
     return parser.parse_args()
 
 
-def draw_scenes(cfg, root: Path, num_scenes: tuple[int, int]) -> None:
-    """Write scenes of the shapes in the config's vocabulary, if they are not there yet."""
-    import make_scenes
-
-    from mmseg_escnet.datasets.toyworld_scenes import THING_NAMES
-
-    things = [name for name in cfg.test_dataloader.dataset.metainfo.classes if name in THING_NAMES]
-    train, val = map(str, num_scenes)
-    options = ['--out', str(root), '--train', train, '--val', val, '--things', *things]
-    if make_scenes.main(options):
-        raise ESCNetError(f'Not all scenes could be written to {root}: see above.')
-    for dataloader in (cfg.train_dataloader, cfg.test_dataloader):
-        dataloader.dataset.data_root = f'{root}/'
-
-
-def chance_iou(dataset) -> np.ndarray:
-    """IoU (N,) in percent of guessing every pixel, NaN for classes that do not occur."""
-    num_classes = len(dataset.metainfo['classes'])
-    counts = np.zeros(num_classes)
-    for item in dataset:
-        labels = item['data_samples'].gt_sem_seg.data.numpy()
-        counts += np.bincount(labels[labels < num_classes], minlength=num_classes)
-    share = counts / counts.sum()
-    # right in share / N of the pixels, labelled or guessed in share + 1 / N - share / N
-    iou = share / (share * num_classes + 1 - share)
-    return np.where(counts > 0, 100 * iou, np.nan)
-
-
-def table(metrics: dict, dataset, is_unseen: np.ndarray) -> str:
-    """The figures as text."""
-    from prettytable import PrettyTable
-
-    result = PrettyTable(['mIoU (%) over', 'ESC-Net', 'chance'])
-    result.align = 'l'
-    chance = chance_iou(dataset)
-    for name, key, chosen in (
-        ('all {} names', 'mIoU_gt', np.ones_like(is_unseen)),
-        ('{} names with masks in training', 'mIoU_seen', ~is_unseen),
-        ('{} names without', 'mIoU_unseen', is_unseen),
-    ):
-        guessed = np.nanmean(chance[chosen])
-        result.add_row([name.format(chosen.sum()), f'{metrics[key]:.1f}', f'{guessed:.1f}'])
-    return str(result)
-
-
-@torch.no_grad()
-def panel_rows(model, dataset, num_rows: int) -> list:
-    """Segment the first images and keep their pseudo prompts."""
-    from mmengine.dataset import pseudo_collate
-
-    from mmseg_escnet.datasets.toyworld_scenes import THING_NAMES
-    from mmseg_escnet.visualization import PanelRow
-
-    model.eval()
-    rows = []
-    for number in range(num_rows):
-        batch = pseudo_collate([dataset[number]])
-        sample = model.test_step(batch)[0]
-        data = model.data_preprocessor(batch, False)
-        blocks = model.extract_feat(data['inputs'], keep_blocks=True).blocks
-        truth = sample.gt_sem_seg.data[0].cpu().numpy()
-        # the shape with the most pixels
-        counts = np.bincount(truth[truth < model.num_classes], minlength=model.num_classes)
-        counts *= [name in THING_NAMES for name in model.vocabulary.names]
-        image = batch['inputs'][0].permute(1, 2, 0).numpy()[..., ::-1]
-        rows.append(
-            PanelRow(
-                image=np.ascontiguousarray(image),
-                truth=truth,
-                prediction=sample.pred_sem_seg.data[0].cpu().numpy(),
-                prompts=blocks[-1].prompts,
-                index=0,
-                class_id=int(counts.argmax()),
-            )
-        )
-    return rows
-
-
 def main() -> None:
+    """Draw, train, measure, report."""
     args = parse_args()
+    from experiment import make_scenes_for, save_weights, shorten, train, use_scenes
+    from measure import build_dataset, chance_iou, measure, permuted, raw_readout
     from mmengine.config import Config
-    from mmengine.runner import Runner
+    from mmengine.registry import init_default_scope
 
-    from mmseg_escnet.visualization import save_panels
+    from mmseg_escnet.apis.preflight import check_weights
 
     start = time.monotonic()
     cfg = Config.fromfile(args.config)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     cfg.work_dir = str(args.out / 'run')
-    # evaluated once, after training
-    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    draw_scenes(cfg, args.out / 'scenes', args.scenes)
     if args.iterations is not None:
-        cfg.train_cfg.max_iters = args.iterations
-    runner = Runner.from_cfg(cfg)
-    runner.train()
-    metrics = runner.test()
+        shorten(cfg, args.iterations)
+    init_default_scope('mmseg')
+    check_weights(cfg.model)
+    make_scenes_for(args.out / 'scenes', args.scenes)
+    use_scenes(cfg, args.out / 'scenes')
+    model, untrained, logged = train(cfg, args.checkpoint)
 
-    dataset = runner.test_dataloader.dataset
-    seen = set(runner.train_dataloader.dataset.metainfo['classes'])
+    if args.save is not None:
+        save_weights(model, args.save)
+
+    dataset = build_dataset(cfg)
     names = dataset.metainfo['classes']
-    unseen = [name for name in names if name not in seen]
-    text = table(metrics, dataset, np.array([name in unseen for name in names]))
-    rows = panel_rows(runner.model, dataset, args.rows)
-    picture = save_panels(rows, runner.model.vocabulary, args.out / 'panels.png')
-    (args.out / 'table.txt').write_text(text + '\n')
-    print(f'\n{text}\nwithout a mask in training: {", ".join(unseen)}')
-    print(f'pictures: {picture}, table: {args.out / "table.txt"}')
-    print(f'{time.monotonic() - start:.0f} s in all')
+    kept = dict(keep=args.rows)
+    found = {
+        'ESC-Net': measure(model, dataset, cfg.test_evaluator, description='ESC-Net', **kept),
+        'raw CLIP': measure(
+            untrained,
+            dataset,
+            cfg.test_evaluator,
+            predict=raw_readout,
+            description='raw CLIP',
+            **kept,
+        ),
+        'words exchanged': measure(
+            model,
+            dataset,
+            cfg.test_evaluator,
+            words=permuted(names),
+            description='words exchanged',
+        ),
+    }
+    chance = chance_iou(dataset)
+    large = {}
+    if not args.no_large:
+        words = build_dataset(cfg, vocabulary='large')
+        for title, network, predict in (
+            ('ESC-Net', model, None),
+            ('raw CLIP', untrained, raw_readout),
+        ):
+            large[title] = measure(
+                network,
+                words,
+                cfg.test_evaluator,
+                predict=predict,
+                description=f'{title}, {len(words.metainfo["classes"])} words',
+            )
+    seconds = time.monotonic() - start
+    from demo_report import write_demo_report
+
+    write_demo_report(
+        args.out,
+        model=model,
+        dataset=dataset,
+        found=found,
+        chance=chance,
+        large=large,
+        logged=logged,
+        seconds=seconds,
+    )
+    print(f'{seconds:.0f} s in all')
 
 
 if __name__ == '__main__':

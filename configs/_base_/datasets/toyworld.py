@@ -1,5 +1,5 @@
-# The toy world (tools/toyworld/make_scenes.py): trained on masks of the 54 seen names, evaluated
-# on all 70. Scenes are 96x96, so nothing is resized; 16 images a step is our choice.
+# The toy world (tools/toyworld/make_scenes.py): trained on masks of the 42 seen names, evaluated
+# on all 72. Scenes are 96x96, so nothing is resized.
 dataset_type = 'ToyWorldDataset'
 data_root = 'data/toyworld_scenes/'
 crop_size = (96, 96)
@@ -17,8 +17,8 @@ test_pipeline = [
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(
-    batch_size=16,
-    num_workers=2,
+    batch_size=4,
+    num_workers=1,
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
@@ -31,7 +31,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     batch_size=1,
-    num_workers=2,
+    num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
@@ -44,5 +44,15 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type='OpenVocabIoUMetric', iou_metrics=['mIoU'], seen='toyworld_seen')
+val_evaluator = dict(
+    type='OpenVocabIoUMetric',
+    iou_metrics=['mIoU'],
+    seen='toyworld_seen',
+    groups=dict(
+        seen_things='toyworld_seen_things',
+        seen_stuff='toyworld_seen_stuff',
+        unseen_combination='toyworld_unseen',
+        unseen_attribute='toyworld_unseen_attribute',
+    ),
+)
 test_evaluator = val_evaluator

@@ -1,0 +1,239 @@
+"""Which of our readings of the paper does the toy world support?
+
+Trains ESC-Net once for every variant and seed, and measures it on names with and without masks.
+Runs are kept in OUT/runs, one file each: the same command goes on where it stopped. Writes
+OUT/study.md, OUT/study.png and OUT/study.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from mmseg_escnet.cli import run_tool
+from mmseg_escnet.datasets.conversion import default_workers, write_atomically
+from mmseg_escnet.errors import ESCNetError
+
+ROOT = Path(__file__).resolve().parents[2]
+BASELINE = 'baseline'
+_NECK = 'model.neck.'
+# name -> what it changes in configs/toyworld/escnet_toy.py
+VARIANTS: dict[str, dict] = {
+    BASELINE: {},
+    'no SAM block': {f'{_NECK}sam_block': None},
+    'SAM block at random': {
+        f'{_NECK}sam_pretrained': None,
+        f'{_NECK}sam_block.trainable': 'all',
+        'optim_wrapper.paramwise_cfg.custom_keys': {'backbone': dict(lr_mult=0.01)},
+    },
+    'prompts: points': {f'{_NECK}prompt_encoder.prompts': ('points',)},
+    'prompts: masks': {f'{_NECK}prompt_encoder.prompts': ('masks',)},
+    'prompts: boxes': {f'{_NECK}prompt_encoder.prompts': ('boxes',)},
+    'K = 1': {f'{_NECK}prompt_generator.num_objects': 1},
+    'K = 3': {f'{_NECK}prompt_generator.num_objects': 3},
+    'K = auto': {f'{_NECK}prompt_generator.num_objects': 'auto'},
+    '1 block': {f'{_NECK}num_blocks': 1},
+    '4 blocks': {f'{_NECK}num_blocks': 4},
+    'classes fused by presence': {f'{_NECK}sam_block.class_fusion': 'presence'},
+    'masks as probabilities': {f'{_NECK}prompt_encoder.mask_as_logits': False},
+    'alpha = 0.3': {f'{_NECK}prompt_generator.threshold': 0.3},
+    'alpha = 0.7': {f'{_NECK}prompt_generator.threshold': 0.7},
+    'no text guidance': {f'{_NECK}fusion.text_guidance': False},
+    'no image guidance': {f'{_NECK}image_guidance': False, f'{_NECK}sam_block': None},
+    'no residual to the logits': {'model.decode_head.residual': False},
+}
+COLUMNS = {
+    'mIoU_seen_things': 'seen shapes',
+    'mIoU_seen_stuff': 'seen grounds',
+    'mIoU_unseen_combination': 'unseen combination',
+    'mIoU_unseen_attribute': 'unseen attribute',
+    'mIoU_gt': 'all',
+}
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--config', default=str(ROOT / 'configs/toyworld/escnet_toy.py'))
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/toyworld_study'))
+    parser.add_argument('--variants', nargs='+', default=list(VARIANTS), help='by default all')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--iterations', type=int, default=200)
+    parser.add_argument('--scenes', type=int, nargs=2, default=(3000, 100), help='train and val')
+    parser.add_argument('--jobs', type=int, default=default_workers(), help='runs at a time')
+    parser.add_argument('--one', nargs=2, metavar=('VARIANT', 'SEED'), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def run_file(out: Path, variant: str, seed: int, iterations: int) -> Path:
+    """Where the figures of one run are kept."""
+    name = ''.join(c if c.isalnum() else '_' for c in variant)
+    return out / 'runs' / f'{name}__seed{seed}__{iterations}.json'
+
+
+def run_one(args: argparse.Namespace, variant: str, seed: int) -> None:
+    """Train and measure one variant in this process."""
+    import torch
+    from experiment import shorten, train, use_scenes
+    from measure import build_dataset, measure
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+
+    torch.set_num_threads(1)
+    start = time.monotonic()
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(VARIANTS[variant])
+    cfg.randomness = dict(seed=seed)
+    target = run_file(args.out, variant, seed, args.iterations)
+    cfg.work_dir = str(target.with_suffix(''))
+    cfg.default_hooks.checkpoint.interval = args.iterations
+    shorten(cfg, args.iterations)
+    init_default_scope('mmseg')
+    use_scenes(cfg, args.out / 'scenes')
+    model, _, logged = train(cfg)
+    seconds = time.monotonic() - start
+    found = measure(model, build_dataset(cfg), cfg.test_evaluator)
+    named = dict(classes=_names_with_synonyms())
+    first = measure(model, build_dataset(cfg, metainfo=named), cfg.test_evaluator)
+    model.text_encoder.synonyms = 'mean'
+    mean = measure(model, build_dataset(cfg, metainfo=named), cfg.test_evaluator)
+    record = dict(
+        variant=variant,
+        seed=seed,
+        iterations=args.iterations,
+        seconds=round(seconds),
+        loss=round(float(np.mean(logged['loss'][-20:])), 4),
+        metrics=found.metrics,
+        synonyms=dict(first=first.metrics['mIoU_gt'], mean=mean.metrics['mIoU_gt']),
+    )
+    write_atomically(target, json.dumps(record, indent=1).encode())
+
+
+def _names_with_synonyms() -> tuple[str, ...]:
+    from mmseg_escnet.datasets.toyworld_vocabulary import ALL_NAMES, with_synonyms
+
+    return tuple(with_synonyms(name) for name in ALL_NAMES)
+
+
+def run_all(args: argparse.Namespace) -> list[str]:
+    """Run what is missing, some at a time, each in a process of its own.
+
+    Returns:
+        What failed, with the end of its log.
+    """
+    missing = [
+        (variant, seed)
+        for seed in args.seeds
+        for variant in args.variants
+        if not run_file(args.out, variant, seed, args.iterations).exists()
+    ]
+
+    def start(variant: str, seed: int) -> str | None:
+        target = run_file(args.out, variant, seed, args.iterations)
+        command = [sys.executable, __file__, '--one', variant, str(seed)]
+        for key in ('config', 'out', 'iterations'):
+            command += [f'--{key}', str(getattr(args, key))]
+        done = subprocess.run(
+            command,
+            env=os.environ | {'OMP_NUM_THREADS': '1'},
+            capture_output=True,
+            text=True,
+        )
+        target.with_suffix('.log').write_text(done.stdout + done.stderr)
+        if done.returncode:
+            return f'{variant}, seed {seed}: {done.stderr.strip().splitlines()[-1:]}'
+        return None
+
+    failed = []
+    with (
+        ThreadPoolExecutor(args.jobs) as pool,
+        tqdm(total=len(missing), desc='runs', unit='run', disable=None) as bar,
+    ):
+        futures = [pool.submit(start, *one) for one in missing]
+        try:
+            for future in as_completed(futures):
+                if message := future.result():
+                    failed.append(message)
+                bar.update()
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return failed
+
+
+def collect(args: argparse.Namespace) -> dict[str, list[dict]]:
+    """The records of each variant, by seed."""
+    found = {}
+    for variant in args.variants:
+        files = [run_file(args.out, variant, seed, args.iterations) for seed in args.seeds]
+        found[variant] = [json.loads(file.read_text()) for file in files if file.exists()]
+    return {variant: records for variant, records in found.items() if records}
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation over the seeds."""
+    deviation = f' ± {np.std(values, ddof=1):.1f}' if len(values) > 1 else ''
+    return f'{np.mean(values):.1f}{deviation}'
+
+
+def write_summary(args: argparse.Namespace, found: dict[str, list[dict]]) -> None:
+    """The table and the figure."""
+    from mmseg_escnet.visualization import ranges_figure, save_figure
+
+    lines = ['| variant | runs | ' + ' | '.join(COLUMNS.values()) + ' |']
+    lines.append('|---' * (len(COLUMNS) + 2) + '|')
+    for variant, records in found.items():
+        cells = [spread([record['metrics'][key] for record in records]) for key in COLUMNS]
+        lines.append(f'| {variant} | {len(records)} | ' + ' | '.join(cells) + ' |')
+    if BASELINE in found:
+        kinds = {
+            kind: spread([record['synonyms'][kind] for record in found[BASELINE]])
+            for kind in ('first', 'mean')
+        }
+        lines += [
+            '',
+            f'Of several synonyms, all names: first {kinds["first"]}, mean {kinds["mean"]}.',
+        ]
+    write_atomically(args.out / 'study.md', ('\n'.join(lines) + '\n').encode())
+    write_atomically(args.out / 'study.json', json.dumps(found, indent=1).encode())
+    unseen = [
+        (variant, [record['metrics']['mIoU_unseen_combination'] for record in records])
+        for variant, records in found.items()
+    ]
+    figure = ranges_figure(rows=unseen, metric='mIoU (%) of unseen combinations')
+    save_figure(figure, args.out / 'study.png')
+    print('\n'.join(lines))
+
+
+def main() -> int:
+    """Run what is missing and sum up."""
+    args = parse_args()
+    if args.one:
+        run_one(args, args.one[0], int(args.one[1]))
+        return 0
+    if unknown := [variant for variant in args.variants if variant not in VARIANTS]:
+        raise ESCNetError(
+            f'The study has no variant {unknown[0]!r}: choose among {", ".join(VARIANTS)}.'
+        )
+    from experiment import make_scenes_for
+
+    (args.out / 'runs').mkdir(parents=True, exist_ok=True)
+    make_scenes_for(args.out / 'scenes', args.scenes)
+    failed = run_all(args)
+    write_summary(args, collect(args))
+    for message in failed:
+        print(f'error: {message}', file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    run_tool(main, interrupted='the same command goes on where this one stopped')
