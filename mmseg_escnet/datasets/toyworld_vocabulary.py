@@ -80,13 +80,14 @@ _ABSENT_COMBINATIONS = tuple(
     [f'{color} {shape}' for color, shape in product(COLORS, ('hexagon', 'arrow'))]
     + [f'{color} {shape}' for color, shape in product(('pink', 'black'), SHAPES)]
 )
-EVERYDAY_WORDS = tuple(
+_EVERYDAY = (
     'airplane apple armchair backpack banana bear bench bicycle bird boat book bottle bridge bus '
     'candle car carrot cat chair clock cloud computer cow curtain dog donkey door elephant fence '
     'flag flower fork giraffe guitar hammer hat helmet horse house kite knife ladder lamp laptop '
     'leaf mirror motorcycle mountain orchard oven painting person pillow pizza plate rabbit river '
-    'road rocket sheep ship shoe sofa spoon stairs suitcase table telephone tower train'.split()
+    'road rocket sheep ship shoe sofa spoon stairs suitcase table telephone tower train'
 )
+EVERYDAY_WORDS = tuple(_EVERYDAY.split())
 LARGE_NAMES = ALL_NAMES + _ABSENT_COMBINATIONS + EVERYDAY_WORDS
 
 
