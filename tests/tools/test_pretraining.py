@@ -272,7 +272,14 @@ def test_interrupted_by_ctrl_c(tmp_path):
     command += ['--batch-size', '1', '--work-dir', str(tmp_path), '--out', str(tmp_path / 'out')]
     environment = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
     with open(tmp_path / 'log', 'w') as log:
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=log)
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=environment,
+            stderr=log,
+            # where the tests run in the background, children would be born deaf to it
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         deadline = time.monotonic() + 120
         while 'iou=' not in (tmp_path / 'log').read_text():
             assert process.poll() is None, (tmp_path / 'log').read_text()[-2000:]

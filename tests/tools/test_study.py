@@ -114,9 +114,6 @@ def test_what_a_variant_is_about():
     assert all(parameter.requires_grad for parameter in sam.layers.parameters())
 
 
-@pytest.mark.xfail(
-    strict=True, reason='study: the variant merges its custom_keys into those that are there'
-)
 def test_sam_block_at_random_is_trained_at_the_full_rate():
     keys = merged('SAM block at random').optim_wrapper.paramwise_cfg.custom_keys
     assert 'backbone' in keys
@@ -241,11 +238,6 @@ def test_whole_study(runs, call, tmp_path, monkeypatch, capsys):
     assert f'| {VARIANTS[2]} | 2 |' in (tmp_path / 'study.md').read_text()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=ESCNetError,
-    reason='study: "There is no variant to draw" comes before, and instead of, what failed',
-)
 def test_study_of_which_nothing_came(runs, call, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(importlib.import_module('experiment'), 'make_scenes_for', lambda *_: None)
     runs.failing = VARIANTS
@@ -268,11 +260,6 @@ def test_unknown_variant(runs, call, tmp_path):
 # -- one run -------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=ESCNetError,
-    reason='study: the data set refuses names with synonyms, so every run ends without a record',
-)
 def test_one_run_without_its_training(tmp_path, monkeypatch):
     """What it measures, and the record of it."""
     monkeypatch.syspath_prepend(str(ROOT / 'tools/toyworld'))

@@ -11,7 +11,8 @@ import pytest
 import torch
 from conftest import ROOT
 
-from mmseg_escnet.datasets.toyworld_scenes import scene, to_seen_ids
+from mmseg_escnet.datasets.toyworld_scenes import scene
+from mmseg_escnet.datasets.toyworld_vocabulary import to_seen_ids
 
 # few classes and one block: what is tested is the way, not the model
 SMALL = [

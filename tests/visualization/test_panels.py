@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from mmseg.registry import MODELS
 from PIL import Image
 
 from mmseg_escnet import Vocabulary
+from mmseg_escnet.models.necks import PseudoPromptGenerator
 from mmseg_escnet.visualization import PanelRow, draw_pseudo_prompts, paint_labels, save_panels
 
 
@@ -21,7 +21,7 @@ def prompts():
     """Two peaks of the first class, at the left and at the right end of a 4 x 8 grid."""
     correlation = torch.zeros(1, 2, 4, 8)
     correlation[0, 0, 1, 0], correlation[0, 0, 2, 7] = 1.0, 0.99
-    generator = MODELS.build(dict(type='PseudoPromptGenerator', num_objects=3))
+    generator = PseudoPromptGenerator(num_objects=3)
     return generator(correlation, torch.tensor(20.0))
 
 

@@ -24,6 +24,7 @@ from measure import build_dataset, measure
 import mmseg_escnet
 from mmseg_escnet.cli import run_tool
 from mmseg_escnet.datasets.conversion import write_atomically
+from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.models.backbones import open_clip as backbone_module
 from mmseg_escnet.models.clip_weights import set_activation
 from mmseg_escnet.models.segmentors import escnet as segmentor_module
@@ -223,7 +224,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--breakages', action='store_true', help='make every mistake once')
     parser.add_argument('--write', action='store_true', help=f'write {RECORD.relative_to(ROOT)}')
+    parser.add_argument('--scenes', type=int, default=NUM_SCENES, help='number of scenes, 1 to 50')
     args = parser.parse_args()
+    if not 1 <= args.scenes <= NUM_SCENES:
+        raise ESCNetError(f'--scenes {args.scenes} is out of range: give 1 to {NUM_SCENES}.')
+    if args.write and args.scenes != NUM_SCENES:
+        raise ESCNetError('--write is for all scenes: leave out --scenes.')
     with TemporaryDirectory() as folder:
         scenes = Path(folder)
         draw(scenes)
@@ -231,7 +237,7 @@ def main() -> None:
         for name in (None, *(BREAKAGES if args.breakages else ())):
             start = time.monotonic()
             with broken(name) as (cfg, model):
-                found[name] = canary_miou(cfg, model, scenes)
+                found[name] = canary_miou(cfg, model, scenes, args.scenes)
             drop = found[None] - found[name]
             print(
                 f'{name or "as it should be":36s} {found[name]:6.2f} {-drop:+7.2f}  '
@@ -244,8 +250,7 @@ def main() -> None:
             band=BAND,
             torch=torch.__version__,
             numpy=np.__version__,
-            broken=found,
-        )
+        ) | (dict(broken=found) if args.breakages else {})
         write_atomically(RECORD, json.dumps(record, indent=1).encode())
 
 

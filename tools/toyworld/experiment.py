@@ -33,6 +33,8 @@ def shorten(cfg, iterations: int) -> None:
     cfg.train_cfg.max_iters = cfg.train_cfg.val_interval = iterations
     warm_up, decay = cfg.param_scheduler
     warm_up.end = decay.begin = min(warm_up.end, iterations // 2)
+    if warm_up.end < 2:  # too few for a warm-up
+        cfg.param_scheduler, decay.begin = [decay], 0
     decay.end, decay.T_max = iterations, max(1, iterations - decay.begin)
 
 

@@ -33,7 +33,9 @@ VARIANTS: dict[str, dict] = {
     'SAM block at random': {
         f'{_NECK}sam_pretrained': None,
         f'{_NECK}sam_block.trainable': 'all',
-        'optim_wrapper.paramwise_cfg.custom_keys': {'backbone': dict(lr_mult=0.01)},
+        'optim_wrapper.paramwise_cfg': dict(
+            _delete_=True, custom_keys={'backbone': dict(lr_mult=0.01)}
+        ),
     },
     'prompts: points': {f'{_NECK}prompt_encoder.prompts': ('points',)},
     'prompts: masks': {f'{_NECK}prompt_encoder.prompts': ('masks',)},
@@ -101,11 +103,11 @@ def run_one(args: argparse.Namespace, variant: str, seed: int) -> None:
     use_scenes(cfg, args.out / 'scenes')
     model, _, logged = train(cfg)
     seconds = time.monotonic() - start
-    found = measure(model, build_dataset(cfg), cfg.test_evaluator)
-    named = dict(classes=_names_with_synonyms())
-    first = measure(model, build_dataset(cfg, metainfo=named), cfg.test_evaluator)
+    dataset, words = build_dataset(cfg), _names_with_synonyms()
+    found = measure(model, dataset, cfg.test_evaluator)
+    first = measure(model, dataset, cfg.test_evaluator, words=words)
     model.text_encoder.synonyms = 'mean'
-    mean = measure(model, build_dataset(cfg, metainfo=named), cfg.test_evaluator)
+    mean = measure(model, dataset, cfg.test_evaluator, words=words)
     record = dict(
         variant=variant,
         seed=seed,
@@ -229,7 +231,8 @@ def main() -> int:
     (args.out / 'runs').mkdir(parents=True, exist_ok=True)
     make_scenes_for(args.out / 'scenes', args.scenes)
     failed = run_all(args)
-    write_summary(args, collect(args))
+    if found := collect(args):
+        write_summary(args, found)
     for message in failed:
         print(f'error: {message}', file=sys.stderr)
     return 1 if failed else 0
