@@ -169,6 +169,7 @@ class Runs:
 
 @pytest.fixture
 def runs(monkeypatch):
+    monkeypatch.setenv('OMP_NUM_THREADS', '2')
     runs = Runs()
     monkeypatch.setattr(study.subprocess, 'run', runs)
     return runs

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.dataset import pseudo_collate
+from mmengine.logging import MMLogger
 from mmseg.registry import DATASETS, METRICS
 from torch import Tensor
 from tqdm import tqdm
@@ -87,7 +88,14 @@ def measure(
         if number < keep:
             predictions.append(samples[0].pred_sem_seg.data[0].cpu().numpy())
     class_iou, _ = metric.class_iou(metric.results)
-    return Measurement(metric.compute_metrics(metric.results), class_iou, predictions)
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')  # the table of all classes is drawn, not printed
+    try:
+        metrics = metric.compute_metrics(metric.results)
+    finally:
+        logger.setLevel(level)
+    return Measurement(metrics, class_iou, predictions)
 
 
 def permuted(names: Sequence[str]) -> list[str]:
