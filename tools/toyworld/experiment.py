@@ -76,6 +76,7 @@ def save_weights(model, path: Path) -> None:
         value = value.detach().cpu()
         value = value.half() if value.is_floating_point() else value.clone()
         state[key] = sparse_rows(value) if key.endswith('token_embedding.weight') else value
+    path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save(dict(state_dict=state), buffer)
     write_atomically(path, buffer.getbuffer())
