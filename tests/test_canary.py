@@ -39,7 +39,18 @@ def on_few(scenes) -> float:
         return canary.canary_miou(cfg, model, scenes, FEW)
 
 
-@pytest.mark.parametrize('name', [name for name in canary.BREAKAGES if name not in NOT_SEEN])
+@pytest.mark.parametrize(
+    'name',
+    [
+        pytest.param(
+            name,
+            marks=pytest.mark.xfail(strict=True, reason='a requirement that is not met yet')
+            if name in NOT_SEEN
+            else (),
+        )
+        for name in canary.BREAKAGES
+    ],
+)
 def test_a_silent_mistake_is_seen(name, scenes, on_few):
     """On few scenes, for time; docs/toyworld.md has the drops on all of them."""
     with canary.broken(name) as (cfg, model):
