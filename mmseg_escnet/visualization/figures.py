@@ -268,12 +268,15 @@ def blocks_figure(
     return _finish(figure)
 
 
-def ranges_figure(*, rows: Sequence[tuple[str, Sequence[float]]], metric: str) -> Figure:
+def ranges_figure(
+    *, rows: Sequence[tuple[str, Sequence[float]]], baseline: str, metric: str
+) -> Figure:
     """Draw the results of a study: each seed, their mean, and their standard deviation.
 
     Args:
-        rows: Variant -> values by seed; the first is the baseline, whose mean is a vertical line.
-            A variant without values, or with NaN alone, is drawn as not measured.
+        rows: Variant -> values by seed. A variant without values, or with NaN alone, is drawn as
+            not measured.
+        baseline: The variant whose mean is a vertical line, if it is among them.
         metric: What the values are, with the unit.
 
     Raises:
@@ -284,9 +287,9 @@ def ranges_figure(*, rows: Sequence[tuple[str, Sequence[float]]], metric: str) -
     axes = figure.subplots()
     _tidy(axes, grid='x')
     margin = axes.get_yaxis_transform()  # x in shares of the panel, y in rows
-    for number, (_, values) in enumerate(rows):
+    for number, (variant, values) in enumerate(rows):
         values = np.array([value for value in values if math.isfinite(value)], dtype=float)
-        color = _COLORS[0] if number else _QUIET
+        color = _QUIET if variant == baseline else _COLORS[0]
         if len(values) == 0:
             summary = 'not measured'
         else:
@@ -295,7 +298,7 @@ def ranges_figure(*, rows: Sequence[tuple[str, Sequence[float]]], metric: str) -
                 spread = values.std(ddof=1)
                 summary += f' ± {spread:.2f}'
                 axes.hlines(number, mean - spread, mean + spread, color, linewidth=5, alpha=0.25)
-            if number == 0:
+            if variant == baseline:
                 axes.axvline(mean, color=_QUIET, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
             axes.plot(values, [number] * len(values), 'o', color=color, markersize=4.5, alpha=0.65)
             axes.plot(mean, number, '|', color=color, markersize=14, markeredgewidth=2)

@@ -124,12 +124,7 @@ def test_sam_block_at_random_is_trained_at_the_full_rate():
 
 
 def test_each_run_has_a_file_of_its_own(tmp_path):
-    files = [
-        study.run_file(tmp_path, variant, seed, iterations)
-        for variant in VARIANTS
-        for seed in (0, 1, 11)
-        for iterations in (2, 20)
-    ]
+    files = [study.run_file(tmp_path, variant, seed) for variant in VARIANTS for seed in (0, 1, 11)]
     assert len({str(file).lower() for file in files}) == len(files)
     # as are the log and the folder of each
     assert len({file.with_suffix('') for file in files}) == len(files)
@@ -162,7 +157,7 @@ class Runs:
         if variant in self.failing:
             error = 'Traceback ...\nerror: no weights\n'
             return SimpleNamespace(returncode=2, stdout='out\n', stderr=error)
-        file = study.run_file(args.out, variant, seed, args.iterations)
+        file = study.run_file(args.out, variant, seed)
         file.write_text(json.dumps(record_of(10.0 + seed, seed, variant)))
         return SimpleNamespace(returncode=0, stdout='out\n', stderr='')
 
@@ -178,9 +173,8 @@ def runs(monkeypatch):
 def test_records_that_exist_are_not_run_again(runs, tmp_path):
     args = args_of(tmp_path, seeds=[0, 1, 2], config='a b.py')
     (tmp_path / 'runs').mkdir()
-    there = study.run_file(tmp_path, args.variants[1], 1, 7)
+    there = study.run_file(tmp_path, args.variants[1], 1)
     there.write_text(json.dumps(record_of(99.0)))
-    study.run_file(tmp_path, args.variants[1], 2, 8).write_text('{}')  # of another length
     assert study.run_all(args) == []
     wanted = [(variant, seed) for seed in args.seeds for variant in args.variants]
     wanted.remove((args.variants[1], 1))
@@ -189,7 +183,7 @@ def test_records_that_exist_are_not_run_again(runs, tmp_path):
     assert (runs.last.config, runs.last.out, runs.last.iterations) == ('a b.py', tmp_path, 7)
     assert all(env['OMP_NUM_THREADS'] == '1' for env in runs.environments)
     for variant, seed in wanted:
-        log = study.run_file(tmp_path, variant, seed, 7).with_suffix('.log')
+        log = study.run_file(tmp_path, variant, seed).with_suffix('.log')
         assert log.read_text() == 'out\n'
     runs.asked.clear()
     assert study.run_all(args) == []
@@ -201,12 +195,12 @@ def test_what_failed_is_told_and_run_again(runs, tmp_path):
     (tmp_path / 'runs').mkdir()
     runs.failing = (args.variants[1],)
     failed = study.run_all(args)
-    assert len(failed) == 2
-    assert sorted(message.split(':')[0] for message in failed) == [
-        f'{args.variants[1]}, seed {seed}' for seed in (0, 1)
+    logs = [study.run_file(tmp_path, args.variants[1], seed).with_suffix('.log') for seed in (0, 1)]
+    assert sorted(failed) == [
+        f'{args.variants[1]}, seed {seed}: error: no weights (see {log})'
+        for seed, log in enumerate(logs)
     ]
-    assert all('error: no weights' in message for message in failed)
-    log = study.run_file(tmp_path, args.variants[1], 1, 7).with_suffix('.log')
+    log = study.run_file(tmp_path, args.variants[1], 1).with_suffix('.log')
     assert log.read_text() == 'out\nTraceback ...\nerror: no weights\n'
     assert list(study.collect(args)) == [args.variants[0]]
     runs.failing = ()
@@ -234,7 +228,13 @@ def test_whole_study(runs, call, tmp_path, monkeypatch, capsys):
     assert f'| {VARIANTS[1]} | 2 | 12.5 ± 3.5 |' in printed.out
     runs.failing = ()
     runs.asked.clear()
-    assert call(*options) == 0
+    with pytest.raises(ESCNetError, match='made with another scenes: give another --out'):
+        call(*options)
+    with pytest.raises(ESCNetError, match='another iterations and scenes'):
+        call(*options[:-1], 8)
+    assert runs.asked == []
+    twice = ['--variants', *VARIANTS[:3], VARIANTS[0], '--seeds', 0, 5, 0]
+    assert call(*options, *twice, '--scenes', 6, 4) == 0
     assert sorted(runs.asked) == [(VARIANTS[2], 0), (VARIANTS[2], 5)]
     assert f'| {VARIANTS[2]} | 2 |' in (tmp_path / 'study.md').read_text()
 
@@ -256,12 +256,15 @@ def test_unknown_variant(runs, call, tmp_path):
     assert message.endswith('.')
     assert not list(tmp_path.iterdir())
     assert runs.asked == []
+    with pytest.raises(ESCNetError, match="no variant 'K = 7'"):
+        call('--out', tmp_path / 'out', '--one', 'K = 7', '0')
 
 
 # -- one run -------------------------------------------------------------------------------------
 
 
-def test_one_run_without_its_training(tmp_path, monkeypatch):
+@pytest.mark.parametrize('variant', [study.BASELINE, VARIANTS[2]])
+def test_one_run_without_its_training(variant, tmp_path, monkeypatch):
     """What it measures, and the record of it."""
     monkeypatch.syspath_prepend(str(ROOT / 'tools/toyworld'))
     experiment, measure, make_scenes = (
@@ -271,7 +274,7 @@ def test_one_run_without_its_training(tmp_path, monkeypatch):
     scenes = ['--out', str(tmp_path / 'scenes'), '--train', '1', '--val', '2', '--workers', '1']
     assert make_scenes.main(scenes) == 0
     (tmp_path / 'runs').mkdir()
-    variant, configs, measured = VARIANTS[2], [], []
+    configs, measured = [], []
     model = MODELS.build(toy_model_cfg())
 
     def train(cfg):
@@ -293,18 +296,21 @@ def test_one_run_without_its_training(tmp_path, monkeypatch):
     finally:
         torch.set_num_threads(threads)
     synonyms = [with_synonyms(name) for name in ALL_NAMES]
-    assert measured == [('first', list(ALL_NAMES)), ('first', synonyms), ('mean', synonyms)]
+    expected = [('first', list(ALL_NAMES)), ('mean', synonyms)]
+    assert measured == expected[: 1 + (variant == study.BASELINE)]
     (cfg,) = configs
     assert cfg.randomness.seed == 4
     assert cfg.train_cfg.max_iters == 7
+    assert cfg.train_dataloader.batch_size == study.BATCH_SIZE
     assert cfg.train_dataloader.dataset.data_root == f'{tmp_path}/scenes/'
-    file = study.run_file(tmp_path, variant, 4, 7)
+    file = study.run_file(tmp_path, variant, 4)
     assert cfg.work_dir == str(file.with_suffix(''))
     record = json.loads(file.read_text())
-    assert (record['variant'], record['seed'], record['iterations']) == (variant, 4, 7)
+    assert (record['variant'], record['seed']) == (variant, 4)
     assert record['loss'] == 2.5
     assert record['metrics'] == {'mIoU_gt': 1.0}
-    assert record['synonyms'] == dict(first=2.0, mean=3.0)
+    synonyms = dict(first=1.0, mean=2.0) if variant == study.BASELINE else None
+    assert record.get('synonyms') == synonyms
 
 
 # -- summary -------------------------------------------------------------------------------------
@@ -336,7 +342,7 @@ def test_summary(tmp_path, capsys):
     cells = [f'{20.0 + number:.1f}' for number in range(len(study.COLUMNS))]
     assert rows[1] == f'| {second} | 1 | ' + ' | '.join(cells) + ' |'
     assert rows[2].startswith(f'| {third} | 2 | nan')
-    assert rows[3:] == ['', 'Of several synonyms, all names: first 51.0 ± 1.0, mean 40.0 ± 0.0.']
+    assert rows[3:] == ['', 'Names with synonyms, all names: first 51.0 ± 1.0, mean 40.0 ± 0.0.']
     assert repr(json.loads((tmp_path / 'study.json').read_text())) == repr(found)
     picture = np.asarray(Image.open(tmp_path / 'study.png').convert('L'))
     assert picture.shape[1] > 600

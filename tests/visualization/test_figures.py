@@ -306,7 +306,7 @@ def test_blocks_without_prompts_have_one_row():
 
 def test_a_study_shows_every_seed_the_mean_and_the_spread():
     rows = [('base', [1.0, 2.0, 6.0]), ('one', [4.0]), ('none', [NAN]), ('two', [5.0, NAN, 7.0])]
-    figure = draw(ranges_figure(rows=rows, metric='mIoU (%)'))
+    figure = draw(ranges_figure(rows=rows, baseline='base', metric='mIoU (%)'))
     (axes,) = figure.axes
     assert axes.get_xlabel() == 'mIoU (%)'
     assert [label.get_text() for label in axes.get_yticklabels()] == ['base', 'one', 'none', 'two']
@@ -329,13 +329,15 @@ def test_a_study_shows_every_seed_the_mean_and_the_spread():
 
 
 def test_a_study_whose_baseline_is_missing():
-    (axes,) = draw(ranges_figure(rows=[('base', []), ('one', [4.0])], metric='m')).axes
+    (axes,) = draw(
+        ranges_figure(rows=[('base', []), ('one', [4.0])], baseline='base', metric='m')
+    ).axes
     assert [line.get_linestyle() for line in axes.lines if line.get_linestyle() == '--'] == []
     assert [text.get_text() for text in axes.texts] == ['not measured', '4.00']
 
 
 @pytest.mark.parametrize(
-    'make', [lambda: curve_figure({}), lambda: ranges_figure(rows=[], metric='m')]
+    'make', [lambda: curve_figure({}), lambda: ranges_figure(rows=[], baseline='', metric='m')]
 )
 def test_nothing_to_draw(make):
     with pytest.raises(ESCNetError, match='give at least one'):
@@ -363,7 +365,7 @@ def test_names_are_no_formulas(name):
     assert [label.get_text() for label in draw(bars).axes[0].get_yticklabels()] == [shown]
     assert list(legend_of(bars.axes[0])) == [f'{shown}: mean 1.0']
     draw(curve_figure({name: [(0, 1.0)]}))
-    draw(ranges_figure(rows=[(name, [1.0])], metric=name))
+    draw(ranges_figure(rows=[(name, [1.0])], baseline='', metric=name))
     blocks = blocks_figure(
         image=image, name=name, correlations=[np.ones((2, 3))], prompts=[None], index=0, class_id=0
     )

@@ -248,6 +248,11 @@ def contrastive_loss(scores: Tensor, true: Tensor, false: Tensor) -> Tensor:
     return (losses[0] + losses[1]) / 2
 
 
+def logmeanexp(scores: Tensor) -> Tensor:
+    """Between the mean and the maximum over the patches: (B, L, T) -> (B, T)."""
+    return scores.logsumexp(dim=1) - np.log(scores.shape[1])
+
+
 def _plain_attention() -> contextlib.AbstractContextManager:
     """Attention without the fused kernels, which are slow in bf16 on a CPU."""
     try:
@@ -265,6 +270,7 @@ class ReadoutLoss:
         text: The text side.
         crops: Pictures and captions of a step.
         word_head: From features (..., D) to logits of WORDS.
+        pooling: How the scores of the patches are pooled: 'logmeanexp' or 'mean'.
         bf16: Mixed precision.
     """
 
@@ -275,9 +281,11 @@ class ReadoutLoss:
         crops: CaptionedCrops,
         word_head: nn.Linear,
         *,
+        pooling: str = 'logmeanexp',
         bf16: bool,
     ) -> None:
         self.backbone, self.text, self.crops, self.bf16 = backbone, text, crops, bf16
+        self.pool = logmeanexp if pooling == 'logmeanexp' else partial(torch.mean, dim=1)
         self.word_head = word_head
         self.words = [crops.names.index(word) for word in WORDS]
 
@@ -290,7 +298,7 @@ class ReadoutLoss:
         scale = self.backbone.clip.logit_scale.exp().clamp(max=100)
         whole = F.normalize(class_token.float(), dim=-1) @ texts.T * scale
         cosines = F.normalize(patches.float(), dim=-1) @ texts.T
-        pooled = (cosines * scale).logsumexp(dim=1) - np.log(cosines.shape[1])
+        pooled = self.pool(cosines * scale)
         losses = [contrastive_loss(scores, true, false) for scores in (whole, pooled)]
         told = self.word_head(patches.float())
         true, known = true[:, self.words], (true | false)[:, self.words]
@@ -298,7 +306,7 @@ class ReadoutLoss:
             F.binary_cross_entropy_with_logits(scores[known], true[known].float())
             for scores in (
                 self.word_head(class_token.float()),
-                told.logsumexp(dim=1) - np.log(told.shape[1]),
+                self.pool(told),
             )
         ]
         shown = dict(
@@ -380,6 +388,12 @@ def main(argv: list[str] | None = None) -> None:
         action='store_true',
         help='mixed precision, for CPUs with AVX512-BF16 or AMX (others are slower with it)',
     )
+    parser.add_argument(
+        '--pooling',
+        choices=('logmeanexp', 'mean'),
+        default='logmeanexp',
+        help='of the scores of the patches; by their mean CLIP localises worse, as the real one',
+    )
     args = parser.parse_args(argv)
     prepare(args)
     backbone, text_encoder = build_model()
@@ -393,7 +407,9 @@ def main(argv: list[str] | None = None) -> None:
     curve = pretrain(
         model,
         torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.05),
-        ReadoutLoss(backbone, text, crops, model['word_head'], bf16=args.bf16),
+        ReadoutLoss(
+            backbone, text, crops, model['word_head'], pooling=args.pooling, bf16=args.bf16
+        ),
         num_steps=args.steps,
         folder=args.work_dir,
         settings=settings,

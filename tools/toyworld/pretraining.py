@@ -38,7 +38,7 @@ INTERRUPTED = (
     f'the same command goes on from the last checkpoint (there is one every {CHECKPOINT_INTERVAL} '
     'steps)'
 )
-_SETTINGS = ('steps', 'batch_size', 'scenes', 'lr', 'seed', 'bf16')
+_SETTINGS = ('steps', 'batch_size', 'scenes', 'lr', 'seed', 'bf16', 'pooling')
 
 
 # -- command line --------------------------------------------------------------------------------

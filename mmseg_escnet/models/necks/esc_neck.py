@@ -28,8 +28,8 @@ class ESCBlockOutput:
         correlation: C_t (B, N, h, w); C_{t-1} unchanged after the last block.
         embedding: E_t (B, N, h, w, d).
         prompts: The pseudo prompts read off C_{t-1}; None without a SAM block.
-        image_features: F_v' (B, C, h, w) of the SAM block, F_v projected without one, None
-            without image guidance.
+        image_features: F_v' (B, C, h, w) of the SAM block, or (B, N, C, h, w) if it pools no
+            classes; F_v projected without one, None without image guidance.
     """
 
     correlation: Tensor

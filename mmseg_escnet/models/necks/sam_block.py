@@ -40,7 +40,8 @@ class SAMBlock(BaseModule):
         num_heads: Attention heads (SAM: 8).
         mlp_dims: Hidden width of its MLP (SAM: 2048).
         class_fusion: How (F_v^n)' are pooled over the classes before the 1x1 convolution: 'mean',
-            or 'presence', weighted by how likely each class is in the image (both ours).
+            or 'presence', weighted by how likely each class is in the image (both ours). 'none'
+            pools nothing: every class is guided by its own (F_v^n)' (ours, not the paper's).
         trainable: Which parameters of the transformer are trained: its 'attention' layers
             (paper), 'all' or 'none'. The two convolutions are new and always trained.
     """
@@ -53,14 +54,14 @@ class SAMBlock(BaseModule):
         depth: int = 2,
         num_heads: int = 8,
         mlp_dims: int = 2048,
-        class_fusion: Literal['mean', 'presence'] = 'mean',
+        class_fusion: Literal['mean', 'presence', 'none'] = 'mean',
         trainable: Literal['attention', 'all', 'none'] = 'attention',
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if class_fusion not in ('mean', 'presence'):
+        if class_fusion not in ('mean', 'presence', 'none'):
             raise ESCNetError(
-                f"SAMBlock: class_fusion={class_fusion!r} must be 'mean' or 'presence'."
+                f"SAMBlock: class_fusion={class_fusion!r} must be 'mean', 'presence' or 'none'."
             )
         if trainable not in ('attention', 'all', 'none'):
             raise ESCNetError(
@@ -96,7 +97,8 @@ class SAMBlock(BaseModule):
             presence: Class presence (B, N), sums to one over the classes.
 
         Returns:
-            Image features with spatial understanding F_v' (B, C, h, w).
+            Image features with spatial understanding F_v' (B, C, h, w), or (F_v^n)'
+            (B, N, C, h, w) if classes are not pooled.
         """
         batch, num_classes = presence.shape
         tokens = self.image_tokens(
@@ -105,12 +107,14 @@ class SAMBlock(BaseModule):
             sparse,
         )
         tokens = tokens.unflatten(0, (batch, num_classes))
-        if self.class_fusion == 'mean':
+        if self.class_fusion == 'none':
+            pooled = tokens.flatten(0, 1)
+        elif self.class_fusion == 'mean':
             pooled = tokens.mean(dim=1)
         else:
             pooled = (tokens * presence[..., None, None].to(tokens.dtype)).sum(dim=1)
-        height, width = image_features.shape[-2:]
-        return self.fuse(pooled.transpose(1, 2).unflatten(2, (height, width)))
+        fused = self.fuse(pooled.transpose(1, 2).unflatten(2, image_features.shape[-2:]))
+        return fused.unflatten(0, (batch, -1)) if self.class_fusion == 'none' else fused
 
     def image_tokens(self, image: Tensor, position: Tensor, sparse: Tensor) -> Tensor:
         """The image tokens that SAM's two-way transformer returns.

@@ -96,7 +96,8 @@ class VisionLanguageFusion(BaseModule):
         Args:
             correlation: Scalar correlation C_{t-1} (B, N, h, w).
             embedding: E_{t-1} (B, N, h, w, d), None in the first block.
-            image_features: F_v' (B, C, h, w), None without image guidance.
+            image_features: F_v' (B, C, h, w), or one for each class (B, N, C, h, w); None
+                without image guidance.
             text: F_l (N, D), unit norm.
 
         Returns:
@@ -108,7 +109,8 @@ class VisionLanguageFusion(BaseModule):
             x = x + embedding
         fused = self.correlation_proj(x)
         if self.image_proj is not None:
-            fused = fused + self.image_proj(image_features.permute(0, 2, 3, 1))[:, None]
+            guidance = self.image_proj(image_features.movedim(-3, -1))
+            fused = fused + (guidance if guidance.dim() == fused.dim() else guidance[:, None])
         x = x + fused
         x = self.window_attention(x.flatten(0, 1)).unflatten(0, (batch, num_classes))
         return self.class_attention(x, text)

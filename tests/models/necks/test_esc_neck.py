@@ -107,6 +107,7 @@ VARIANTS = {
     'SAM all trained': dict(sam_block=dict(trainable='all')),
     'SAM frozen': dict(sam_block=dict(trainable='none')),
     'presence': dict(sam_block=dict(class_fusion='presence')),
+    'not fused': dict(sam_block=dict(class_fusion='none')),
     'points': dict(prompt_encoder=dict(prompts=('points',))),
     'masks': dict(prompt_encoder=dict(prompts=('masks',))),
     'boxes': dict(prompt_encoder=dict(prompts=('boxes',))),

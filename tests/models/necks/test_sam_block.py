@@ -98,6 +98,24 @@ def test_a_certain_class_counts_alone_under_presence():
     torch.testing.assert_close(all_classes, alone, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+def test_classes_that_are_not_pooled_are_each_as_if_alone():
+    block, transformer = build(class_fusion='none')
+    mean, _ = build(class_fusion='mean')
+    mean.load_state_dict(block.state_dict())
+    features, position = torch.randn(BATCH, D, 3, 5), torch.randn(1, C, 3, 5)
+    sparse = torch.randn(BATCH * CLASSES, TOKENS, C)
+    dense = torch.randn(BATCH * CLASSES, C, 3, 5)
+    presence = torch.full((BATCH, CLASSES), 1 / CLASSES)
+    result = block(features, sparse, dense, position, presence)
+    assert result.shape == (BATCH, CLASSES, C, 3, 5)
+    for b in range(BATCH):
+        for n in range(CLASSES):
+            m = slice(b * CLASSES + n, b * CLASSES + n + 1)
+            one = (features[b : b + 1], sparse[m], dense[m], position, torch.ones(1, 1))
+            torch.testing.assert_close(result[b, n], mean(*one)[0], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize('trainable', ['attention', 'all', 'none'])
 def test_trainable_parameters(trainable):
     block, _ = build(trainable=trainable)

@@ -40,7 +40,8 @@ def slow_fusion(fusion, correlation, embedding, image, text):
                 x = x + embedding[b, n]
             both, weight = x, fusion.correlation_proj.weight
             if image is not None:
-                both = torch.cat([x, image[b].permute(1, 2, 0)], -1)
+                own = image[b] if image.dim() == 4 else image[b, n]
+                both = torch.cat([x, own.permute(1, 2, 0)], -1)
                 weight = torch.cat([weight, fusion.image_proj.weight], 1)
             x = x + F.linear(both, weight, fusion.correlation_proj.bias)
             plain, shifted = fusion.window_attention
@@ -59,6 +60,16 @@ def test_equals_loop_over_classes(size, first):
     embedding = None if first else embedding
     result = fusion(correlation, embedding, image, text)
     assert result.shape == (2, 3, *size, DIMS)
+    expected = slow_fusion(fusion, correlation, embedding, image, text)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_every_class_may_have_its_own_image_features():
+    fusion = build()
+    correlation, embedding, _, text = inputs()
+    image = torch.randn(2, 3, C, 8, 8)
+    result = fusion(correlation, embedding, image, text)
     expected = slow_fusion(fusion, correlation, embedding, image, text)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
 
