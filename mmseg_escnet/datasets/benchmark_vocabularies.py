@@ -40,7 +40,7 @@ def load_benchmark(name: str) -> tuple[BenchmarkClass, ...]:
     Raises:
         ESCNetError: If there is no such benchmark.
     """
-    known = sorted(path.stem for path in _FOLDER.glob('*.json'))
+    known = _benchmarks()
     if name not in known:
         raise ESCNetError(
             f'There is no benchmark vocabulary {name!r}: choose one of {", ".join(known)}.'
@@ -61,4 +61,11 @@ def vocabulary_names(name: str) -> tuple[str, ...]:
     """
     if name in _TOY_VOCABULARIES:
         return _TOY_VOCABULARIES[name]
+    if name not in _benchmarks():
+        known = (*_benchmarks(), *_TOY_VOCABULARIES)
+        raise ESCNetError(f'There is no vocabulary {name!r}: choose one of {", ".join(known)}.')
     return tuple(entry.name for entry in load_benchmark(name))
+
+
+def _benchmarks() -> list[str]:
+    return sorted(path.stem for path in _FOLDER.glob('*.json'))

@@ -104,7 +104,7 @@ _VOCABULARIES = {
     'seen': SEEN_NAMES,
     'large': tuple(with_synonyms(name) for name in LARGE_NAMES),
     # groups of 'all', over which IoU is averaged
-    'unseen': UNSEEN_NAMES,
+    'unseen_combination': UNSEEN_NAMES,
     'unseen_attribute': UNSEEN_ATTRIBUTE_NAMES,
     'seen_things': SEEN_THING_NAMES,
     'seen_stuff': SEEN_STUFF_NAMES,
@@ -118,7 +118,8 @@ def vocabulary_of(key: str) -> tuple[str, ...]:
     Args:
         key: ``'all'`` (72 names), ``'seen'`` (the 42 that training has masks of), ``'large'``
             ('all' with synonyms, then words for what never occurs), or a group of 'all':
-            ``'unseen'`` (12), ``'unseen_attribute'`` (18), ``'seen_things'``, ``'seen_stuff'``.
+            ``'unseen_combination'`` (12), ``'unseen_attribute'`` (18), ``'seen_things'``,
+            ``'seen_stuff'``.
 
     Raises:
         ESCNetError: If there is no such vocabulary.

@@ -7,11 +7,10 @@ from .figures import (
     ranges_figure,
     scenes_figure,
 )
-from .panels import PanelRow, draw_pseudo_prompts, overlay_labels, paint_labels, save_panels
+from .panels import draw_pseudo_prompts, overlay_labels, paint_labels
 from .report import Section, Table, save_figure, write_report
 
 __all__ = [
-    'PanelRow',
     'Section',
     'Table',
     'blocks_figure',
@@ -22,7 +21,6 @@ __all__ = [
     'paint_labels',
     'ranges_figure',
     'save_figure',
-    'save_panels',
     'scenes_figure',
     'write_report',
 ]

@@ -44,7 +44,9 @@ def test_voc20b_begins_with_voc20_and_holds_pc59():
 
 
 def test_toy_world_vocabularies_by_short_name():
-    assert {'all', 'seen', 'large', 'unseen', 'unseen_attribute'} <= set(VOCABULARY_KEYS)
+    assert {'all', 'seen', 'large', 'unseen_combination', 'unseen_attribute'} <= set(
+        VOCABULARY_KEYS
+    )
     for key in VOCABULARY_KEYS:
         assert vocabulary_names(f'toyworld_{key}') == vocabulary_of(key)
 
@@ -52,3 +54,12 @@ def test_toy_world_vocabularies_by_short_name():
 def test_unknown_name():
     with pytest.raises(ESCNetError, match="vocabulary 'cityscapes': choose one of ade150"):
         load_benchmark('cityscapes')
+
+
+def test_unknown_names_are_told_all_that_there_are():
+    with pytest.raises(ESCNetError) as caught:
+        vocabulary_names('fruits')
+    message = str(caught.value)
+    assert "no vocabulary 'fruits'" in message
+    assert 'ade847' in message
+    assert 'toyworld_unseen_combination' in message

@@ -193,7 +193,7 @@ def test_groups_by_synonym_and_short_name():
 def test_groups_of_the_toy_world():
     """As a config gives them: the groups part the classes without masks, in both vocabularies."""
     groups = dict(
-        unseen_combination='toyworld_unseen',
+        unseen_combination='toyworld_unseen_combination',
         unseen_attribute='toyworld_unseen_attribute',
         seen_stuff='toyworld_seen_stuff',
     )
@@ -226,7 +226,7 @@ def test_group_without_a_class_is_an_error_once_the_data_set_is_known():
         metric.dataset_meta = dict(classes=('a', 'b'))
     with pytest.raises(ESCNetError, match=r"No class of the group 'none' \(empty\)"):
         OpenVocabIoUMetric(groups=dict(none=[])).dataset_meta = dict(classes=('a', 'b'))
-    with pytest.raises(ESCNetError, match="no benchmark vocabulary 'fruits'"):
+    with pytest.raises(ESCNetError, match="no vocabulary 'fruits'"):
         OpenVocabIoUMetric(groups=dict(fruit='fruits'))
 
 

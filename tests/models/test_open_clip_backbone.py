@@ -296,6 +296,12 @@ def tokens_of(backbone, images):
     return backbone.clip.visual.conv1(images)
 
 
+@pytest.mark.parametrize('stem_channels', [(12,), (0,), (8, 8, 8, 8, 8)])
+def test_stem_that_does_not_fit(stem_channels):
+    with pytest.raises(ESCNetError, match=r'stem_channels=.* must be multiples of 8'):
+        make(stem_channels=stem_channels)
+
+
 @pytest.mark.parametrize(('pixels', 'grid'), SIZES)
 @pytest.mark.parametrize('stem_channels', [(8,), (8, 16), STEM, (8, 8, 8, 8)])
 @torch.no_grad()

@@ -56,7 +56,9 @@ def tools():
     """The modules, with a checkpoint every second step and metrics of a single scene."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, 'path', [str(FOLDER), *sys.path])
-        names = dict(shared='pretraining', clip='pretrain_clip', sam='pretrain_sam')
+        names = dict(
+            shared='pretraining', clip='pretrain_clip', crops='captioned_crops', sam='pretrain_sam'
+        )
         modules = {key: importlib.import_module(name) for key, name in names.items()}
         patch.setattr(modules['shared'], 'CHECKPOINT_INTERVAL', 2)
         for key in ('clip', 'sam'):
@@ -212,7 +214,7 @@ def test_record(tools, finished, kind):
     assert record['torch'] == torch.__version__
     assert record['steps'] == 5
     assert record['seconds'] == record['curve'][-1]['seconds']
-    key = dict(clip='mIoU_unseen', sam='IoU_unseen_mask')[kind]
+    key = dict(clip='mIoU_unseen_combination', sam='IoU_unseen_mask')[kind]
     assert repr(record['metrics'][key]) == repr(record['curve'][-1][key])
     # the command is the one: called again it finds its own, finished run
     weights = (folder / f'out/{kind}.pth').read_bytes()
@@ -409,7 +411,7 @@ def test_every_name_colour_and_shape_has_a_caption(tools):
             assert named.count((name,)) == 1, name
         for word in (*COLORS, *SHAPES):
             assert named.count(tuple(n for n in ALL_NAMES if word in n.split())) == 1, word
-        assert named.count(()) == tools.clip.EVERYDAY_PER_STEP
+        assert named.count(()) == tools.crops.EVERYDAY_PER_STEP
         phrases |= {
             re.sub(r'^(A photo of|There is) a | in the scene$', '', text) for text in captions
         }

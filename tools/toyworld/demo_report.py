@@ -24,12 +24,6 @@ from mmseg_escnet.visualization import (
     write_report,
 )
 
-_VOCABULARY_KEYS = {  # group of the metric -> vocabulary of the toy world
-    'seen_things': 'seen_things',
-    'seen_stuff': 'seen_stuff',
-    'unseen_combination': 'unseen',
-    'unseen_attribute': 'unseen_attribute',
-}
 _EASIER = (
     'Scenes are clean drawings of few things on one or two grounds, all at a similar scale.',
     'Captions of the miniature CLIP name every thing that can be seen, one at a time, without '
@@ -46,7 +40,7 @@ def result_rows(
     """A row a group of names: title, then the mIoU (%) of each method and of chance."""
     rows = []
     for group, title in GROUPS.items():
-        members = vocabulary_of(_VOCABULARY_KEYS[group])
+        members = vocabulary_of(group)
         guessed = np.nanmean([chance[names.index(name)] for name in members])
         values = [found[method].metrics[f'mIoU_{group}'] for method in found]
         rows.append([f'{len(members)} names: {title}', *values, guessed])
@@ -165,7 +159,7 @@ def write_demo_report(
     )
     bars = class_bars_figure(
         names=names,
-        groups={title: vocabulary_of(_VOCABULARY_KEYS[group]) for group, title in GROUPS.items()},
+        groups={title: vocabulary_of(group) for group, title in GROUPS.items()},
         scores={method: found[method].class_iou for method in kept},
     )
     figures = dict(panels=scenes, classes=bars)

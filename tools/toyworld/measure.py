@@ -17,7 +17,7 @@ from tqdm import tqdm
 from mmseg_escnet.datasets.toyworld_vocabulary import vocabulary_of
 from mmseg_escnet.models.segmentors.escnet import correlate
 
-GROUPS = {  # of names: what it is called
+GROUPS = {  # of names, a vocabulary of the toy world each: what it is called
     'seen_things': 'shapes with masks in training',
     'seen_stuff': 'grounds with masks in training',
     'unseen_combination': 'colour and shape masked, not together',
@@ -32,11 +32,13 @@ class Measurement:
     Attributes:
         metrics: Of OpenVocabIoUMetric, in percent.
         class_iou: (N,) in percent, NaN for a class that does not occur.
+        results: What the metric added up, an entry for every image.
         predictions: Label maps (H, W) of the first images.
     """
 
     metrics: dict[str, float]
     class_iou: np.ndarray
+    results: list = field(default_factory=list)
     predictions: list[np.ndarray] = field(default_factory=list)
 
 
@@ -95,7 +97,7 @@ def measure(
         metrics = metric.compute_metrics(metric.results)
     finally:
         logger.setLevel(level)
-    return Measurement(metrics, class_iou, predictions)
+    return Measurement(metrics, class_iou, metric.results, predictions)
 
 
 def permuted(names: Sequence[str]) -> list[str]:
@@ -104,7 +106,7 @@ def permuted(names: Sequence[str]) -> list[str]:
     Who finds a class by its word must lose it now; who finds it otherwise keeps it.
     """
     result = list(names)
-    for key in ('unseen', 'unseen_attribute'):
+    for key in ('unseen_combination', 'unseen_attribute'):
         group = [name for name in vocabulary_of(key) if name in names]
         for name, other in zip(group, group[1:] + group[:1], strict=True):
             result[names.index(name)] = other

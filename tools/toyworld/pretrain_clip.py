@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from captioned_crops import CROP, TEMPLATES, CaptionedCrops
 from pretraining import (
     CHECK_OFFSET,
     INTERRUPTED,
@@ -32,7 +33,6 @@ from pretraining import (
     pretrain,
     scene_pool,
     settings_of,
-    turn,
     write_results,
 )
 from torch import Tensor
@@ -43,7 +43,6 @@ from mmseg_escnet.datasets.toyworld_scenes import IMAGE_SIZE, scene
 from mmseg_escnet.datasets.toyworld_vocabulary import (
     ALL_NAMES,
     COLORS,
-    EVERYDAY_WORDS,
     LARGE_NAMES,
     SHAPES,
     SYNONYMS,
@@ -58,110 +57,10 @@ from mmseg_escnet.models.weights import sparse_rows
 from mmseg_escnet.vocabulary import split_synonyms
 
 CONFIG = ROOT / 'configs/_base_/models/escnet_toy.py'
-CROP = 48  # pixels: smaller than a scene, so that a picture has few things in it
-TEMPLATES = (
-    'A photo of a {} in the scene',
-    'A photo of a {} in the scene',
-    'A photo of a {}',
-    'There is a {} in the scene',
-)
-EVERYDAY_PER_STEP = 24
 NUM_CHECKED = 100  # scenes that the metrics are taken on
 WORDS = (*SHAPES, *(f'{color} thing' for color in COLORS), *TEXTURES)  # of the linear head
 WORD_WEIGHT = 5.0  # of its loss
 TOKENS = 'text.token_embedding.weight'
-
-
-# -- pictures and captions -----------------------------------------------------------------------
-
-
-class CaptionedCrops:
-    """Crops of scenes and which captions are true of them.
-
-    Captions are of one name, one colour ('a red thing'), one shape ('a circle'), or of something
-    from another world (an everyday word, never true).
-
-    Args:
-        pool: See :func:`pretraining.scene_pool`.
-        seed: With the number of a step it decides what the step sees.
-        batch_size: Pictures a step.
-    """
-
-    def __init__(self, pool: np.ndarray, *, seed: int, batch_size: int) -> None:
-        self.pool, self.seed, self.batch_size = pool, seed, batch_size
-        self.names = (
-            *ALL_NAMES,
-            *(f'{color} thing' for color in COLORS),
-            *SHAPES,
-        )
-        # (names of the vocabulary 'all', caption names): which caption names follow from which
-        follows = np.eye(len(ALL_NAMES), len(self.names), dtype=bool)
-        for row, name in enumerate(THING_NAMES):
-            color, shape = name.split()
-            follows[row, self.names.index(f'{color} thing')] = True
-            follows[row, self.names.index(shape)] = True
-        self.follows = follows
-
-    def captions(self, rng: np.random.Generator) -> list[str]:
-        """One caption for each name, then some everyday ones; synonym and template by chance."""
-        everyday = rng.choice(EVERYDAY_WORDS, EVERYDAY_PER_STEP, replace=False)
-        return [
-            str(rng.choice(TEMPLATES)).format(rng.choice(split_synonyms(with_synonyms(name))))
-            for name in (*self.names, *everyday)
-        ]
-
-    def __call__(self, step: int) -> tuple[Tensor, list[str], Tensor, Tensor]:
-        """The batch of a step.
-
-        Returns:
-            Pictures (B, 3, 48, 48); T captions; whether caption t is true of picture b, and
-            whether it is false (B, T), bool. It is neither where all that it names is cut off: of
-            what the scene shows of it less than 60 % is in the picture, and less than 400 pixels.
-        """
-        rng = np.random.default_rng([self.seed, step])
-        chosen = np.sort(rng.integers(len(self.pool), size=self.batch_size))
-        images, shown, partly = [], [], []
-        for index, kind in zip(chosen, rng.integers(8, size=self.batch_size), strict=True):
-            picture = self.pool[index]
-            whole = np.bincount(picture[..., 3].ravel(), minlength=len(ALL_NAMES))
-            crop = _around_a_thing(picture, whole, rng)
-            images.append(turn(crop[..., :3], int(kind)))
-            inside = np.bincount(crop[..., 3].ravel(), minlength=len(ALL_NAMES))
-            enough = inside >= np.minimum(0.6 * whole, 400)
-            shown.append((inside > 0) & enough)
-            partly.append((inside > 0) & ~enough)
-        captions = self.captions(rng)
-        true = np.stack(shown).astype(int) @ self.follows > 0
-        unsure = (np.stack(partly).astype(int) @ self.follows > 0) & ~true
-        strange = len(captions) - len(self.names)
-        true = np.pad(true, ((0, 0), (0, strange)))
-        unsure = np.pad(unsure, ((0, 0), (0, strange)))
-        images = normalize(np.ascontiguousarray(np.stack(images)))
-        return images, captions, torch.from_numpy(true), torch.from_numpy(~true & ~unsure)
-
-
-def _around_a_thing(
-    picture: np.ndarray, pixels: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """A crop with some thing in its middle, about, as people take photographs.
-
-    Args:
-        picture: (96, 96, 4), colours and id.
-        pixels: Number of pixels of each id.
-        rng: Decides.
-
-    Returns:
-        (48, 48, 4), a view.
-    """
-    thing = rng.choice(np.flatnonzero(pixels[: len(THING_NAMES)]))
-    corners = [
-        int(np.clip(axis.mean() - CROP / 2 + shift, 0, IMAGE_SIZE - CROP))
-        for axis, shift in zip(
-            np.nonzero(picture[..., 3] == thing), rng.integers(-8, 9, 2), strict=True
-        )
-    ]
-    top, left = corners
-    return picture[top : top + CROP, left : left + CROP]
 
 
 # -- model ---------------------------------------------------------------------------------------
@@ -356,7 +255,7 @@ def readout_metrics(
     hit = confusion.diag()
     iou = 100 * hit / (confusion.sum(0) + confusion.sum(1) - hit).clamp(min=1)
     result = dict(top1=round(100 * right / total, 1))
-    for key in ('seen_things', 'unseen', 'unseen_attribute', 'seen_stuff'):
+    for key in ('seen_things', 'unseen_combination', 'unseen_attribute', 'seen_stuff'):
         chosen = [ALL_NAMES.index(name) for name in vocabulary_of(key)]
         present = [i for i in chosen if confusion[i].sum() > 0]
         result[f'mIoU_{key}'] = round(float(iou[present].mean()), 1)

@@ -15,20 +15,23 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import torch
 import torch.nn as nn
 from torch import Tensor
 from tqdm import tqdm
 
 from mmseg_escnet.datasets.conversion import default_workers, parallel_map, write_atomically
-from mmseg_escnet.datasets.toyworld_scenes import IMAGE_SIZE, scene
+from mmseg_escnet.datasets.toyworld_scenes import IMAGE_SIZE, WORLD_VERSION, scene
 from mmseg_escnet.errors import ESCNetError
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / 'data/toyworld'
 # Of CLIP; in units of 0..255
-MEAN = torch.tensor([122.7709383, 116.7460125, 104.09373615])[:, None, None]
-STD = torch.tensor([68.5005327, 66.6321579, 70.3231630])[:, None, None]
+MEAN, STD = (
+    255 * torch.tensor(values)[:, None, None]
+    for values in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+)
 # Scenes from here on are drawn for pretraining alone (make_scenes.py draws those before) ...
 POOL_OFFSET = 2_000_000
 CHECK_OFFSET = 3_000_000  # ... and the metrics are taken on those from here on.
@@ -159,7 +162,7 @@ def scene_pool(folder: Path, *, seed: int, count: int, workers: int | None = Non
     Returns:
         (count, 96, 96, 4), uint8: red, green, blue, id in the vocabulary 'all'.
     """
-    file = folder / f'scenes_seed{seed}_{count}.npy'
+    file = folder / f'scenes_v{WORLD_VERSION}_seed{seed}_{count}.npy'
     if not file.exists():
         pool = np.empty((count, IMAGE_SIZE, IMAGE_SIZE, 4), np.uint8)
         parts = [range(start, min(start + 100, count)) for start in range(0, count, 100)]

@@ -51,7 +51,7 @@ val_evaluator = dict(
     groups=dict(
         seen_things='toyworld_seen_things',
         seen_stuff='toyworld_seen_stuff',
-        unseen_combination='toyworld_unseen',
+        unseen_combination='toyworld_unseen_combination',
         unseen_attribute='toyworld_unseen_attribute',
     ),
 )

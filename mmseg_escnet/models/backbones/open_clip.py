@@ -249,11 +249,19 @@ class ConvolutionalStem(nn.Sequential):
     Args:
         channels: Of the 3x3 convolutions, each of which halves the resolution.
         patch_embedding: The convolution it replaces.
+
+    Raises:
+        ESCNetError: If the halvings do not make up the patch, or channels are not a multiple of 8.
     """
 
     def __init__(self, channels: Sequence[int], patch_embedding: nn.Conv2d) -> None:
-        self.out_channels = patch_embedding.out_channels
-        rest = patch_embedding.stride[0] // 2 ** len(channels)
+        patch = patch_embedding.stride[0]
+        if patch % 2 ** len(channels) or any(count < 1 or count % 8 for count in channels):
+            raise ESCNetError(
+                f'OpenCLIPBackbone: stem_channels={tuple(channels)} must be multiples of 8, and no '
+                f'more of them than times that a patch of {patch} pixels can be halved.'
+            )
+        rest = patch // 2 ** len(channels)
         layers, width = [], patch_embedding.in_channels
         for out_channels in channels:
             layers += [

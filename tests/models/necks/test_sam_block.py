@@ -100,7 +100,7 @@ def test_a_certain_class_counts_alone_under_presence():
 
 @torch.no_grad()
 def test_classes_that_are_not_pooled_are_each_as_if_alone():
-    block, transformer = build(class_fusion='none')
+    block, _ = build(class_fusion='none')
     mean, _ = build(class_fusion='mean')
     mean.load_state_dict(block.state_dict())
     features, position = torch.randn(BATCH, D, 3, 5), torch.randn(1, C, 3, 5)
