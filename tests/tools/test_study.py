@@ -171,7 +171,7 @@ def runs(monkeypatch):
 
 
 def test_records_that_exist_are_not_run_again(runs, tmp_path):
-    args = args_of(tmp_path, seeds=[0, 1, 2], config='a b.py')
+    args = args_of(tmp_path, seeds=[0, 1, 2])
     (tmp_path / 'runs').mkdir()
     there = study.run_file(tmp_path, args.variants[1], 1)
     there.write_text(json.dumps(record_of(99.0)))
@@ -180,7 +180,8 @@ def test_records_that_exist_are_not_run_again(runs, tmp_path):
     wanted.remove((args.variants[1], 1))
     assert runs.asked == wanted  # a whole seed after the other
     assert json.loads(there.read_text()) == record_of(99.0)
-    assert (runs.last.config, runs.last.out, runs.last.iterations) == ('a b.py', tmp_path, 7)
+    config = str(tmp_path / 'config.py')
+    assert (runs.last.config, runs.last.out, runs.last.iterations) == (config, tmp_path, 7)
     assert all(env['OMP_NUM_THREADS'] == '1' for env in runs.environments)
     for variant, seed in wanted:
         log = study.run_file(tmp_path, variant, seed).with_suffix('.log')
@@ -235,6 +236,9 @@ def test_whole_study(runs, call, tmp_path, monkeypatch, capsys):
     assert runs.asked == []
     twice = ['--variants', *VARIANTS[:3], VARIANTS[0], '--seeds', 0, 5, 0]
     assert call(*options, *twice, '--scenes', 6, 4) == 0
+    with pytest.raises(ESCNetError, match='made with another config'):
+        call(*options, '--scenes', 6, 4, '--cfg-options', 'model.neck.num_blocks=3')
+    assert Config.fromfile(tmp_path / 'config.py').model == Config.fromfile(CONFIG).model
     assert sorted(runs.asked) == [(VARIANTS[2], 0), (VARIANTS[2], 5)]
     assert f'| {VARIANTS[2]} | 2 |' in (tmp_path / 'study.md').read_text()
 
@@ -301,7 +305,6 @@ def test_one_run_without_its_training(variant, tmp_path, monkeypatch):
     (cfg,) = configs
     assert cfg.randomness.seed == 4
     assert cfg.train_cfg.max_iters == 7
-    assert cfg.train_dataloader.batch_size == study.BATCH_SIZE
     assert cfg.train_dataloader.dataset.data_root == f'{tmp_path}/scenes/'
     file = study.run_file(tmp_path, variant, 4)
     assert cfg.work_dir == str(file.with_suffix(''))

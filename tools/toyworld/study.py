@@ -1,9 +1,8 @@
 """Which of our readings of the paper does the toy world support?
 
 Trains ESC-Net once for every variant and seed, and measures it on names with and without masks.
-Runs are kept in OUT/runs, one file each: the same command goes on where it stopped. A training is
-shorter than the demo's and has half its batch. Writes OUT/study.md, OUT/study.png and
-OUT/study.json.
+Runs are kept in OUT/runs, one file each: the same command goes on where it stopped. Writes
+OUT/study.md, OUT/study.png and OUT/study.json.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
+from mmengine.config import DictAction
 from tqdm import tqdm
 
 from mmseg_escnet.cli import run_tool
@@ -26,7 +26,6 @@ from mmseg_escnet.errors import ESCNetError
 
 ROOT = Path(__file__).resolve().parents[2]
 BASELINE = 'baseline'
-BATCH_SIZE = 2  # images a step: what three seeds of all variants can afford
 _NECK = 'model.neck.'
 # name -> what it changes in configs/toyworld/escnet_toy.py
 VARIANTS: dict[str, dict] = {
@@ -69,6 +68,9 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--config', default=str(ROOT / 'configs/toyworld/escnet_toy.py'))
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='settings of all variants, key=value'
+    )
     parser.add_argument('--out', type=Path, default=Path('work_dirs/toyworld_study'))
     parser.add_argument('--variants', nargs='+', default=list(VARIANTS), help='by default all')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
@@ -85,8 +87,8 @@ def run_file(out: Path, variant: str, seed: int) -> Path:
     return out / 'runs' / f'{name}__seed{seed}.json'
 
 
-def check_settings(args: argparse.Namespace, cfg) -> None:
-    """Runs of different settings are never mixed in one folder.
+def keep_settings(args: argparse.Namespace, cfg) -> None:
+    """Write the config that all runs start from; runs of different settings are never mixed.
 
     Raises:
         ESCNetError: If the runs in ``args.out`` were made with other settings.
@@ -103,6 +105,7 @@ def check_settings(args: argparse.Namespace, cfg) -> None:
             f'The runs in {args.out} were made with another {" and ".join(different)}: '
             'give another --out, or the same settings.'
         )
+    write_atomically(args.out / 'config.py', cfg.pretty_text.encode())
 
 
 def run_one(args: argparse.Namespace, variant: str, seed: int) -> None:
@@ -118,7 +121,6 @@ def run_one(args: argparse.Namespace, variant: str, seed: int) -> None:
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(VARIANTS[variant])
     cfg.randomness = dict(seed=seed)
-    cfg.train_dataloader.batch_size = BATCH_SIZE
     target = run_file(args.out, variant, seed)
     cfg.work_dir = str(target.with_suffix(''))
     cfg.default_hooks.checkpoint.interval = args.iterations
@@ -166,8 +168,8 @@ def run_all(args: argparse.Namespace) -> list[str]:
     def start(variant: str, seed: int) -> str | None:
         target = run_file(args.out, variant, seed)
         command = [sys.executable, __file__, '--one', variant, str(seed)]
-        for key in ('config', 'out', 'iterations'):
-            command += [f'--{key}', str(getattr(args, key))]
+        command += ['--config', str(args.out / 'config.py'), '--out', str(args.out)]
+        command += ['--iterations', str(args.iterations)]
         done = subprocess.run(
             command,
             env=os.environ | {'OMP_NUM_THREADS': '1'},
@@ -259,9 +261,10 @@ def main() -> int:
     from mmseg_escnet.apis.preflight import check_weights
 
     cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
     check_weights(cfg.model)
     (args.out / 'runs').mkdir(parents=True, exist_ok=True)
-    check_settings(args, cfg)
+    keep_settings(args, cfg)
     make_scenes_for(args.out / 'scenes', args.scenes)
     failed = run_all(args)
     if found := collect(args):
