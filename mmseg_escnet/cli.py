@@ -21,7 +21,8 @@ def run_tool(main: Callable[[], int | None], *, interrupted: str = '') -> None:
 
     Args:
         main: The tool; returns its exit status, None for 0.
-        interrupted: What to say after Ctrl-C: how to go on.
+        interrupted: What to say after Ctrl-C: how to go on. A KeyboardInterrupt with a message of
+            its own goes before.
     """
     try:
         status = main()
@@ -30,8 +31,9 @@ def run_tool(main: Callable[[], int | None], *, interrupted: str = '') -> None:
         sentence = str(error).rsplit('ESCNetError: ', 1)[-1].strip()
         print(f'error: {sentence}', file=sys.stderr)
         status = BAD_INPUT
-    except KeyboardInterrupt:
-        print(f'interrupted: {interrupted}' if interrupted else 'interrupted', file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        how_to_go_on = str(interruption) or interrupted
+        print(f'interrupted: {how_to_go_on}' if how_to_go_on else 'interrupted', file=sys.stderr)
         status = INTERRUPTED
     sys.exit(status or 0)
 
@@ -57,6 +59,22 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     )
     # torch.distributed.launch passes it; torchrun sets the environment variable instead
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def config_folder() -> Path:
+    """Folder of the configs: that of the work tree, or the one that an installed wheel carries.
+
+    Raises:
+        ESCNetError: If there is neither.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / '.mim' / 'configs', package.parent / 'configs'):
+        if (folder / '_base_').is_dir():
+            return folder
+    raise ESCNetError(
+        f'The configs of mmseg_escnet are not in {package / ".mim"}, where its wheel puts them: '
+        'install the package again.'
+    )
 
 
 def load_config(args: argparse.Namespace):

@@ -4,8 +4,8 @@ import argparse
 
 import pytest
 
-from mmseg_escnet import ESCNetError
-from mmseg_escnet.cli import add_config_arguments, load_config, run_tool
+from mmseg_escnet import ESCNetError, cli
+from mmseg_escnet.cli import add_config_arguments, config_folder, load_config, run_tool
 
 
 def status_of(main):
@@ -27,6 +27,16 @@ def test_exit_statuses(capsys):
     assert capsys.readouterr().err == 'error: The file a.png does not exist: check the path.\n'
     assert status_of(interrupted) == 130
     assert capsys.readouterr().err == 'interrupted\n'
+
+
+def test_how_to_go_on_after_an_interruption(capsys):
+    def interrupted(*message):
+        raise KeyboardInterrupt(*message)
+
+    for message, expected in (((), 'in general'), (('in this case',), 'in this case')):
+        with pytest.raises(SystemExit):
+            run_tool(lambda message=message: interrupted(*message), interrupted='in general')
+        assert capsys.readouterr().err == f'interrupted: {expected}\n'
 
 
 def test_a_bug_keeps_its_traceback():
@@ -65,3 +75,15 @@ def test_work_dir_of_the_config_is_kept(tmp_path):
     config = tmp_path / 'small.py'
     config.write_text("work_dir = 'mine'\n")
     assert load_config(parse(config)).work_dir == 'mine'
+
+
+def test_configs_of_the_work_tree_and_of_a_wheel(tmp_path, monkeypatch):
+    """A wheel carries them in .mim; what lies beside the installed package is another's."""
+    assert (config_folder() / 'escnet/escnet_vitb16_coco-stuff.py').is_file()
+    package = tmp_path / 'site-packages/mmseg_escnet'
+    monkeypatch.setattr(cli, '__file__', str(package / 'cli.py'))
+    with pytest.raises(ESCNetError, match=r'The configs .* are not in .*\.mim'):
+        config_folder()
+    (tmp_path / 'site-packages/configs/_base_').mkdir(parents=True)
+    (package / '.mim/configs/_base_').mkdir(parents=True)
+    assert config_folder() == package / '.mim/configs'

@@ -1,4 +1,10 @@
-"""Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT"""
+"""Evaluate a checkpoint.
+
+    python tools/test.py CONFIG CHECKPOINT                       on the data set of the config
+    python tools/test.py CONFIG CHECKPOINT --benchmarks all      on the six zero-shot benchmarks
+
+Benchmarks that are finished are kept in the work dir, and not run again by the same command.
+"""
 
 import argparse
 
@@ -7,11 +13,30 @@ from mmseg_escnet.errors import ESCNetError
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Evaluate ESC-Net.')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--out', help='folder for the predicted label maps, one PNG an image')
+    parser.add_argument(
+        '--benchmarks',
+        nargs='+',
+        metavar='KEY',
+        help='all, or some of A-847 PC-459 A-150 PC-59 PAS-20 PAS-20b',
+    )
+    parser.add_argument(
+        '--out', help='folder for the predicted label maps, one 16-bit PNG an image, and names.json'
+    )
+    parser.add_argument('--show', action='store_true', help='show painted images in a window')
     parser.add_argument('--show-dir', help='folder for painted images')
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds a window stays (--show), default 2'
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="test-time augmentation: the config's own, or every image also mirrored",
+    )
     return parser.parse_args()
 
 
@@ -19,24 +44,43 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
 
-    from mmengine.runner import Runner
-
     from mmseg_escnet.apis.preflight import check_checkpoint, check_datasets
+    from mmseg_escnet.evaluation.benchmark_runner import evaluate_benchmarks
+    from mmseg_escnet.evaluation.benchmarks import select_benchmarks
+    from mmseg_escnet.evaluation.options import (
+        build_test_runner,
+        draw_results,
+        save_predictions,
+        use_tta,
+    )
 
-    check_datasets(cfg, 'test')
+    if args.show or args.show_dir is not None:
+        draw_results(cfg, show=args.show, show_dir=args.show_dir, wait_time=args.wait_time)
+    if args.benchmarks is not None:
+        benchmarks = select_benchmarks(args.benchmarks)
+        check_checkpoint(args.checkpoint)
+        evaluate_benchmarks(
+            cfg,
+            benchmarks,
+            checkpoint=args.checkpoint,
+            overrides=args.cfg_options,
+            tta=args.tta,
+            out=args.out,
+            show_dir=args.show_dir,
+        )
+        return
+    if cfg.get('test_dataloader') is None:
+        raise ESCNetError(
+            f'{args.config} has no test_dataloader: inherit one, or use --benchmarks.'
+        )
+    if args.tta:
+        use_tta(cfg)
+    dataset = check_datasets(cfg, 'test')['test']
     check_checkpoint(args.checkpoint)
-    cfg.load_from = args.checkpoint
-    if args.show_dir is not None:
-        cfg.default_hooks.visualization.update(draw=True, interval=1)
-        cfg.visualizer.save_dir = args.show_dir
     if args.out is not None:
-        if not isinstance(cfg.test_evaluator, dict):
-            raise ESCNetError(
-                '--out needs a config with a single test_evaluator: set output_dir of one in a '
-                'list with --cfg-options.'
-            )
-        cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
-    Runner.from_cfg(cfg).test()
+        save_predictions(cfg, dataset, args.out)
+    cfg.load_from = args.checkpoint
+    build_test_runner(cfg).test()
 
 
 if __name__ == '__main__':

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import zipfile
 
 from mmengine.config import Config, ConfigDict
 from mmseg.registry import DATASETS
+from torch.utils.data import Dataset
 
 from ..compat import can_restrict_checkpoints
 from ..models.clip_weights import find_clip
@@ -14,12 +16,15 @@ from ..models.sam_weights import find_sam
 from ..models.weights import read_state_dict
 
 
-def check_datasets(cfg: Config, *phases: str) -> None:
+def check_datasets(cfg: Config, *phases: str) -> dict[str, Dataset]:
     """Build the data sets of some phases once, and read a few of their images and labels.
 
     Args:
         cfg: A whole config.
         *phases: Of 'train', 'val' and 'test'.
+
+    Returns:
+        The data sets by phase.
 
     Raises:
         ESCNetError: Naming what is missing and the command that makes it, or the file that is
@@ -28,12 +33,16 @@ def check_datasets(cfg: Config, *phases: str) -> None:
     from mmengine.registry import init_default_scope
 
     init_default_scope(cfg.get('default_scope', 'mmseg'))
+    datasets = {}
     for phase in phases:
         dataloader = cfg.get(f'{phase}_dataloader')
         if dataloader is not None:
-            dataset = DATASETS.build(dataloader.dataset)
+            # of a copy: some transforms build their parts in the config itself
+            dataset = DATASETS.build(copy.deepcopy(dataloader.dataset))
             for index in {0, len(dataset) // 2, len(dataset) - 1}:
                 dataset[index]
+            datasets[phase] = dataset
+    return datasets
 
 
 def check_weights(model: ConfigDict) -> None:

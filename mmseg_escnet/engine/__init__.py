@@ -1,3 +1,4 @@
+from .augmented_testing import OpenVocabTTAModel
 from .hooks import VocabularyHook
 
-__all__ = ['VocabularyHook']
+__all__ = ['OpenVocabTTAModel', 'VocabularyHook']

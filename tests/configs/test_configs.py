@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmseg.registry import MODELS, TRANSFORMS
 
 import mmseg_escnet  # noqa: F401  registers everything
+from mmseg_escnet.evaluation.benchmarks import BENCHMARKS
 
 CONFIGS = sorted((ROOT / 'configs').rglob('*.py'))
 LEAVES = [path for path in CONFIGS if '_base_' not in path.parts]
@@ -29,9 +30,10 @@ def test_there_are_configs():
 
 
 @pytest.mark.parametrize('path', BASES, ids=name)
-def test_every_base_is_read_and_is_part_of_a_leaf(path):
+def test_every_base_is_read_and_is_part_of_a_leaf_or_a_benchmark(path):
     Config.fromfile(path)
     used = {Path(file).resolve() for leaf in LEAVES for file in _files(leaf)}
+    used |= {ROOT / 'configs/_base_/datasets' / benchmark.config for benchmark in BENCHMARKS}
     assert path in used, 'no config uses it'
 
 

@@ -4,6 +4,8 @@ import mmseg_escnet  # noqa: F401  (first: it makes mmseg importable)
 
 # isort: split
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -48,12 +50,17 @@ def random_samples(num_classes, ignore_index, present, dtype=np.int64, count=3):
     return samples
 
 
-def reference(samples, num_classes, ignore_index):
-    """IoU in percent (NaN without union) and which classes are in the ground truth."""
+def matrix_of(samples, num_classes, ignore_index):
+    """Confusion matrix by scikit-learn: labelled, predicted."""
     prediction = np.concatenate([s['pred_sem_seg']['data'].numpy().ravel() for s in samples])
     label = np.concatenate([s['gt_sem_seg']['data'].numpy().ravel() for s in samples]).astype(int)
     prediction, label = prediction[label != ignore_index], label[label != ignore_index]
-    matrix = confusion_matrix(label, prediction, labels=range(num_classes))
+    return confusion_matrix(label, prediction, labels=range(num_classes))
+
+
+def reference(samples, num_classes, ignore_index):
+    """IoU in percent (NaN without union) and which classes are in the ground truth."""
+    matrix = matrix_of(samples, num_classes, ignore_index)
     intersect = np.diag(matrix)
     union = matrix.sum(0) + matrix.sum(1) - intersect
     with np.errstate(invalid='ignore'):
@@ -82,6 +89,40 @@ def test_against_confusion_matrix(num_classes, ignore_index, dtype):
     harmonic = 2 / (1 / seen_mean + 1 / unseen_mean)
     assert metrics['hIoU'] == pytest.approx(harmonic, abs=0.006)
     assert metrics['mIoU_gt'] > metrics['mIoU'] + 5  # absent classes do count in mIoU
+    matrix = matrix_of(samples, num_classes, ignore_index)
+    frequency = matrix.sum(1) / matrix.sum()
+    weighted = sum(frequency[i] * iou[i] for i in range(num_classes) if in_truth[i])
+    assert metrics['fwIoU'] == pytest.approx(weighted, abs=0.006)
+    assert metrics['aAcc'] == pytest.approx(100 * np.trace(matrix) / matrix.sum(), abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ('num_classes', 'ignore_index'), [(459, 65535), (847, 65535), (150, 255), (300, 65535)]
+)
+def test_planted_intersections(num_classes, ignore_index):
+    """Class c has 10 pixels, c % 11 of them right, the others called c + 1: known as fractions.
+
+    With ids cast to 8 bits, class 256 would be class 0.
+    """
+    right = [c % 11 for c in range(num_classes)]
+    pairs = [
+        (c, c if pixel < right[c] else (c + 1) % num_classes)
+        for c in range(num_classes)
+        for pixel in range(10)
+    ]
+    pairs += [(ignore_index, c) for c in range(num_classes)]  # none of these may count
+    np.random.default_rng(0).shuffle(pairs)
+    label, prediction = np.array(pairs).T
+    images = zip(np.array_split(label, 7), np.array_split(prediction, 7), strict=True)
+    samples = [sample(p[None].astype(np.uint16), t[None].astype(np.uint16)) for t, p in images]
+    metric = OpenVocabIoUMetric(ignore_index=ignore_index)
+    metrics = evaluate(metric, samples, [f'class {i}' for i in range(num_classes)])
+    # union: 10 labelled, and those of the class before that were called so
+    iou = [100 * right[c] / (10 + 10 - right[c - 1]) for c in range(num_classes)]
+    np.testing.assert_allclose(metric.class_iou(metric.results)[0], iou, rtol=1e-12)
+    assert metrics['mIoU'] == metrics['mIoU_gt'] == metrics['fwIoU']
+    assert metrics['mIoU'] == pytest.approx(np.mean(iou), abs=0.006)
+    assert metrics['aAcc'] == pytest.approx(10 * np.mean(right), abs=0.006)
 
 
 def test_groups_against_confusion_matrix():
@@ -122,7 +163,7 @@ def test_same_figures_as_mmseg():
     theirs = evaluate(IoUMetric(iou_metrics=kinds), samples, names)
     for key, value in theirs.items():
         assert ours[key] == pytest.approx(float(value), abs=0.011, nan_ok=True), key
-    assert set(ours) - set(theirs) == {'mIoU_gt'}
+    assert set(ours) - set(theirs) == {'mIoU_gt', 'fwIoU'}
 
 
 def test_counts_beyond_float32():
@@ -146,7 +187,8 @@ def test_wide_labels_in_narrow_predictions():
     """The label must not be cast to the type of the prediction, as MMSegmentation does."""
     names = [f'class {i}' for i in range(300)]
     prediction = torch.zeros((4, 4), dtype=torch.uint8)
-    metrics = evaluate(OpenVocabIoUMetric(), [sample(prediction, np.full((4, 4), 256))], names)
+    metric = OpenVocabIoUMetric(ignore_index=65535)
+    metrics = evaluate(metric, [sample(prediction, np.full((4, 4), 256))], names)
     assert metrics['mIoU_gt'] == 0.0
 
 
@@ -241,23 +283,181 @@ def test_wrong_ids_and_sizes_are_errors():
 
 
 @pytest.mark.parametrize(
-    ('num_classes', 'reduce_zero_label', 'dtype'),
-    [
-        (150, True, np.uint8),
-        (256, False, np.uint8),
-        (256, True, np.uint16),
-        (847, False, np.uint16),
-    ],
+    ('num_classes', 'reduce_zero_label'), [(150, True), (256, False), (256, True), (847, False)]
 )
-def test_written_predictions_do_not_wrap(tmp_path, num_classes, reduce_zero_label, dtype):
-    prediction = np.array([[0, num_classes - 1]])
+def test_written_predictions_do_not_wrap(tmp_path, num_classes, reduce_zero_label):
+    """16 bits however few classes, and the ids of the label files, as MMSegmentation writes."""
+    prediction = np.array([[0, num_classes - 1, 65535]])
     metric = OpenVocabIoUMetric(output_dir=str(tmp_path), format_only=True, ignore_index=65535)
     one = sample(prediction, prediction, img_path='x/a.jpg', reduce_zero_label=reduce_zero_label)
     evaluate(metric, [one], range(num_classes))
     written = np.array(Image.open(tmp_path / 'a.png'))
-    assert written.dtype == dtype
-    np.testing.assert_array_equal(written, prediction + reduce_zero_label)
+    assert written.dtype == np.uint16
+    expected = [[reduce_zero_label, num_classes - 1 + reduce_zero_label, 65535]]
+    np.testing.assert_array_equal(written, expected)
 
 
 def test_nothing_evaluated():
     assert evaluate(OpenVocabIoUMetric(), [], 'ab') == {}
+
+
+# -- background ----------------------------------------------------------------------------------
+
+
+def test_background_against_confusion_matrix():
+    """Words 20 to 58 are one class, wherever they stand; 'no class' stays a miss."""
+    names = [f'class {i}' for i in range(59)]
+    samples = random_samples(59, 255, np.arange(0, 59, 2))
+    samples[0]['pred_sem_seg']['data'][0, :5] = 255
+    seen = [*names[:7], 'background', 'class 30']
+    metric = OpenVocabIoUMetric(background_from=20, seen=seen, iou_metrics=['mIoU'])
+    metrics = evaluate(metric, samples, names)
+    merged = [
+        sample(
+            np.where(s['pred_sem_seg']['data'][0] < 20, s['pred_sem_seg']['data'][0], 20),
+            np.where(
+                s['gt_sem_seg']['data'][0] == 255, 255, s['gt_sem_seg']['data'][0].clip(max=20)
+            ),
+        )
+        for s in samples
+    ]
+    merged[0]['pred_sem_seg']['data'][0, :5] = 21  # a column of its own: "no class"
+    matrix = matrix_of(merged, 22, 255)
+    intersect, labelled = np.diag(matrix)[:21], matrix.sum(1)[:21]
+    iou = 100 * intersect / (matrix.sum(0)[:21] + labelled - intersect)
+    in_truth = labelled > 0
+    assert in_truth.sum() == 11
+    assert in_truth[20]
+    np.testing.assert_allclose(
+        metric.class_iou(metric.results)[0], np.where(in_truth, iou, np.nan), rtol=1e-12
+    )
+    assert metrics['mIoU'] == pytest.approx(np.nanmean(iou), abs=0.006)
+    assert metrics['mIoU_gt'] == pytest.approx(iou[in_truth].mean(), abs=0.006)
+    # it stands for many words: neither seen nor unseen, even if a list has its name
+    words = in_truth & (np.arange(21) < 20)
+    assert metrics['mIoU_seen'] == pytest.approx(iou[words & (np.arange(21) < 7)].mean(), abs=0.006)
+    assert metrics['mIoU_unseen'] == pytest.approx(
+        iou[words & (np.arange(21) >= 7)].mean(), abs=0.006
+    )
+    evaluated = metric.dataset_meta['classes']
+    assert (len(evaluated), evaluated[19:]) == (21, ('class 19', 'background'))
+
+
+def test_background_is_a_class_among_the_figures_of_mmseg():
+    names = [f'class {i}' for i in range(9)]
+    samples = random_samples(9, 255, np.arange(9))
+    ours = evaluate(OpenVocabIoUMetric(background_from=4), samples, names)
+    for one in samples:
+        for key in ('pred_sem_seg', 'gt_sem_seg'):
+            data = one[key]['data']
+            data[(data >= 4) & (data != 255)] = 4
+    theirs = evaluate(IoUMetric(), samples, names[:5])
+    for key, value in theirs.items():
+        assert ours[key] == pytest.approx(float(value), abs=0.011), key
+
+
+def test_ids_are_checked_before_they_are_background():
+    zeros = np.zeros((2, 2), int)
+    metric = OpenVocabIoUMetric(background_from=1)
+    with pytest.raises(ESCNetError, match=r'label map of a\.jpg holds id 3, but .* 3 classes'):
+        evaluate(metric, [sample(zeros, zeros + 3, img_path='a.jpg')], 'abc')
+
+
+@pytest.mark.parametrize('background_from', [0, 3, -1, 60])
+def test_background_that_leaves_no_class(background_from):
+    metric = OpenVocabIoUMetric(background_from=background_from)
+    with pytest.raises(ESCNetError, match=r'must be between 1 and 2 for a data set of 3 classes'):
+        metric.dataset_meta = dict(classes=('a', 'b', 'c'))
+
+
+def test_saved_words_stay_words(tmp_path):
+    """The file has the words as predicted; that some count as background is in the names."""
+    metric = OpenVocabIoUMetric(
+        background_from=1, output_dir=str(tmp_path), dataset_name='three words'
+    )
+    metric.dataset_meta = dict(classes=('a', 'b', 'c'))
+    ids = np.array([[0, 1, 2, 255]])
+    metric.process({}, [sample(ids, np.array([[0, 2, 1, 1]]), img_path='a.jpg')])
+    metrics = metric.evaluate(1)
+    assert metrics['mIoU_gt'] == pytest.approx((100 + 200 / 3) / 2, abs=0.006)
+    np.testing.assert_array_equal(np.array(Image.open(tmp_path / 'a.png')), ids)
+    assert json.loads((tmp_path / 'names.json').read_text()) == dict(
+        names=['a', 'b', 'c'],
+        ignore_index=255,
+        first_id=0,
+        background_from=1,
+        dataset='three words',
+    )
+
+
+# -- memory, mistakes ----------------------------------------------------------------------------
+
+
+def test_memory_does_not_grow_with_the_images():
+    """Two entries however many images; concatenated results of two data sets add up."""
+    names = [f'class {i}' for i in range(12)]
+    samples = random_samples(12, 255, np.arange(12), count=30)
+    metric, other, whole = (OpenVocabIoUMetric() for _ in range(3))
+    evaluate(metric, samples[:20], names)
+    evaluate(other, samples[20:], names)
+    evaluate(whole, samples, names)
+    assert len(metric.results) == len(other.results) == 2
+    both, present = metric.class_iou(metric.results + other.results)
+    expected, in_truth = reference(samples, 12, 255)
+    np.testing.assert_allclose(both, expected, rtol=1e-12)
+    np.testing.assert_array_equal(both, metric.class_iou(whole.results)[0])
+    np.testing.assert_array_equal(present, in_truth)
+
+
+def test_evaluate_begins_anew():
+    """Validation again and again with one metric."""
+    metric = OpenVocabIoUMetric(prefix='val')
+    names = [f'class {i}' for i in range(5)]
+    first, second = (random_samples(5, 255, np.arange(k), count=k) for k in (4, 2))
+    for samples in (first, second, first):
+        evaluate(metric, samples, names)
+        metrics = metric.evaluate(len(samples))
+        iou, in_truth = reference(samples, 5, 255)
+        assert metrics['val/mIoU_gt'] == pytest.approx(iou[in_truth].mean(), abs=0.006)
+        assert metric.results == []
+
+
+@pytest.mark.parametrize('size', [2, 4])
+def test_not_every_image_once(size):
+    metric = OpenVocabIoUMetric()
+    evaluate(metric, random_samples(5, 255, np.arange(5)), 'abcde')
+    with pytest.raises(ESCNetError, match=f'data set has {size} images, but 3 were evaluated'):
+        metric.evaluate(size)
+
+
+def test_ignored_class():
+    with pytest.raises(
+        ESCNetError, match=r"ignore_index=255, which is the id of class 'class 255'"
+    ):
+        OpenVocabIoUMetric().dataset_meta = dict(classes=[f'class {i}' for i in range(256)])
+    OpenVocabIoUMetric().dataset_meta = dict(classes=[f'class {i}' for i in range(255)])
+
+
+def test_scores_of_another_vocabulary():
+    """The model still has the words of another data set."""
+    zeros = np.zeros((2, 2), int)
+    one = sample(zeros, zeros, img_path='a.jpg', seg_logits=dict(data=torch.zeros(3, 2, 2)))
+    evaluate(OpenVocabIoUMetric(), [one], 'abc')
+    with pytest.raises(ESCNetError, match=r'scores of 3 classes for a\.jpg, .* data set has 4'):
+        evaluate(OpenVocabIoUMetric(), [one], 'abcd')
+
+
+def test_the_split_is_told_once(monkeypatch):
+    told = []
+    monkeypatch.setattr(MMLogger, 'info', lambda self, text: told.append(text))
+    metric = OpenVocabIoUMetric(seen=['red disc'], background_from=2)
+    samples = [sample(np.array([[0, 1, 2]]), np.array([[0, 1, 2]]))]
+    evaluate(metric, samples, ['wood', 'disc | red disc', 'sky', 'sea'])
+    metric.compute_metrics(metric.results)
+    (split,) = (text for text in told if 'seen in training' in text)
+    assert [line.strip() for line in split.strip().splitlines()] == [
+        'seen in training: 1 of 2 classes',
+        'disc (red disc)',
+        'unseen: 1 of 2 classes',
+        'wood',
+    ]

@@ -47,5 +47,5 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type='OpenVocabIoUMetric', iou_metrics=['mIoU'])
+val_evaluator = dict(type='OpenVocabIoUMetric', iou_metrics=['mIoU'], seen='coco_stuff171')
 test_evaluator = val_evaluator

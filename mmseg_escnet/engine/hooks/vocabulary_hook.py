@@ -1,12 +1,20 @@
 """The vocabulary of the model follows the data set in use."""
 
+import torch.nn as nn
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch.utils.data import DataLoader
 
 from ...errors import ESCNetError
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The segmentor inside what distributed training and test-time augmentation put around it."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
 
 
 @HOOKS.register_module()
@@ -51,5 +59,4 @@ class VocabularyHook(Hook):
                 f'The data set {type(dataloader.dataset).__name__} has no class names: give it '
                 "metainfo=dict(classes=['...', ...])."
             )
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        model.set_vocabulary(meta['classes'], meta.get('palette'))
+        unwrap(runner.model).set_vocabulary(meta['classes'], meta.get('palette'))

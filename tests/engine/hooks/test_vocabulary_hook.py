@@ -136,3 +136,26 @@ def test_a_data_set_without_words():
     fake = SimpleNamespace(model=Recorder(), test_dataloader=loader())
     with pytest.raises(ESCNetError, match='data set Words has no class names'):
         VocabularyHook().before_test(fake)
+
+
+def test_inside_test_time_augmentation_and_a_wrapper():
+    """Both at once, as in distributed testing with --tta."""
+    from mmengine.registry import MODEL_WRAPPERS
+
+    from mmseg_escnet.engine import OpenVocabTTAModel
+
+    class Wrapper(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+    model = Recorder()
+    MODEL_WRAPPERS.register_module(name='TestWrapper', module=Wrapper, force=True)
+    try:
+        for wrapped in (OpenVocabTTAModel(model), Wrapper(OpenVocabTTAModel(model))):
+            model.words = None
+            fake = SimpleNamespace(model=wrapped, test_dataloader=loader('dog'))
+            VocabularyHook().before_test(fake)
+            assert model.words == ('dog',)
+    finally:
+        MODEL_WRAPPERS._module_dict.pop('TestWrapper')

@@ -123,3 +123,60 @@ def test_images_are_not_changed():
     copy = images.clone()
     window_inference(images, Network(), crop_size=(8, 8), stride=(3, 3))
     assert images.equal(copy)
+
+
+def fold_inference(images, network, window, stride):
+    """CAT-Seg's own way, with torch's unfold and fold: windows and the global view as one batch."""
+    size = images.shape[-2:]
+    results = []
+    for image in images.split(1):
+        columns = F.unfold(image, window, stride=stride)[0]  # (3 * window pixels, windows)
+        crops = columns.T.reshape(-1, 3, *window)
+        view = F.interpolate(image, window, mode='bilinear', align_corners=False)
+        scores = network(torch.cat([crops, view]))
+        folded = F.fold(scores[:-1].flatten(1).T[None], size, window, stride=stride)
+        count = F.fold(
+            torch.ones_like(columns)[None, : window[0] * window[1]], size, window, stride=stride
+        )
+        whole = F.interpolate(scores[-1:], size, mode='bilinear', align_corners=False)
+        results.append((folded / count + whole) / 2)
+    return torch.cat(results)
+
+
+@pytest.mark.parametrize('batch_size', [1, 2, 3, 9])
+@pytest.mark.parametrize(
+    ('size', 'num_windows'), [((640, 640), 4), ((640, 896), 6), ((896, 384), 3)], ids=str
+)
+def test_protocol_of_the_benchmarks(size, num_windows, batch_size):
+    """Windows of 384 at 256, a third of one over the next; two images, batches across them."""
+    network = Network()
+    images = torch.randn(2, 3, *size)
+    arguments = dict(crop_size=(384, 384), stride=(256, 256), batch_size=batch_size)
+    result = window_inference(images, network, **arguments)
+    seen, network.seen = network.seen, []
+    expected = fold_inference(images, network, (384, 384), (256, 256))
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+    assert {shape[1:] for shape in seen} == {(3, 384, 384)}
+    *windows, first_view, second_view = [shape[0] for shape in seen]
+    assert (first_view, second_view) == (1, 1)
+    assert sum(windows) == 2 * num_windows
+    assert windows[:-1] == [batch_size] * (len(windows) - 1), 'only the last batch may be smaller'
+
+
+def test_the_real_configs_follow_the_protocol(root):
+    """Size of the images, of the windows and their distance, for each model and benchmark."""
+    from mmengine.config import Config
+
+    models = [
+        Config.fromfile(root / f'configs/escnet/escnet_{name}_coco-stuff.py').model.test_cfg
+        for name in ('vitb16', 'vitl14')
+    ]
+    for test_cfg in models:
+        assert (test_cfg.mode, test_cfg.get('global_view', True)) == ('windows', True)
+        assert (test_cfg.crop_size, test_cfg.stride) == ((384, 384), (256, 256))
+    names = ('ade20k-150', 'ade20k-847', 'pascal-context-59', 'pascal-context-459')
+    for name in (*names, 'pascal-voc-20', 'pascal-voc-20b', 'coco-stuff164k'):
+        data = Config.fromfile(root / f'configs/_base_/datasets/{name}.py')
+        steps = {step.type: step for step in data.test_dataloader.dataset.pipeline}
+        assert steps['Resize'] == dict(type='Resize', scale=(640, 640), keep_ratio=False)
+        assert list(steps).index('LoadLabelMap') > list(steps).index('Resize')

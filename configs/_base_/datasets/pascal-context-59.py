@@ -1,0 +1,27 @@
+# PC-59: PASCAL-Context, 59 classes, 5105 images; pixels of any other class are ignored.
+# Evaluation only. The whole image at 640x640; windows and the global view are the model's test_cfg.
+dataset_type = 'PascalContext59Dataset'
+data_root = 'data/VOCdevkit/VOC2010/'
+test_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='Resize', scale=(640, 640), keep_ratio=False),
+    dict(type='LoadLabelMap'),  # after Resize: figures are taken at the image's own size
+    dict(type='PackSegInputs'),
+]
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        ann_file='ImageSets/SegmentationContext/val.txt',
+        data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassContext'),
+        pipeline=test_pipeline,
+        test_mode=True,
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type='OpenVocabIoUMetric', iou_metrics=['mIoU'], seen='coco_stuff171')
+test_evaluator = val_evaluator

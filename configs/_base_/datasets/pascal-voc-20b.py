@@ -1,0 +1,33 @@
+# PAS-20b: PASCAL VOC 2012, 20 objects and background, 1449 images. The model looks for 59 words,
+# and the 39 after the objects are all background.
+# Evaluation only. The whole image at 640x640; windows and the global view are the model's test_cfg.
+dataset_type = 'PascalVOC20bDataset'
+data_root = 'data/VOCdevkit/VOC2012/'
+test_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='Resize', scale=(640, 640), keep_ratio=False),
+    dict(type='LoadLabelMap'),  # after Resize: figures are taken at the image's own size
+    dict(type='PackSegInputs'),
+]
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        ann_file='ImageSets/Segmentation20/val.txt',
+        data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass20b'),
+        pipeline=test_pipeline,
+        test_mode=True,
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(
+    type='OpenVocabIoUMetric',
+    iou_metrics=['mIoU'],
+    seen='coco_stuff171',
+    background_from=20,
+)
+test_evaluator = val_evaluator

@@ -1,0 +1,146 @@
+"""Test-time augmentation: the mean over an image and its mirror image, by hand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import toy_model_cfg
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.registry import DATASETS, MODELS
+from mmseg.structures import SegDataSample
+from PIL import Image
+
+from mmseg_escnet import ESCNetError
+from mmseg_escnet.engine import OpenVocabTTAModel, VocabularyHook
+from mmseg_escnet.evaluation.options import use_tta
+
+WORDS = ['cat', 'dog', 'sky']
+MODES = {
+    'whole': dict(mode='whole'),
+    'windows': dict(mode='windows', crop_size=(48, 48), stride=(32, 32)),
+}
+PIPELINE = [
+    dict(type='LoadImage'),
+    dict(type='Resize', scale=(64, 64), keep_ratio=False),
+    dict(type='LoadLabelMap'),
+    dict(type='PackSegInputs'),
+]
+
+
+def versions(*scores) -> list[SegDataSample]:
+    """Versions of one image with these scores (N, H, W), the first with a label map."""
+    samples = [SegDataSample() for _ in scores]
+    for sample, score in zip(samples, scores, strict=True):
+        sample.seg_logits = PixelData(data=torch.tensor(score))
+    samples[0].gt_sem_seg = PixelData(data=torch.zeros(1, *samples[0].seg_logits.shape))
+    samples[0].set_metainfo(dict(img_path='a.jpg'))
+    return samples
+
+
+def merge(mode, *images):
+    model = torch.nn.Module()
+    model.test_step, model.test_cfg = None, SimpleNamespace(mode=mode)
+    return OpenVocabTTAModel(module=model).merge_preds(list(images))
+
+
+def test_probabilities_are_averaged_as_they_are():
+    """Class 0 has the highest mean; after a second softmax class 2 would have it."""
+    one, other = [[[0.35]], [[0.0]], [[0.65]]], [[[0.4]], [[0.6]], [[0.0]]]
+    (sample,) = merge('windows', versions(one, other))
+    expected = torch.tensor([0.375, 0.3, 0.325])
+    torch.testing.assert_close(sample.seg_logits.data.flatten(), expected)
+    assert sample.pred_sem_seg.data.tolist() == [[[0]]]
+    (wrong,) = merge('whole', versions(one, other))
+    assert wrong.pred_sem_seg.data.tolist() == [[[2]]]
+
+
+def test_logits_become_probabilities():
+    """One very sure version must not outvote the others: the mean of logits would choose 0."""
+    scores = [[[[9.0]], [[0.0]]], [[[0.0]], [[2.0]]], [[[0.0]], [[2.0]]]]
+    samples = merge('whole', versions(*scores), versions(scores[1]))
+    expected = torch.tensor(scores).softmax(1).mean(0)
+    torch.testing.assert_close(samples[0].seg_logits.data, expected)
+    assert [sample.pred_sem_seg.data.item() for sample in samples] == [1, 1]
+
+
+def test_one_word_is_a_class():
+    (sample,) = merge('whole', versions([[[-3.0]]], [[[-4.0]]]))
+    assert sample.pred_sem_seg.data.tolist() == [[[0]]]
+
+
+@pytest.fixture
+def cfg(tmp_path) -> Config:
+    """A data set of one image that is no mirror image of itself."""
+    init_default_scope('mmseg')
+    for kind in ('images', 'labels'):
+        (tmp_path / kind).mkdir()
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (10, 12, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    Image.fromarray(picture).save(tmp_path / 'images/1.png')
+    Image.fromarray(rng.integers(0, 3, (80, 96), np.uint8)).save(tmp_path / 'labels/1.png')
+    dataset = dict(
+        type='BaseSegDataset',
+        data_root=str(tmp_path),
+        img_suffix='.png',
+        data_prefix=dict(img_path='images', seg_map_path='labels'),
+        metainfo=dict(classes=WORDS),
+        pipeline=PIPELINE,
+    )
+    model = toy_model_cfg(num_blocks=1)
+    return Config(dict(model=model, test_dataloader=dict(dataset=dataset)))
+
+
+def run(cfg) -> SegDataSample:
+    """As MMEngine's test loop does it."""
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model).eval()
+    loader = SimpleNamespace(dataset=dataset)
+    VocabularyHook().before_test(SimpleNamespace(model=model, test_dataloader=loader))
+    with torch.no_grad():
+        (sample,) = model.test_step(pseudo_collate([dataset[0]]))
+    return sample
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_mean_over_an_image_and_its_mirror_image(cfg, mode):
+    cfg.model.test_cfg = MODES[mode]
+    plain = run(cfg)
+    mirrored_cfg = Config(cfg.to_dict())
+    flip = dict(type='RandomFlip', prob=1.0, direction='horizontal')
+    mirrored_cfg.test_dataloader.dataset.pipeline.insert(2, flip)  # after Resize
+    mirrored = run(mirrored_cfg)
+    use_tta(cfg)
+    found = run(cfg)
+    scores = [sample.seg_logits.data for sample in (plain, mirrored)]
+    assert (scores[0] - scores[1]).abs().max() > 1e-3, 'nothing to average'
+    if mode == 'whole':
+        scores = [score.softmax(0) for score in scores]
+    torch.testing.assert_close(found.seg_logits.data, sum(scores) / 2, rtol=1e-3, atol=1e-4)
+    assert found.pred_sem_seg.data.equal(found.seg_logits.data.argmax(0, keepdim=True))
+    assert found.gt_sem_seg.data.equal(plain.gt_sem_seg.data), 'labels are not mirrored'
+    assert found.seg_logits.shape == (80, 96)
+
+
+def test_own_pipeline_and_model_of_the_config(cfg):
+    cfg.tta_pipeline = [dict(type='LoadImage')]
+    cfg.tta_model = dict(type='SegTTAModel')
+    model = cfg.model
+    use_tta(cfg)
+    assert cfg.test_dataloader.dataset.pipeline == [dict(type='LoadImage')]
+    assert (cfg.model.type, cfg.model.module) == ('SegTTAModel', model)
+
+
+@pytest.mark.parametrize(
+    'pipeline',
+    [PIPELINE[1:], [PIPELINE[2], *PIPELINE[:2]], []],
+    ids=['no image', 'labels first', 'none'],
+)
+def test_pipelines_that_cannot_be_mirrored(cfg, pipeline):
+    cfg.test_dataloader.dataset.pipeline = pipeline
+    with pytest.raises(ESCNetError, match='does not know where to mirror: give tta_pipeline'):
+        use_tta(cfg)

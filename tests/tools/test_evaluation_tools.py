@@ -1,0 +1,241 @@
+"""tools/test.py and tools/analysis/evaluate_predictions.py as a user calls them, at toy size."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from PIL import Image
+
+from mmseg_escnet import ESCNetError
+from mmseg_escnet.datasets.toyworld_scenes import scene
+from mmseg_escnet.evaluation.benchmarks import BENCHMARKS
+
+CONFIG = str(ROOT / 'configs/toyworld/escnet_toy.py')
+SMALL = [
+    'model.neck.num_blocks=1',
+    'test_dataloader.num_workers=0',
+    'test_dataloader.persistent_workers=False',
+]
+TIMEOUT_SECONDS = 600
+
+
+def run(folder: Path, *arguments, processes: int = 1) -> str:
+    """Run a tool in a folder.
+
+    Returns:
+        What it printed.
+    """
+    launch = [] if processes == 1 else ['-m', 'torch.distributed.run', '--standalone']
+    launch += [] if processes == 1 else [f'--nproc_per_node={processes}']
+    done = subprocess.run(
+        [sys.executable, *launch, ROOT / arguments[0], *map(str, arguments[1:])],
+        cwd=folder,
+        env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'Agg'},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return done.stdout
+
+
+def figures_of(work_dir: Path) -> dict[str, float]:
+    """The figures that MMEngine wrote to a work dir at the end of a test."""
+    (path,) = work_dir.glob('2*/2*.json')
+    return {k: v for k, v in json.loads(path.read_text()).items() if 'time' not in k}
+
+
+def predictions_of(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob('*.*')}
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory) -> Path:
+    """A folder with a checkpoint, three scenes, and PASCAL VOC with three pictures."""
+    place = tmp_path_factory.mktemp('place')
+    init_default_scope('mmseg')
+    cfg = Config.fromfile(CONFIG)
+    cfg.merge_from_dict({'model.neck.num_blocks': 1})
+    torch.manual_seed(0)
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), place / 'iter_8.pth')
+
+    scenes = place / 'data/toyworld_scenes'
+    for kind in ('images', 'annotations'):
+        (scenes / kind / 'val').mkdir(parents=True)
+    voc = place / 'data/VOCdevkit/VOC2012'
+    folders = ('JPEGImages', 'SegmentationClass20', 'SegmentationClass20b')
+    for folder in (*folders, 'ImageSets/Segmentation20'):
+        (voc / folder).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        image, label = scene(1, number)
+        Image.fromarray(image).save(scenes / f'images/val/{number}.png')
+        Image.fromarray(label).save(scenes / f'annotations/val/{number}.png')
+        Image.fromarray(image[: 60 + number]).save(voc / f'JPEGImages/{number}.jpg')
+        ids = rng.integers(0, 21, (60 + number, 96), np.uint8)
+        ids[:4] = 255
+        Image.fromarray(ids).save(voc / f'SegmentationClass20b/{number}.png')
+        ids[ids == 20] = 255
+        Image.fromarray(ids).save(voc / f'SegmentationClass20/{number}.png')
+    (voc / 'ImageSets/Segmentation20/val.txt').write_text('0\n1\n2\n')
+    return place
+
+
+@pytest.fixture(scope='module')
+def alone(place) -> Path:
+    """Work dir of a test in one process."""
+    options = ['--work-dir', 'alone', '--out', 'alone/out', '--cfg-options', *SMALL]
+    run(place, 'tools/test.py', CONFIG, 'iter_8.pth', *options)
+    return place / 'alone'
+
+
+def test_predictions_without_the_model(place, alone):
+    tool = 'tools/analysis/evaluate_predictions.py'
+    output = run(place, tool, 'alone/out', CONFIG, '--cfg-options', *SMALL)
+    lines = [line.split() for line in output.splitlines()]
+    found = {line[0]: float(line[1]) for line in lines if len(line) == 2 and '.' in line[1]}
+    expected = figures_of(alone)
+    assert {'aAcc', 'mIoU', 'mIoU_gt', 'fwIoU', 'hIoU'} <= set(expected)
+    assert {key: found[key] for key in expected} == expected
+
+
+def test_two_processes_and_three_images(place, alone):
+    """One of them is dealt out twice, and counted once."""
+    options = ['--work-dir', 'together', '--out', 'together/out', '--launcher', 'pytorch']
+    options += ['--cfg-options', *SMALL]
+    run(place, 'tools/test.py', CONFIG, 'iter_8.pth', *options, processes=2)
+    assert figures_of(place / 'together') == figures_of(alone)
+    assert predictions_of(place / 'together/out') == predictions_of(alone / 'out')
+
+
+def test_augmented_and_painted(place, alone):
+    """On a machine without the training data, which painting would have looked for."""
+    assert not (place / 'data/toyworld_scenes/images/train').exists()
+    options = ['--work-dir', 'tta', '--tta', '--show-dir', 'tta/painted', '--cfg-options', *SMALL]
+    run(place, 'tools/test.py', CONFIG, 'iter_8.pth', *options)
+    assert len(list((place / 'tta/painted').rglob('*.png'))) == 3
+    assert figures_of(place / 'tta').keys() == figures_of(alone).keys()
+    assert figures_of(place / 'tta') != figures_of(alone)
+
+
+def test_benchmarks(place):
+    """The real configs: those of PASCAL VOC run, the others are skipped; nothing is done twice."""
+    small = [*SMALL, 'test_dataloader.dataset.pipeline.1.scale=(96,96)']
+    options = ['--benchmarks', 'all', '--work-dir', 'b', '--out', 'b/out', '--cfg-options', *small]
+    output = run(place, 'tools/test.py', CONFIG, 'iter_8.pth', *options)
+    lines = output.splitlines()
+    for key in ('A-847', 'PC-459', 'A-150', 'PC-59'):
+        assert any(line.startswith(f'{key}: skipped. The image directory') for line in lines), key
+    kept = json.loads((place / 'b/benchmarks_iter_8.json').read_text())
+    assert set(kept['benchmarks']) == {'PAS-20', 'PAS-20b'}
+    names = {
+        key: json.loads((place / f'b/out/{key}/names.json').read_text())
+        for key in ('PAS-20', 'PAS-20b')
+    }
+    assert [len(n['names']) for n in names.values()] == [20, 59]
+    assert [n['background_from'] for n in names.values()] == [None, 20]
+    table = [line for line in lines if line.startswith('|') and 'PAS' in line]
+    assert [[cell.strip() for cell in line.split('|')[1:3]] for line in table] == [
+        [key, f'{kept["benchmarks"][key]["metrics"]["mIoU_gt"]:.2f}'] for key in names
+    ]
+
+    again = run(place, 'tools/test.py', CONFIG, 'iter_8.pth', *options)
+    assert [line for line in again.splitlines() if 'finished before' in line] == [
+        f'{key}: finished before, see b/benchmarks_iter_8.json' for key in names
+    ]
+    assert set(table) <= set(again.splitlines())
+
+    tool = 'tools/analysis/evaluate_predictions.py'
+    options = ['--benchmark', 'PAS-20b', '--cfg-options', *small]
+    output = run(place, tool, 'b/out/PAS-20b', CONFIG, *options)
+    found = dict(line.split() for line in output.splitlines() if len(line.split()) == 2)
+    for name, value in kept['benchmarks']['PAS-20b']['metrics'].items():
+        assert float(found[name]) == pytest.approx(value, nan_ok=True) or value is None, name
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    """tools/test.py in this process."""
+    spec = importlib.util.spec_from_file_location('test_tool', ROOT / 'tools/test.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['test.py', *map(str, arguments)])
+        module.main()
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--benchmarks', 'A-847', 'B-1'], "no benchmark 'B-1'"),
+        (['--benchmarks', 'PAS-20', 'PAS-20'], 'PAS-20 is asked for twice'),
+        (['--benchmarks', 'A-847'], 'The data of A-847 is not there'),
+        (['--show', '--show-dir', 'painted'], 'exclude each other'),
+        (['--out', 'iter_8.pth'], r'--out iter_8\.pth is a file'),
+        (['--cfg-options', 'test_dataloader=None'], 'has no test_dataloader'),
+        (['--launcher', 'pytorch'], 'for processes that torchrun starts'),
+    ],
+)
+def test_bad_input(place, tool, monkeypatch, options, message):
+    monkeypatch.chdir(place)
+    monkeypatch.delenv('RANK', raising=False)
+    with pytest.raises(ESCNetError, match=message):
+        tool(CONFIG, 'iter_8.pth', *options)
+
+
+def test_options_reach_the_runner(place, tool, monkeypatch):
+    """All that MMSegmentation's tools/test.py has."""
+    from mmengine.runner import Runner
+
+    configs = []
+
+    class Fake:
+        def test(self):
+            assert self._train_loop is None
+
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(Runner, 'from_cfg', lambda cfg: configs.append(cfg) or Fake())
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+    options = ['--show', '--wait-time', '0.5', '--work-dir', 'w', '--local-rank', '0', '--tta']
+    tool(CONFIG, 'iter_8.pth', *options, '--launcher', 'pytorch', '--cfg-options', 'a.b=[1,2]')
+    (cfg,) = configs
+    hook = cfg.default_hooks.visualization
+    assert (hook.show, hook.draw, hook.interval, hook.wait_time) == (True, True, 1, 0.5)
+    assert (cfg.work_dir, cfg.launcher, cfg.load_from) == ('w', 'pytorch', 'iter_8.pth')
+    assert cfg.a.b == [1, 2]
+    assert cfg.model.type == 'OpenVocabTTAModel'
+    assert os.environ.pop('LOCAL_RANK') == '0'
+
+
+def test_the_page_on_evaluation_names_what_there_is():
+    """Options of both tools, keys, configs, figures, and the files it points to."""
+    page = (ROOT / 'docs/evaluation.md').read_text()
+    tools = [ROOT / 'tools/test.py', ROOT / 'tools/analysis/evaluate_predictions.py']
+    sources = ''.join(path.read_text() for path in [*tools, ROOT / 'mmseg_escnet/cli.py'])
+    options = set(re.findall(r'(--[a-z][a-z-]+)', page)) - {'--nproc'}
+    assert {'--benchmarks', '--benchmark', '--out', '--tta', '--show-dir'} <= options
+    for option in options:
+        assert f"'{option}'" in sources, option
+    for benchmark in BENCHMARKS:
+        (row,) = (line for line in page.splitlines() if line.startswith(f'| {benchmark.key} |'))
+        assert f'| {benchmark.num_words} | `{benchmark.config}` |' in row
+    for target in re.findall(r'\]\(([^)#]+)\)', page):
+        assert (ROOT / 'docs' / target).exists(), target
+    for target in re.findall(r'`((?:mmseg_escnet|tools|configs)/[^` ]+)`', page):
+        assert (ROOT / target).exists(), target

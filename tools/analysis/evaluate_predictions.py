@@ -1,0 +1,51 @@
+"""Evaluate saved predictions, without the model.
+
+    python tools/test.py CONFIG CHECKPOINT --out FOLDER
+    python tools/analysis/evaluate_predictions.py FOLDER CONFIG
+
+The figures are those that tools/test.py printed. For predictions of a benchmark (--benchmarks with
+--out) name the benchmark and its folder: FOLDER/A-847 CONFIG --benchmark A-847.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from mmseg_escnet.cli import load_config, run_tool
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('predictions', help='folder with predictions and names.json')
+    parser.add_argument('config', help='config file they were made with')
+    parser.add_argument('--benchmark', metavar='KEY', help='the benchmark they are for')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='override settings of the config'
+    )
+    parser.set_defaults(work_dir=None, launcher='none')
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print the table of classes, and the figures one a line."""
+    args = parse_args(argv)
+    cfg = load_config(args)
+
+    from mmseg_escnet.evaluation.benchmark_tasks import benchmark_config
+    from mmseg_escnet.evaluation.benchmarks import select_benchmarks
+    from mmseg_escnet.evaluation.offline import evaluate_predictions
+
+    if args.benchmark is not None:
+        (benchmark,) = select_benchmarks([args.benchmark])
+        cfg = benchmark_config(cfg, benchmark, args.cfg_options)
+    for name, value in evaluate_predictions(cfg, args.predictions).items():
+        print(f'{name} {value}')
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,140 @@
+"""Make label maps of PAS-20 and PAS-20b from PASCAL VOC 2012, for evaluation.
+
+RAW is the folder VOC2012, or one above it:
+
+    RAW/JPEGImages/*.jpg
+    RAW/SegmentationClass/*.png           (palette: 0 background, 1..20 objects, 255 border)
+    RAW/ImageSets/Segmentation/{train,val}.txt
+
+from http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar. Written are
+
+    OUT/JPEGImages/*.jpg                  (links to RAW, where OUT is another folder)
+    OUT/SegmentationClass20/*.png         (0..19 objects, 255 = background and border)
+    OUT/SegmentationClass20b/*.png        (0..19 objects, 20 = background, 255 = border)
+    OUT/ImageSets/Segmentation20/{train,val}.txt
+
+Run the same command again after an interruption: files that are there and right are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+
+import numpy as np
+
+from mmseg_escnet.cli import run_tool
+from mmseg_escnet.datasets.benchmark_conversion import (
+    NO_SUCH_ID,
+    Job,
+    LabelSet,
+    add_arguments,
+    place,
+    run,
+    write_list,
+)
+from mmseg_escnet.datasets.benchmark_vocabularies import load_benchmark
+from mmseg_escnet.datasets.label_files import decode_label_map
+from mmseg_escnet.datasets.raw_folders import devkit_jobs, find_folder
+from mmseg_escnet.errors import ESCNetError
+
+OFFICIAL_COUNTS = {'train': 1_464, 'val': 1_449}
+DOWNLOAD = 'http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar'
+BACKGROUND, BORDER = 0, 255
+
+OBJECTS = load_benchmark('voc20')
+
+
+def label_sets() -> tuple[LabelSet, LabelSet]:
+    """PAS-20 and PAS-20b: they differ in what becomes of the background."""
+    table = np.full(256, NO_SUCH_ID)
+    table[[entry.raw_id for entry in OBJECTS]] = np.arange(len(OBJECTS))
+    table[BORDER] = 255
+    names = tuple(entry.name for entry in OBJECTS)
+    without, with_background = table.copy(), table.copy()
+    without[BACKGROUND] = 255
+    with_background[BACKGROUND] = len(OBJECTS)
+    return (
+        LabelSet('PAS-20', 'SegmentationClass20', without, names, ignored=255),
+        LabelSet(
+            'PAS-20b',
+            'SegmentationClass20b',
+            with_background,
+            (*names, 'background'),
+            ignored=255,
+        ),
+    )
+
+
+def read(job: Job) -> np.ndarray:
+    """Read the palette indices of a job.
+
+    Raises:
+        ESCNetError: If the file cannot be read.
+    """
+    try:
+        content = job.raw_label.read_bytes()
+    except OSError as error:
+        raise ESCNetError(
+            f'Label map {job.raw_label} cannot be read ({error.strerror or error}): check the '
+            'disk and the permissions.'
+        ) from error
+    return decode_label_map(content, str(job.raw_label))
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser, out='data/VOCdevkit/VOC2012', splits=list(OFFICIAL_COUNTS), default='val')
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Convert the splits asked for.
+
+    Returns:
+        The exit status: 1 if a file failed.
+    """
+    args = parse_args(argv)
+    sets = label_sets()
+    raw = find_folder(
+        args.raw,
+        inside=['SegmentationClass', 'ImageSets/Segmentation'],
+        what='VOCdevkit/VOC2012',
+        remedy=f'with {DOWNLOAD}',
+    )
+    plans = {
+        split: devkit_jobs(
+            raw,
+            image_list=f'ImageSets/Segmentation/{split}.txt',
+            label_folder=raw / 'SegmentationClass',
+            label_suffix='.png',
+            expected=OFFICIAL_COUNTS[split],
+            remedy=f'unpack {DOWNLOAD} again',
+            label_remedy=f'unpack {DOWNLOAD} again',
+            out=args.out,
+            sets=sets,
+            allow_partial=args.allow_partial,
+        )
+        for split in args.splits
+    }
+    status = 0
+    for split, jobs in plans.items():
+        status |= run(
+            jobs,
+            out=args.out,
+            read=read,
+            sets=sets,
+            put_image=partial(place, link=args.link),
+            workers=args.workers,
+            description=f'PASCAL VOC {split}',
+        )
+        stems = [job.image.stem for job in jobs]
+        write_list(args.out / 'ImageSets' / 'Segmentation20' / f'{split}.txt', stems)
+    return status
+
+
+if __name__ == '__main__':
+    run_tool(main, interrupted='the same command goes on where this one stopped')
