@@ -12,7 +12,10 @@ from .version import __version__
 try:
     compat.setup()  # before anything imports mmseg
     from . import datasets, engine, evaluation, models
+    from .apis.mmseg_inferencer import support_our_loaders
     from .vocabulary import Vocabulary
+
+    support_our_loaders()
 except Exception as error:
     explain_import_error(error)  # raises; under `python -m mmseg_escnet.check` it lets us go on
 

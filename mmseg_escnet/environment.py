@@ -74,6 +74,8 @@ REQUIREMENTS = (
     Requirement('pillow', '9.5'),
     Requirement('scipy', '1.10'),
     Requirement('matplotlib', '3.7'),
+    Requirement('pycocotools', '2.0.8', '3'),
+    Requirement('pyyaml', '6'),
     Requirement('safetensors', '0.4'),
     Requirement('huggingface_hub', '0.23'),
     Requirement('prettytable', '3.0'),

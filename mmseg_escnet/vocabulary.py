@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import hashlib
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from .errors import ESCNetError
 
 # A name may hold several synonyms; the benchmarks separate them by a comma, people by a bar.
 _SYNONYM_SEPARATORS = ('|', ',')
+_LONGEST_PHRASE = 1000  # characters; CLIP reads 77 tokens
+_SHOWN = 60  # characters of a name in a message
 
 
 def split_synonyms(name: str) -> tuple[str, ...]:
@@ -57,24 +60,31 @@ class Vocabulary:
     Attributes:
         names: The N class names as given, stripped.
         palette: N colours ``(R, G, B)`` in 0..255.
+        synonyms: For each class what the text encoder is given, at least one phrase.
     """
 
     names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
+    synonyms: tuple[tuple[str, ...], ...]
 
     @classmethod
     def create(
-        cls, names: Sequence[str], palette: Sequence[Sequence[int]] | None = None
+        cls,
+        names: Sequence[str],
+        palette: Sequence[Sequence[int]] | None = None,
+        phrases: Sequence[Sequence[str] | None] | None = None,
     ) -> Vocabulary:
         """Check the names and build a vocabulary.
 
         Args:
             names: N class names; each may hold synonyms (see :func:`split_synonyms`).
             palette: N colours ``(R, G, B)``; by default :func:`name_color` of each name.
+            phrases: For each class the words or descriptions that stand for it in place of its
+                name; None for a class that goes by its name.
 
         Raises:
-            ESCNetError: If ``names`` is no sequence of non-empty, different strings, or the
-                palette does not fit.
+            ESCNetError: If ``names`` is no sequence of non-empty, different strings, one holds
+                control characters, or palette or phrases do not fit.
         """
         if isinstance(names, str) or not isinstance(names, Sequence):
             raise ESCNetError(
@@ -91,19 +101,12 @@ class Vocabulary:
                 )
             if not split_synonyms(name):
                 raise ESCNetError(
-                    f'Class name {index} of the vocabulary, {name!r}, holds no word: '
+                    f'Class name {index} of the vocabulary, {_shown(name)}, holds no word: '
                     'give it a name or leave it out.'
                 )
         stripped = tuple(name.strip() for name in names)
-        first_seen: dict[tuple[str, ...], int] = {}
-        for index, name in enumerate(stripped):
-            key = tuple(' '.join(word.lower().split()) for word in split_synonyms(name))
-            if key in first_seen:
-                raise ESCNetError(
-                    f'Class name {name!r} stands in the vocabulary twice (classes '
-                    f'{first_seen[key]} and {index}): remove one or give it another name.'
-                )
-            first_seen[key] = index
+        synonyms = _phrases_of(stripped, phrases)
+        _check_different(stripped, synonyms)
         if palette is None:
             palette = [name_color(name) for name in stripped]
         if len(palette) != len(stripped):
@@ -116,15 +119,11 @@ class Vocabulary:
                 raise ESCNetError(
                     f'The colour {list(color)} of class {name!r} must be (R, G, B), each 0 to 255.'
                 )
-        return cls(stripped, tuple(tuple(int(v) for v in color) for color in palette))
+        palette = tuple(tuple(int(v) for v in color) for color in palette)
+        return cls(stripped, palette, synonyms)
 
     def __len__(self) -> int:
         return len(self.names)
-
-    @property
-    def synonyms(self) -> tuple[tuple[str, ...], ...]:
-        """For each class its synonyms, at least one."""
-        return tuple(split_synonyms(name) for name in self.names)
 
     @property
     def dataset_meta(self) -> dict:
@@ -133,5 +132,71 @@ class Vocabulary:
 
     @property
     def key(self) -> str:
-        """SHA-256 of the names in order: what text embeddings depend on, the colours not."""
-        return hashlib.sha256(json.dumps(self.names).encode()).hexdigest()
+        """SHA-256 of the words in order: what text embeddings depend on, the colours not."""
+        return hashlib.sha256(json.dumps(self.synonyms).encode()).hexdigest()
+
+
+def _phrases_of(
+    names: tuple[str, ...], phrases: Sequence[Sequence[str] | None] | None
+) -> tuple[tuple[str, ...], ...]:
+    """For each name what stands for it: its phrases, or else its own synonyms."""
+    if phrases is None:
+        return tuple(split_synonyms(name) for name in names)
+    if len(phrases) != len(names):
+        raise ESCNetError(
+            f'There are phrases for {len(phrases)} classes, but {len(names)} class names: give a '
+            'list of phrases for each name, None for one that goes by its name.'
+        )
+    found = []
+    for name, given in zip(names, phrases, strict=True):
+        if given is None:
+            found.append(split_synonyms(name))
+            continue
+        strings = isinstance(given, Sequence) and not isinstance(given, str)
+        if not strings or not all(isinstance(phrase, str) for phrase in given):
+            raise ESCNetError(f'The phrases of class {_shown(name)} must be a list of strings.')
+        words = tuple(phrase.strip() for phrase in given)
+        if not words or not all(words):
+            raise ESCNetError(
+                f'A phrase of class {_shown(name)} holds no word: give at least one, or None for '
+                'the name alone.'
+            )
+        found.append(words)
+    return tuple(found)
+
+
+def _check_different(names: tuple[str, ...], synonyms: tuple[tuple[str, ...], ...]) -> None:
+    """Refuse what CLIP cannot read or tell apart."""
+    first_seen: dict[tuple[str, ...], int] = {}
+    for index, (name, words) in enumerate(zip(names, synonyms, strict=True)):
+        if any(_has_control_character(text) for text in (name, *words)):
+            raise ESCNetError(
+                f'Class name {_shown(name)} holds a control character: take it out, or put a '
+                'space in its place.'
+            )
+        longest = max(map(len, words))
+        if longest > _LONGEST_PHRASE:
+            raise ESCNetError(
+                f'Class name {_shown(name)} holds a phrase of {longest} characters, of which CLIP '
+                'would read the beginning alone: shorten it.'
+            )
+        # a name with phrases of its own must differ from the others, and so must its phrases
+        for key in {_comparable(words), _comparable(split_synonyms(name))}:
+            if key in first_seen:
+                raise ESCNetError(
+                    f'Class name {_shown(name)} stands in the vocabulary twice (classes '
+                    f'{first_seen[key]} and {index}): remove one or give it another name.'
+                )
+        first_seen[_comparable(words)] = first_seen[_comparable(split_synonyms(name))] = index
+
+
+def _comparable(words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(' '.join(word.lower().split()) for word in words)
+
+
+def _has_control_character(text: str) -> bool:
+    return any(unicodedata.category(character) in ('Cc', 'Cs') for character in text)
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= _SHOWN else name[: _SHOWN - 3] + '...')

@@ -26,6 +26,8 @@ GOOD = {
     'pillow': '12.3.0',
     'scipy': '1.15.3',
     'matplotlib': '3.10.9',
+    'pycocotools': '2.0.11',
+    'pyyaml': '6.0.3',
     'safetensors': '0.8.0',
     'huggingface_hub': '2.4.0',
     'prettytable': '3.18.0',

@@ -30,6 +30,7 @@ DISTRIBUTIONS = {
     'pkg_resources': 'setuptools',
     'segment_anything': 'segment-anything',
     'sklearn': 'scikit-learn',
+    'yaml': 'pyyaml',
 }
 
 

@@ -118,6 +118,56 @@ def test_immutable():
     assert len({vocabulary, Vocabulary.create(['cat'])}) == 1
 
 
+def test_phrases_stand_for_names():
+    names, phrases = (
+        ['taxi', 'sofa | couch', 'wet road'],
+        [['a yellow cab, empty'], None, ['x', 'y ']],
+    )
+    vocabulary = Vocabulary.create(names, phrases=phrases)
+    assert vocabulary.names == tuple(names)
+    assert vocabulary.synonyms == (('a yellow cab, empty',), ('sofa', 'couch'), ('x', 'y'))
+    assert vocabulary.palette == Vocabulary.create(names).palette
+    assert vocabulary.key != Vocabulary.create(names).key
+
+
+@pytest.mark.parametrize(
+    ('names', 'phrases', 'message'),
+    [
+        (['a', 'b'], [['x']], 'phrases for 1 classes, but 2 class names'),
+        (['a'], [[]], "A phrase of class 'a' holds no word"),
+        (['a'], [['x', ' ']], "A phrase of class 'a' holds no word"),
+        (['a'], ['x'], "The phrases of class 'a' must be a list of strings"),
+        (['a'], [[3]], 'must be a list of strings'),
+        (['a'], [3], 'must be a list of strings'),
+        (['a', 'b'], [['x'], ['X']], "'b' stands in the vocabulary twice"),
+        (['a', 'A'], [['x'], ['y']], "'A' stands in the vocabulary twice"),
+        (['a', 'b'], [['b'], None], "'b' stands in the vocabulary twice"),
+        (['a'], [['x' * 1001]], 'a phrase of 1001 characters'),
+    ],
+)
+def test_phrases_that_are_refused(names, phrases, message):
+    with pytest.raises(ESCNetError, match=message):
+        Vocabulary.create(names, phrases=phrases)
+
+
+@pytest.mark.parametrize('name', ['a\x00b', 'wet\nroad', 'a\x1b[31mb', 'a\x85b', 'a\ud800b'])
+def test_control_characters_are_refused(name):
+    for kwargs in (dict(names=[name]), dict(names=['a'], phrases=[[name]])):
+        with pytest.raises(ESCNetError, match='holds a control character'):
+            Vocabulary.create(**kwargs)
+
+
+def test_letters_and_signs_of_all_kinds_are_words():
+    names = ['café', '出租车', 'ταξί', '<b>', 'a "b"', 'क्षि', '🚕']
+    assert Vocabulary.create(names).names == tuple(names)
+
+
+def test_long_names_are_cut_in_messages():
+    with pytest.raises(ESCNetError) as caught:
+        Vocabulary.create(['x' * 100_000])
+    assert len(str(caught.value)) < 250
+
+
 @pytest.mark.parametrize('palette', [[(1, 2)], [(999, -2, 3)]])
 def test_colours_that_are_none(palette):
     with pytest.raises(ESCNetError, match=r"colour .* of class 'cat' must be"):

@@ -1,0 +1,16 @@
+"""Ready-made ways to use a model, and the checks that the tools make."""
+
+from .class_files import read_classes
+from .images import find_images
+from .inferencer import OpenVocabInferencer
+from .query import COMMON_BACKGROUND, Query
+from .result import SegmentationResult
+
+__all__ = [
+    'COMMON_BACKGROUND',
+    'OpenVocabInferencer',
+    'Query',
+    'SegmentationResult',
+    'find_images',
+    'read_classes',
+]

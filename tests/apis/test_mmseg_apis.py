@@ -5,10 +5,13 @@ import pytest
 import torch
 from conftest import ROOT, toy_model_cfg
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmseg.apis import inference_model, init_model
 from mmseg.registry import MODELS
+from PIL import Image
 
 from mmseg_escnet import ESCNetError
+from mmseg_escnet.apis import OpenVocabInferencer
 
 PIPELINE = [
     dict(type='LoadImage'),
@@ -16,6 +19,11 @@ PIPELINE = [
     dict(type='LoadLabelMap'),
     dict(type='PackSegInputs'),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _scope():
+    init_default_scope('mmseg')  # a runner in another test may have left its own
 
 
 @pytest.fixture
@@ -58,6 +66,29 @@ def test_a_photograph(config, checkpoint, real_samples):
     model = init_model(config, checkpoint, device='cpu')
     result = inference_model(model, str(real_samples / 'photos' / 'dog.jpg'))
     assert result.pred_sem_seg.data.shape == (1, 534, 800)
+
+
+def test_mmseg_inferencer_with_other_words(config, checkpoint, tmp_path):
+    """A file and an array (in BGR order); names and colours of its pictures follow the words."""
+    from mmseg.apis import MMSegInferencer
+
+    config.visualizer = dict(type='SegLocalVisualizer', vis_backends=[])
+    config.test_dataloader.dataset.pipeline = PIPELINE
+    inferencer = MMSegInferencer(config, checkpoint, device='cpu')
+    inferencer.show_progress = False
+    assert inferencer.model.vocabulary.names == ('cat', 'dog', 'grass')
+    inferencer.model.set_vocabulary(['taxi', 'wet road'])
+    image = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / 'a.png')
+    found = inferencer(str(tmp_path / 'a.png'), return_vis=True)
+    assert found['predictions'].shape == (30, 50)
+    assert found['visualization'].shape == (30, 50, 3)
+    assert inferencer.visualizer.dataset_meta['classes'] == ('taxi', 'wet road')
+    again = inferencer(image[..., ::-1].copy())
+    np.testing.assert_array_equal(again['predictions'], found['predictions'])
+    expected = OpenVocabInferencer(config, checkpoint, 'cpu')(image, classes=['taxi', 'wet road'])
+    np.testing.assert_array_equal(expected.labels, found['predictions'])
+    assert PIPELINE[0] == dict(type='LoadImage'), 'the config given was changed'
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(config, checkpoint):

@@ -164,6 +164,20 @@ def test_refusals(kwargs, message):
         OpenCLIPTextEncoder(**kwargs)
 
 
+def test_options_can_be_changed(clip):
+    encoder, vocabulary = OpenCLIPTextEncoder(), Vocabulary.create(['sofa, couch', 'cat'])
+    encoder.set_options(templates='imagenet')
+    assert encoder.key == OpenCLIPTextEncoder(templates='imagenet').key
+    encoder.set_options(synonyms='mean')
+    other = OpenCLIPTextEncoder(templates='imagenet', synonyms='mean')
+    assert encoder.key == other.key
+    assert encoder(clip, vocabulary).equal(other(clip, vocabulary))
+    for options in (dict(templates=['{}'], synonyms='all'), dict(templates=['a'])):
+        with pytest.raises(ESCNetError):
+            encoder.set_options(**options)
+        assert encoder.key == other.key
+
+
 def test_key_tells_settings_apart():
     settings = [dict(), dict(templates='imagenet'), dict(templates=['{}']), dict(synonyms='mean')]
     keys = [OpenCLIPTextEncoder(**kwargs).key for kwargs in settings]

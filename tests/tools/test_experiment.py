@@ -201,7 +201,8 @@ def test_weights_are_written_and_read_back(tools, few_tokens, tmp_path):
     assert file.stat().st_size < 6e6  # 12 MB more if all tokens were in it
 
     content = torch.load(file, weights_only=True)
-    assert list(content) == ['state_dict']
+    assert list(content) == ['state_dict', 'meta']
+    assert content['meta'] == dict(dataset_meta=few_tokens.dataset_meta)  # for init_model
     stored = content['state_dict'][TOKENS]
     assert stored.layout == torch.sparse_coo
     assert stored.shape == expected[TOKENS].shape

@@ -63,7 +63,10 @@ def train(cfg, checkpoint: str | None = None):
 
 
 def save_weights(model, path: Path) -> None:
-    """Write a trained model's weights in half precision, rows of tokens that are zero left out."""
+    """Write a trained model's weights in half precision, rows of tokens that are zero left out.
+
+    With the words it was last used for, where MMSegmentation's ``init_model`` looks for them.
+    """
     import io
 
     import torch
@@ -78,5 +81,6 @@ def save_weights(model, path: Path) -> None:
         state[key] = sparse_rows(value) if key.endswith('token_embedding.weight') else value
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    torch.save(dict(state_dict=state), buffer)
+    meta = dict(dataset_meta=model.dataset_meta)
+    torch.save(dict(state_dict=state, meta=meta), buffer)
     write_atomically(path, buffer.getbuffer())

@@ -5,6 +5,7 @@ Shapes: B images, N classes, H x W pixels, h x w patch grid, D CLIP joint width.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -23,9 +24,10 @@ from ..necks.esc_neck import ESCFeatures
 from ..weights import check_fit, to_dense
 from .window_inference import window_inference
 
-# as mmcv's RandomFlip names them -> dimensions of (1, N, H, W)
-_FLIP_DIMS = {'horizontal': (3,), 'vertical': (2,), 'diagonal': (2, 3)}
+# as mmcv's RandomFlip names them -> dimensions of (N, H, W)
+_FLIP_DIMS = {'horizontal': (2,), 'vertical': (1,), 'diagonal': (1, 2)}
 _MODES = ('whole', 'slide', 'windows')
+_CACHED_CLASSES = 20_000  # of which embeddings are kept: 60 MB at a width of 768
 
 
 @MODELS.register_module()
@@ -98,7 +100,8 @@ class ESCNet(EncoderDecoder):
         self.test_cfg = ConfigDict(dict(mode='whole'), **(test_cfg or {}))
         _check_test_cfg(self.test_cfg)
         self._vocabulary: Vocabulary | None = None
-        self._text_cache: tuple[tuple, Tensor] | None = None
+        # from all that embeddings depend on to embeddings, those used last at the end
+        self._text_cache: OrderedDict[tuple, Tensor] = OrderedDict()
 
     # -- vocabulary ------------------------------------------------------------------------------
 
@@ -148,28 +151,33 @@ class ESCNet(EncoderDecoder):
     def text_features(self) -> Tensor:
         """F_l (N, D) of the vocabulary, unit norm.
 
-        Computed anew with a gradient in training; otherwise once per vocabulary and weights.
+        Computed anew with a gradient in training; otherwise once per vocabulary and weights, as
+        long as it is among the vocabularies used last (20 000 classes in all).
         """
         parameters = list(self.backbone.clip.text.parameters())
         if torch.is_grad_enabled() and any(p.requires_grad for p in parameters):
             return self._encode_vocabulary()
         # everything the embeddings depend on; a version counts the in-place changes of a tensor,
         # but not those through .data (averaged weights), which the sums show
-        weights = tuple(
-            (p.data_ptr(), p.dtype, 0 if p.is_inference() else p._version) for p in parameters
-        )
-        key = (
-            self.vocabulary.key,
-            self.text_encoder.key,
-            bool(self.backbone.quick_gelu),
-            weights,
+        weights = (
+            tuple(
+                (p.data_ptr(), p.dtype, 0 if p.is_inference() else p._version) for p in parameters
+            ),
             self._last_layer_sums(),
+            bool(self.backbone.quick_gelu),
         )
-        if self._text_cache is None or self._text_cache[0] != key:
+        key = (weights, self.text_encoder.key, self.vocabulary.key)
+        cache = self._text_cache
+        if any(known[0] != weights for known in cache):  # those never come back
+            cache.clear()
+        if key not in cache:
             # not as an inference tensor, which a later use with a gradient could not save
             with torch.inference_mode(False), torch.no_grad():
-                self._text_cache = (key, self._encode_vocabulary())
-        return self._text_cache[1]
+                cache[key] = self._encode_vocabulary()
+            while len(cache) > 1 and sum(map(len, cache.values())) > _CACHED_CLASSES:
+                cache.popitem(last=False)
+        cache.move_to_end(key)
+        return cache[key]
 
     def _encode_vocabulary(self) -> Tensor:
         # in full precision also under autocast: once per vocabulary, and every pixel depends on it
@@ -245,13 +253,7 @@ class ESCNet(EncoderDecoder):
             data_samples = [SegDataSample() for _ in seg_logits]
         for scores, sample in zip(seg_logits, data_samples, strict=True):
             meta = sample.metainfo
-            left, right, top, bottom = meta.get(
-                'img_padding_size', meta.get('padding_size', [0] * 4)
-            )
-            height, width = scores.shape[-2:]
-            scores = scores[None, :, top : height - bottom, left : width - right]
-            if meta.get('flip', False):
-                scores = scores.flip(dims=_FLIP_DIMS[meta['flip_direction']])
+            scores = undo_padding_and_flip(scores, meta)[None]
             if 'ori_shape' in meta:
                 scores = F.interpolate(
                     scores,
@@ -266,6 +268,24 @@ class ESCNet(EncoderDecoder):
                 }
             )
         return data_samples
+
+
+def undo_padding_and_flip(scores: Tensor, meta: dict) -> Tensor:
+    """Bring scores back to the image as it was before it was padded and flipped.
+
+    Args:
+        scores: (N, H, W) at the size of the network's input.
+        meta: Meta information of the image's sample.
+
+    Returns:
+        (N, H - padding, W - padding).
+    """
+    left, right, top, bottom = meta.get('img_padding_size', meta.get('padding_size', [0] * 4))
+    height, width = scores.shape[-2:]
+    scores = scores[:, top : height - bottom, left : width - right]
+    if meta.get('flip', False):
+        scores = scores.flip(dims=_FLIP_DIMS[meta['flip_direction']])
+    return scores
 
 
 def correlate(image_features: Tensor, text: Tensor) -> Tensor:

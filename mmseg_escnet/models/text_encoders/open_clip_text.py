@@ -50,28 +50,31 @@ class OpenCLIPTextEncoder(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if isinstance(templates, str):
-            if templates not in NAMED_TEMPLATES:
-                raise ESCNetError(
-                    f'Templates {templates!r} are not known: use one of '
-                    f"{sorted(NAMED_TEMPLATES)} or a list of texts with '{{}}' in each."
-                )
-            templates = NAMED_TEMPLATES[templates]
-        templates = tuple(templates)
-        for template in templates:
-            if not isinstance(template, str) or _fields(template) != ['']:
-                raise ESCNetError(
-                    f"Template {template!r} must be a text with exactly one '{{}}', where the "
-                    'class name goes.'
-                )
-        if not templates:
-            raise ESCNetError("The list of templates is empty: give at least one, such as '{}'.")
-        if synonyms not in ('first', 'mean'):
-            raise ESCNetError(f"synonyms={synonyms!r} must be 'first' or 'mean'.")
-        self.templates = templates
-        self.synonyms = synonyms
+        self.set_options(templates=templates, synonyms=synonyms)
         self.batch_size = batch_size
         self.tokenizer = open_clip.SimpleTokenizer()
+
+    def set_options(
+        self,
+        *,
+        templates: str | Sequence[str] | None = None,
+        synonyms: Literal['first', 'mean'] | None = None,
+    ) -> None:
+        """Encode in another way from now on.
+
+        Args:
+            templates: As for the class; None leaves them as they are.
+            synonyms: As for the class; None leaves it as it is.
+
+        Raises:
+            ESCNetError: If one of them is not usable. Nothing is changed then.
+        """
+        if templates is not None:
+            templates = _check_templates(templates)
+        if synonyms is not None and synonyms not in ('first', 'mean'):
+            raise ESCNetError(f"synonyms={synonyms!r} must be 'first' or 'mean'.")
+        self.templates = self.templates if templates is None else templates
+        self.synonyms = self.synonyms if synonyms is None else synonyms
 
     @property
     def key(self) -> tuple:
@@ -132,6 +135,26 @@ class OpenCLIPTextEncoder(BaseModule):
             features = torch.stack([part.mean(dim=0) for part in features.split(counts)])
             features = F.normalize(features, dim=-1)
         return features
+
+
+def _check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(templates, str):
+        if templates not in NAMED_TEMPLATES:
+            raise ESCNetError(
+                f'Templates {templates!r} are not known: use one of '
+                f"{sorted(NAMED_TEMPLATES)} or a list of texts with '{{}}' in each."
+            )
+        return NAMED_TEMPLATES[templates]
+    templates = tuple(templates)
+    for template in templates:
+        if not isinstance(template, str) or _fields(template) != ['']:
+            raise ESCNetError(
+                f"Template {template!r} must be a text with exactly one '{{}}', where the "
+                'class name goes.'
+            )
+    if not templates:
+        raise ESCNetError("The list of templates is empty: give at least one, such as '{}'.")
+    return templates
 
 
 def _fields(template: str) -> list[str] | None:

@@ -13,6 +13,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from mmseg_escnet import ESCNetError, Vocabulary
+from mmseg_escnet.models.segmentors import escnet
 from mmseg_escnet.vocabulary import name_color
 
 WORDS = ['cat', 'dog', 'sky', 'wet road']
@@ -501,6 +502,42 @@ def test_the_cache_follows(change):
         words
     )
     assert nothing == (before.shape == after.shape and before.equal(after))
+
+
+@torch.no_grad()
+def test_vocabularies_used_last_are_kept(monkeypatch):
+    """By their number of classes; the one in use always."""
+    monkeypatch.setattr(escnet, '_CACHED_CLASSES', 6)
+    model = build()
+    calls = count_encodings(model)
+
+    def use(*words):
+        model.set_vocabulary(words)
+        before = len(calls)
+        torch.testing.assert_close(model.text_features(), fresh(model))
+        return len(calls) - before
+
+    assert use('a', 'b') == 1
+    assert use('c', 'd', 'e') == 1
+    assert use('a', 'b') == 0
+    assert use('f') == 1  # six in all
+    assert use('g') == 1  # 'c', 'd', 'e' was used longest ago
+    assert use('a', 'b') == use('f') == use('g') == 0
+    assert use('c', 'd', 'e') == 1
+    assert use(*'abcdefghij') == 1  # more than are kept
+    assert use(*'abcdefghij') == 0
+    assert use('a', 'b') == 1
+
+
+@torch.no_grad()
+def test_nothing_of_other_weights_is_kept():
+    model = build()
+    for words in (WORDS, OTHER_WORDS):
+        model.set_vocabulary(words)
+        model.text_features()
+    change_weights_in_place(model)
+    model.text_features()
+    assert len(model._text_cache) == 1
 
 
 @torch.no_grad()

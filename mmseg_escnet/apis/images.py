@@ -1,0 +1,285 @@
+"""Images from wherever people have them: files, folders, globs, bytes, Pillow, NumPy.
+
+Every one is read as the data sets read theirs, and its size is looked at before it is decoded.
+
+Shapes: H x W pixels.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import mmcv
+import numpy as np
+from mmcv.transforms import LoadImageFromFile
+from PIL import Image, ImageOps
+
+from ..datasets.transforms.load_image import is_cut_short
+from ..errors import ESCNetError
+
+MAX_PIXELS = 80_000_000
+IMAGE_SUFFIXES = (
+    *('.avif', '.bmp', '.jp2', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm'),
+    *('.tif', '.tiff', '.webp'),
+)
+_BYTES_PER_PIXEL = 8  # the most that a file may have: four channels of 16 bits
+_HEADER_BYTES = 16 << 20
+_SIXTEEN_BIT_MODES = ('I', 'I;16', 'I;16L', 'I;16B', 'I;16N')
+
+
+class FoundImage(NamedTuple):
+    """An image file that was found.
+
+    Attributes:
+        path: The file.
+        name: Its path below the folder that was searched, with '/': unlike the name of any other
+            image found, without '..'.
+    """
+
+    path: Path
+    name: str
+
+
+def printable(path: str | os.PathLike) -> str:
+    """A file name as it may be printed: without control characters or broken encoding."""
+    text = os.fspath(path).encode('utf-8', 'replace').decode()
+    return ''.join(c if c.isprintable() else '?' for c in text)
+
+
+def is_glob(path: str | os.PathLike) -> bool:
+    """Whether a path stands for several files: 'photos/*.jpg', unless there is such a file."""
+    return glob.has_magic(os.fspath(path)) and not os.path.lexists(path)
+
+
+def find_images(
+    inputs: str | os.PathLike | Sequence[str | os.PathLike],
+    *,
+    leave_out: Sequence[str | os.PathLike] = (),
+    report: Callable[[str], None] | None = None,
+) -> list[FoundImage]:
+    """Find image files.
+
+    Files are taken whatever they are called; of folders (with all folders below them, links to
+    folders apart) and globs those that have the suffix of an image and do not begin with a dot.
+
+    Args:
+        inputs: Files, folders and globs ('photos/**/*.jpg').
+        leave_out: Folders that are not searched: where results are written.
+        report: Is told of every folder that cannot be read; by default that is an error.
+
+    Returns:
+        The images in the order of their paths, each once.
+
+    Raises:
+        ESCNetError: If an input does not exist or no image is found.
+    """
+    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    hidden = tuple(os.path.abspath(folder) for folder in leave_out)
+    roots, files = [], set()
+    for item in map(os.fspath, given):
+        if os.path.isdir(item):
+            roots.append(os.path.abspath(item))
+            files.update(_walk(item, hidden, report))
+        elif is_glob(item):
+            roots.append(os.path.abspath(os.path.dirname(re.split(r'[*?\[]', item)[0])))
+            found = (path for path in glob.iglob(item, recursive=True) if _is_image(path))
+            found = (os.path.abspath(path) for path in found if os.path.isfile(path))
+            files.update(path for path in found if not _is_below(path, hidden))
+        elif os.path.lexists(item):
+            files.add(os.path.abspath(item))
+        else:
+            raise ESCNetError(
+                f'Image {printable(item)} does not exist: check the path, and put a glob in quotes.'
+            )
+    if not files:
+        raise ESCNetError(
+            f'No image found in {", ".join(map(printable, given))}: give a file, a folder or a '
+            f'glob of files that end in {", ".join(IMAGE_SUFFIXES)}.'
+        )
+    base = os.path.commonpath([*roots, *map(os.path.dirname, files)])
+    return [
+        FoundImage(Path(path), Path(os.path.relpath(path, base)).as_posix())
+        for path in sorted(files)
+    ]
+
+
+def _walk(
+    folder: str, hidden: tuple[str, ...], report: Callable[[str], None] | None
+) -> Iterator[str]:
+    def unreadable(error: OSError) -> None:
+        message = (
+            f'Folder {printable(error.filename)} cannot be read ({error.strerror}): check its '
+            'permissions.'
+        )
+        if report is None:
+            raise ESCNetError(message) from error
+        report(message)
+
+    for parent, folders, names in os.walk(os.path.abspath(folder), onerror=unreadable):
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith('.') and os.path.join(parent, name) not in hidden
+        ]
+        yield from (os.path.join(parent, name) for name in names if _is_image(name))
+
+
+def _is_below(path: str, folders: tuple[str, ...]) -> bool:
+    return any(path.startswith(folder + os.sep) for folder in folders)
+
+
+def _is_image(path: str) -> bool:
+    name = os.path.basename(path)
+    return not name.startswith('.') and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+class ImageReader:
+    """Reads images as a config's pipeline does.
+
+    Args:
+        loader: The pipeline's transform that loads images.
+        max_pixels: Larger images are refused before they are decoded. Pillow's own limit
+            (``PIL.Image.MAX_IMAGE_PIXELS``, of which it allows the double) holds besides.
+    """
+
+    def __init__(self, loader: LoadImageFromFile, *, max_pixels: int = MAX_PIXELS) -> None:
+        self.loader = loader
+        self.max_pixels = max_pixels
+
+    def read(self, image: object, where: str) -> np.ndarray:
+        """Read one image.
+
+        Args:
+            image: A path; the bytes of a file; a Pillow image; or an array (H, W, 3) in RGB,
+                (H, W, 4) in RGBA or (H, W) in grey, of uint8 or uint16. Rotation by an EXIF tag is
+                applied; of the transparent parts the colour is taken.
+            where: What it is called in messages: 'Image a.jpg'.
+
+        Returns:
+            (H, W, 3) uint8 in BGR order, as the pipelines of OpenMMLab have it.
+
+        Raises:
+            ESCNetError: If it cannot be read, is damaged, too large or no image.
+        """
+        if isinstance(image, np.ndarray):
+            pixels = self._from_array(image, where)
+        elif isinstance(image, Image.Image):
+            pixels = self._from_pillow(image, where)
+        elif isinstance(image, (bytes, bytearray, memoryview)):
+            pixels = self.decode(bytes(image), where)
+        elif isinstance(image, (str, os.PathLike)):
+            pixels = self.decode(self.read_file(image, where), where)
+        else:
+            raise ESCNetError(
+                f'{where} is a {type(image).__name__}: give a path, the bytes of a file, a Pillow '
+                'image or a NumPy array in RGB order.'
+            )
+        return np.ascontiguousarray(pixels)
+
+    def read_file(self, path: str | os.PathLike, where: str) -> bytes:
+        """The bytes of an image file.
+
+        Raises:
+            ESCNetError: If it cannot be read, or is larger than any image that would be taken.
+        """
+        try:
+            if os.path.isfile(path):
+                self._check_bytes(os.path.getsize(path), where)
+            elif os.path.exists(path):
+                raise ESCNetError(f'{where} is no file: give a file, or a folder by itself.')
+            return Path(path).read_bytes()
+        except (OSError, ValueError) as error:
+            if isinstance(error, ESCNetError):
+                raise
+            raise ESCNetError(
+                f'{where} cannot be read ({getattr(error, "strerror", None) or error}): check the '
+                'path and its permissions.'
+            ) from error
+
+    def decode(self, content: bytes, where: str) -> np.ndarray:
+        """Decode the bytes of an image file, see :meth:`read`."""
+        if not content:
+            raise _undecodable(where, 'it is empty')
+        self._check_bytes(len(content), where)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+                with Image.open(io.BytesIO(content)) as header:
+                    width, height = header.size
+        except Image.DecompressionBombError as error:
+            raise self._too_large(
+                where, f'more than {2 * Image.MAX_IMAGE_PIXELS} pixels'
+            ) from error
+        except Exception as error:  # every format has exceptions of its own
+            raise _undecodable(where, 'it is damaged or no image') from error
+        self._check_size(height, width, where)
+        if is_cut_short(content):
+            raise _undecodable(where, 'its end is missing')
+        try:
+            pixels = mmcv.imfrombytes(
+                content, flag=self.loader.color_type, backend=self.loader.imdecode_backend
+            )
+        except Exception as error:
+            raise _undecodable(where, str(error)) from error
+        if pixels is None:
+            raise _undecodable(where, 'it is damaged, or of a format that is not supported')
+        return pixels
+
+    def _from_pillow(self, image: Image.Image, where: str) -> np.ndarray:
+        self._check_size(image.height, image.width, where)
+        try:
+            image = ImageOps.exif_transpose(image)
+            if image.mode in _SIXTEEN_BIT_MODES:
+                return self._from_array(np.array(image).clip(0, 65535).astype(np.uint16), where)
+            if image.mode == 'F':
+                raise ESCNetError(f'{where} has floating point pixels: convert it to 8 bits first.')
+            if image.mode in ('LA', 'PA', 'La') or 'transparency' in image.info:
+                image = image.convert('RGBA')  # the colours below what is transparent
+            return np.array(image.convert('RGB'))[..., ::-1]
+        except (OSError, SyntaxError, ValueError) as error:
+            if isinstance(error, ESCNetError):
+                raise
+            raise _undecodable(where, str(error)) from error
+
+    def _from_array(self, image: np.ndarray, where: str) -> np.ndarray:
+        shape, kind = image.shape, image.dtype
+        channels = shape[2] if image.ndim == 3 else 1
+        if image.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in shape:
+            raise ESCNetError(
+                f'{where} is an array of shape {shape}: give (height, width, 3) in RGB order, '
+                '(height, width, 4) with transparency, or (height, width) in grey.'
+            )
+        if kind not in (np.uint8, np.uint16):
+            raise ESCNetError(
+                f'{where} is an array of {kind}: give uint8 from 0 to 255, or uint16.'
+            )
+        self._check_size(*shape[:2], where)
+        if kind == np.uint16:
+            image = (image >> 8).astype(np.uint8)  # as OpenCV does
+        image = image.reshape(*shape[:2], channels)
+        return np.repeat(image, 3, axis=2) if channels == 1 else image[..., 2::-1]
+
+    def _check_size(self, height: int, width: int, where: str) -> None:
+        if height * width > self.max_pixels:
+            raise self._too_large(where, f'{width}x{height} pixels')
+
+    def _check_bytes(self, size: int, where: str) -> None:
+        if size > self.max_pixels * _BYTES_PER_PIXEL + _HEADER_BYTES:
+            raise self._too_large(where, f'{size} bytes')
+
+    def _too_large(self, where: str, size: str) -> ESCNetError:
+        return ESCNetError(
+            f'{where} has {size}, and images of up to {self.max_pixels} pixels are taken: make it '
+            'smaller, or raise max_pixels.'
+        )
+
+
+def _undecodable(where: str, why: str) -> ESCNetError:
+    return ESCNetError(f'{where} cannot be decoded ({why}): check that it opens elsewhere.')

@@ -1,0 +1,21 @@
+"""MMSegmentation's own ``MMSegInferencer`` with the pipelines of this package."""
+
+from mmseg.apis import MMSegInferencer
+
+_LOADERS = {'LoadImageFromFile': 'LoadImage', 'LoadAnnotations': 'LoadLabelMap'}
+_find_by_name = MMSegInferencer._get_transform_idx
+
+
+def _find_transform(self: MMSegInferencer, pipeline_cfg: list, name: str) -> int:
+    index = _find_by_name(self, pipeline_cfg, name)
+    if index < 0 and name in _LOADERS:
+        index = _find_by_name(self, pipeline_cfg, _LOADERS[name])
+    return index
+
+
+def support_our_loaders() -> None:
+    """Let ``MMSegInferencer`` find the loading of images and labels in our pipelines (idempotent).
+
+    It looks for MMSegmentation's names of them, and refuses a pipeline without.
+    """
+    MMSegInferencer._get_transform_idx = _find_transform

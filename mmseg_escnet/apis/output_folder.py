@@ -1,0 +1,135 @@
+"""A folder of results that can be gone on with, and in which results of other words do not mix."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from ..errors import ESCNetError
+from ..models.weights import sha256
+from .images import FoundImage, printable
+from .png_files import encode_labels, encode_picture, encode_scores, read_note
+from .result import SegmentationResult, encode_record, write_file
+
+NAMES_FILE = 'names.json'
+_LONGEST_NAME = 255  # bytes, of the usual file systems
+_LABELS, _OVERLAYS, _SCORES = 'labels', 'overlays', 'scores'
+
+
+class OutputFolder:
+    """Results of images, each a PNG under the image's whole name (``labels/sub/a.jpg.png``).
+
+    Every file has a note in it, of what was asked and of which image. So a file is known to be made
+    of the same words, weights and image, or is made anew.
+
+    Args:
+        folder: Where ``labels``, ``overlays`` and ``scores`` are.
+        record: What was asked and of which model; the content of ``names.json``.
+        overlays: Whether overlays are written.
+        scores: Whether scores are written.
+    """
+
+    def __init__(self, folder: Path, record: dict, *, overlays: bool, scores: bool) -> None:
+        self.folder = folder
+        self.record = record
+        # in the order in which they are written: with its label map an image is done
+        wanted = {_SCORES: scores, _OVERLAYS: overlays, _LABELS: True}
+        self._kinds = [kind for kind, is_wanted in wanted.items() if is_wanted]
+        self._asked = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+    @staticmethod
+    def folders(folder: Path) -> list[Path]:
+        """The folders that results are written to."""
+        return [folder / kind for kind in (_LABELS, _OVERLAYS, _SCORES)]
+
+    def refuse_others(self, images: Collection[FoundImage]) -> None:
+        """Refuse a folder in which results of something else would stay behind.
+
+        Args:
+            images: The images whose results are written this time, over older ones if there are.
+
+        Raises:
+            ESCNetError: If there are other files that were not made of the same words and weights.
+        """
+        ours = {path for image in images for path in self._paths(image).values()}
+        others = sorted(
+            path
+            for folder in self.folders(self.folder)
+            for path in folder.rglob('*.png')
+            if path not in ours and not (read_note(path) or '').startswith(self._asked)
+        )
+        if others:
+            raise ESCNetError(
+                f'{self.folder} holds {len(others)} results of other words or weights (first '
+                f'{printable(others[0])}), which {NAMES_FILE} would not be true for: choose '
+                'another folder, or remove them.'
+            )
+
+    def note(self, image: FoundImage) -> str:
+        """What the files of an image have in them.
+
+        Raises:
+            ESCNetError: If it cannot be read.
+        """
+        if not image.path.is_file():
+            raise ESCNetError(f'Image {printable(image.path)} is no file: check the path.')
+        if len(os.fsencode(f'{image.path.name}.png')) > _LONGEST_NAME:
+            raise ESCNetError(
+                f'Image {printable(image.path)} has so long a name that .png cannot be added to '
+                'it: make it shorter.'
+            )
+        try:
+            return f'{self._asked}:{sha256(image.path)}'
+        except OSError as error:
+            raise ESCNetError(
+                f'Image {printable(image.path)} cannot be read ({error.strerror or error}): check '
+                'its permissions.'
+            ) from error
+
+    def is_done(self, image: FoundImage) -> bool:
+        """Whether all files of an image are there, whole, and made of the same."""
+        paths = self._paths(image)
+        notes = {read_note(paths[kind]) for kind in self._kinds}
+        if len(notes) != 1 or None in notes:
+            return False
+        try:
+            return notes == {self.note(image)}
+        except ESCNetError:
+            return False
+
+    def begin(self) -> None:
+        """Write what the numbers mean."""
+        write_file(self.folder / NAMES_FILE, encode_record(self.record))
+
+    def write(self, image: FoundImage, result: SegmentationResult, note: str) -> None:
+        """Write the files of an image, and remove older ones that are not written any more.
+
+        Raises:
+            ESCNetError: If one cannot be written.
+        """
+        encode = {
+            _SCORES: lambda: encode_scores(result.scores, note),
+            _OVERLAYS: lambda: encode_picture(result.overlay(), note),
+            _LABELS: lambda: encode_labels(result.labels, note),
+        }
+        paths = self._paths(image)
+        for kind, path in paths.items():
+            if kind not in self._kinds and path.exists() and read_note(path) != note:
+                path.unlink()
+        for kind in self._kinds:
+            write_file(paths[kind], encode[kind]())
+
+    def remove(self, image: FoundImage) -> None:
+        """Remove what is there of an image: it is of other words, or of what the file once was."""
+        for path in self._paths(image).values():
+            if os.path.lexists(path):  # not asked by unlink, which refuses names that are too long
+                path.unlink()
+
+    def _paths(self, image: FoundImage) -> dict[str, Path]:
+        # the whole name: a.jpg and a.png are two images
+        return {
+            kind: self.folder / kind / f'{image.name}.png' for kind in (_SCORES, _OVERLAYS, _LABELS)
+        }

@@ -1,0 +1,307 @@
+"""What was found in an image, and the forms in which people need it.
+
+Shapes: H x W pixels of the image, N classes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from ..datasets.conversion import write_atomically
+from ..errors import ESCNetError
+from ..vocabulary import split_synonyms
+from .png_files import encode_labels, encode_picture, encode_scores
+from .query import Query
+from .score_maps import ScoreMaps
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SegmentationResult:
+    """What was found in an image.
+
+    Attributes:
+        labels: (H, W), uint8 for up to 255 classes and otherwise uint16: class i is
+            ``classes[i]``; :attr:`no_class` (255 or 65535) where no score reached the threshold.
+        scores: (H, W), float32: the probability of the best word of every pixel, whether or not it
+            reached a threshold.
+        query: What was asked.
+        image: (H, W, 3) uint8, RGB: the image as it was segmented, upright.
+        source: Path of the image; None if it was given in another way.
+        score_maps: Scores of the M words; None if they were not kept.
+        normaliser: See :class:`.score_maps.BestWords`; None where it is not needed.
+    """
+
+    labels: np.ndarray
+    scores: np.ndarray
+    query: Query
+    image: np.ndarray
+    source: str | None = None
+    score_maps: ScoreMaps | None = None
+    normaliser: Tensor | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The N class names, in the order asked for; the background, if there is one, is last."""
+        return self.query.names
+
+    @property
+    def palette(self) -> tuple[tuple[int, int, int], ...]:
+        """N colours (R, G, B)."""
+        return self.query.palette
+
+    @property
+    def no_class(self) -> int:
+        """Id of the pixels whose score is below the threshold: 255, or 65535 in uint16."""
+        return self.query.no_class
+
+    @property
+    def areas(self) -> dict[str, int]:
+        """Number of pixels of every class that was found, the largest first."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes))
+        order = np.argsort(-counts[: len(self.classes)], kind='stable')
+        return {self.classes[i]: int(counts[i]) for i in order if counts[i]}
+
+    def class_scores(self, name: str | int) -> np.ndarray:
+        """How probable one class is at every pixel.
+
+        Of a background made of words this is the probability of the best of them; of one that is a
+        low score it is what the best class leaves of 1.
+
+        Args:
+            name: A class name, one of its synonyms, or its id.
+
+        Returns:
+            (H, W), float32. Without a background that is a low score, the class of the highest is
+            the one in :attr:`labels`.
+
+        Raises:
+            ESCNetError: If there is no such class, or the scores were not kept.
+        """
+        index = self._index(name)
+        if self.score_maps is None:
+            raise ESCNetError(
+                f'The scores of {self.classes[index]!r} were not kept: segment with '
+                'keep_class_scores=True.'
+            )
+        query = self.query
+        if index < query.num_asked:
+            words = [index]
+        elif query.background_below is not None:
+            return 1 - self.scores
+        else:
+            words = list(range(query.num_asked, len(query.vocabulary)))
+        return self.score_maps.of(words, self.normaliser).numpy()
+
+    def mask(self, name: str | int) -> np.ndarray:
+        """(H, W) bool: the pixels of one class, which is given as in :meth:`class_scores`."""
+        return self.labels == self._index(name)
+
+    def overlay(
+        self, *, opacity: float = 0.55, legend: bool = True, tags: bool = True
+    ) -> Image.Image:
+        """Draw the label map over the image.
+
+        Args:
+            opacity: Of the colours, 0 to 1.
+            legend: Draw the names of what was found, with their share of the pixels.
+            tags: Write the names into the image too, where there is room.
+        """
+        from ..visualization.overlay import draw_overlay  # brings matplotlib along
+
+        return draw_overlay(
+            self.image,
+            self.labels,
+            names=self.classes,
+            palette=self.palette,
+            opacity=opacity,
+            legend=legend,
+            tags=tags,
+        )
+
+    def save(
+        self,
+        path: str | os.PathLike,
+        *,
+        overlay: str | os.PathLike | None = None,
+        scores: str | os.PathLike | None = None,
+    ) -> None:
+        """Write the label map, and beside it what its numbers mean (``photo.png``, ``photo.json``).
+
+        Args:
+            path: A ``.png``: grey, of 8 bits for up to 255 classes and of 16 bits for more.
+            overlay: Also write the overlay to this ``.png``.
+            scores: Also write the scores to this ``.png``, of 16 bits: 65535 is 1.
+
+        Raises:
+            ESCNetError: If a path does not end in .png, or cannot be written.
+        """
+        files = {path: encode_labels(self.labels)}
+        if overlay is not None:
+            files[overlay] = encode_picture(self.overlay())
+        if scores is not None:
+            files[scores] = encode_scores(self.scores)
+        for file in files:
+            if Path(file).suffix.lower() != '.png':
+                raise ESCNetError(f'{file} must end in .png: what is written is a PNG.')
+        files[Path(path).with_suffix('.json')] = encode_record(describe(self.query))
+        for file, content in files.items():
+            write_file(Path(file), content)
+
+    def to_coco(self, *, image_id: int = 1) -> dict:
+        """The label map as COCO annotations, which ``json`` can write and ``pycocotools`` read.
+
+        Args:
+            image_id: Id of the image; annotations are numbered from 1.
+
+        Returns:
+            ``images`` (one), ``categories`` (N, whose ids are those of the label map) and
+            ``annotations``: for each class that was found one, with all its pixels as compressed
+            RLE, its area and bounding box in pixels, and the mean of its scores.
+        """
+        from pycocotools import mask as coco_mask
+
+        annotations = []
+        for class_id in np.unique(self.labels[self.labels != self.no_class]).tolist():
+            mask = self.labels == class_id
+            encoded = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image_id,
+                    category_id=class_id,
+                    segmentation=dict(
+                        size=[int(side) for side in encoded['size']],
+                        counts=encoded['counts'].decode('ascii'),
+                    ),
+                    area=int(mask.sum()),
+                    bbox=coco_mask.toBbox(encoded).tolist(),
+                    iscrowd=0,
+                    score=float(self.scores[mask].mean(dtype=np.float64)),
+                )
+            )
+        height, width = self.labels.shape
+        name = '' if self.source is None else os.path.basename(self.source)
+        return dict(
+            images=[dict(id=image_id, width=width, height=height, file_name=name)],
+            categories=[dict(id=i, name=name) for i, name in enumerate(self.classes)],
+            annotations=annotations,
+        )
+
+    def to_polygons(self, *, min_area: int = 1, tolerance: float = 0.0) -> dict:
+        """The regions of the label map as polygons, in the form of a GeoJSON FeatureCollection.
+
+        Coordinates are pixels, x to the right and y down from the upper left corner of the image.
+        Outlines follow the edges of the pixels, so that the area of a polygon is the number of its
+        pixels.
+
+        Args:
+            min_area: Regions of fewer pixels are left out.
+            tolerance: Leave out points as long as no outline moves by more, in pixels. Neighbours
+                may then overlap a little.
+
+        Returns:
+            A feature for each region whose pixels are connected by their sides: a ``Polygon`` with
+            its holes, and as ``properties`` its class, id, area in pixels and mean score.
+        """
+        from .polygons import simplify_rings, trace_regions
+
+        features = []
+        for class_id in np.unique(self.labels[self.labels != self.no_class]).tolist():
+            for pixels, rings in trace_regions(self.labels == class_id):
+                if len(pixels) < min_area:
+                    continue
+                features.append(
+                    dict(
+                        type='Feature',
+                        geometry=dict(
+                            type='Polygon',
+                            coordinates=simplify_rings(rings, tolerance) if tolerance else rings,
+                        ),
+                        properties={
+                            'class': self.classes[class_id],
+                            'id': class_id,
+                            'area': len(pixels),
+                            'score': float(self.scores.flat[pixels].mean(dtype=np.float64)),
+                        },
+                    )
+                )
+        return dict(type='FeatureCollection', features=features)
+
+    def _index(self, name: str | int) -> int:
+        if isinstance(name, str):
+            if name in self.classes:
+                return self.classes.index(name)
+            wanted = name.strip().lower()
+            synonyms = [
+                i
+                for i, other in enumerate(self.classes)
+                if wanted in (part.lower() for part in split_synonyms(other))
+            ]
+            if len(synonyms) == 1:
+                return synonyms[0]
+        elif 0 <= name < len(self.classes):
+            return int(name)
+        shown = ', '.join(map(repr, self.classes[:_SHOWN]))
+        more = ', ...' if len(self.classes) > _SHOWN else ''
+        raise ESCNetError(f'There is no class {name!r} in this result: it has {shown}{more}.')
+
+    def __repr__(self) -> str:
+        height, width = self.labels.shape
+        areas = list(self.areas.items())
+        shares = [f'{name} {100 * area / self.labels.size:.1f} %' for name, area in areas[:_SHOWN]]
+        more = [f'{len(areas) - _SHOWN} more'] if len(areas) > _SHOWN else []
+        return f'{type(self).__name__}({width}x{height}: {", ".join(shares + more) or "nothing"})'
+
+
+def describe(query: Query) -> dict:
+    """What the numbers in a label map mean, for a file of names.
+
+    Returns:
+        ``names`` in the order of their ids, from ``first_id`` 0 on; ``ignore_index``, the id of
+        pixels without a class; ``words`` that stand for each name; ``palette`` (R, G, B);
+        ``background``, ``background_below`` and ``threshold`` as asked.
+    """
+    return dict(
+        names=query.names,
+        first_id=0,
+        ignore_index=query.no_class,
+        words=query.words,
+        palette=query.palette,
+        background=query.background,
+        background_below=query.background_below,
+        threshold=query.threshold,
+    )
+
+
+def encode_record(record: dict) -> bytes:
+    """A record as JSON, an entry on each line."""
+    lines = (f' {json.dumps(key)}: {json.dumps(value)}' for key, value in record.items())
+    return ('{\n' + ',\n'.join(lines) + '\n}\n').encode()
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, with its folders.
+
+    Raises:
+        ESCNetError: If that is not possible.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except OSError as error:
+        raise ESCNetError(
+            f'{path} cannot be written ({error.strerror or error}): check the folder, its '
+            'permissions and the room on the disk.'
+        ) from error

@@ -1,0 +1,193 @@
+"""Classes from files and in the forms in which people give them, and what is asked with them."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from mmseg_escnet import ESCNetError, Vocabulary
+from mmseg_escnet.apis import COMMON_BACKGROUND, Query, read_classes
+from mmseg_escnet.vocabulary import name_color
+
+EXPECTED = {'taxi': ('a yellow cab', 'a car, for hire'), 'wet road': None, 'sofa | couch': None}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, content):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ('name', 'content'),
+    [
+        (
+            'a.txt',
+            '# a comment\ntaxi: a yellow cab | a car, for hire\n\n  wet road\nsofa | couch:\n',
+        ),
+        ('a.TXT', '\ufefftaxi: a yellow cab | a car, for hire\r\nwet road\r\nsofa | couch'),
+        ('a.json', json.dumps({k: v and list(v) for k, v in EXPECTED.items()})),
+        ('b.json', json.dumps({k: v and ' | '.join(v) for k, v in EXPECTED.items()})),
+        (
+            'a.yaml',
+            'taxi:\n  - a yellow cab\n  - a car, for hire\nwet road:\nsofa | couch: []\n',
+        ),
+        ('a.yml', 'taxi: a yellow cab | a car, for hire\nwet road: ""\nsofa | couch:\n'),
+    ],
+)
+def test_one_content_in_every_form(write, name, content):
+    found = read_classes(write(name, content))
+    assert found == EXPECTED
+    assert list(found) == list(EXPECTED)
+
+
+@pytest.mark.parametrize(
+    ('name', 'content'),
+    [
+        ('a.txt', 'taxi\nwet road\n'),
+        ('a.json', '["taxi", "wet road"]'),
+        ('a.yaml', '[taxi, wet road]'),
+    ],
+)
+def test_plain_names(write, name, content):
+    assert read_classes(write(name, content)) == {'taxi': None, 'wet road': None}
+
+
+NESTED = '[x,x]\n' + ''.join(
+    f'b{i}: &b{i} [{",".join([f"*b{i - 1}"] * 9)}]\n' for i in range(1, 30)
+)
+REFUSED = {
+    'a.txt': ('taxi\nroad\ntaxi\n', "'taxi' stands there twice"),
+    'empty.txt': ('# nothing\n\n', 'There are no classes'),
+    'latin.txt': (b'caf\xe9\n', 'is no TXT in UTF-8'),
+    'many.txt': ('\n'.join(map(str, range(100_000))), 'There are 100000 words .* at most 10000'),
+    'large.txt': ('a\n' * 600_000, 'it has 1200000 bytes'),
+    'a.csv': ('taxi', 'must end in .txt, .json, .yaml'),
+    'a.json': ('["taxi", ]', 'is no JSON'),
+    'twice.json': ('{"taxi": null, "taxi": null}', "'taxi' stands there twice"),
+    'deep.json': ('[' * 100_000, 'is no JSON'),
+    'text.json': ('"taxi"', 'must be a list of names'),
+    'number.json': ('{"taxi": 3}', "stands for class 'taxi' is 3"),
+    'twice.yaml': ('taxi: a\ntaxi: b\n', "'taxi' stands there twice"),
+    'empty.yaml': ('', 'must be a list of names'),
+    'no.yaml': ('taxi:\nno: Norway\n', 'Class name False is no text but of type bool: put it in'),
+    'date.yaml': ('taxi: 2020-01-01\n', 'is a date'),
+    'code.yaml': ('!!python/object/apply:os.system ["true"]\n', 'is no YAML'),
+    'endless.yaml': ('taxi: &a [*a]\n', 'is no YAML'),
+    'laughs.yaml': ('b0: &b0 ' + NESTED, "stands for class 'b1' is a list"),
+    'merges.yaml': ('a: &a {x: b}\nc:\n  <<: *a\n', 'is no YAML'),
+    'copies.yaml': (
+        'a: &a [' + ','.join('x' * 9000) + ']\n' + ''.join(f'k{i}: *a\n' for i in range(5000)),
+        'at most 10000',
+    ),
+}
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_files_that_are_refused(write, name):
+    content, message = REFUSED[name]
+    path = write(name, content)
+    start = time.process_time()
+    with pytest.raises(ESCNetError, match=message) as caught:
+        read_classes(path)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 700
+    assert time.process_time() - start < 20
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ESCNetError, match=r'none\.yaml cannot be read \(No such file'):
+        read_classes(tmp_path / 'none.yaml')
+
+
+# -- what is asked -----------------------------------------------------------------------------
+
+
+def test_classes_in_every_form(write):
+    path = write('a.json', json.dumps({k: v and list(v) for k, v in EXPECTED.items()}))
+    for classes in (path, EXPECTED):
+        query = Query.create(classes)
+        assert query.names == tuple(EXPECTED)
+        assert query.words == (EXPECTED['taxi'], ('wet road',), ('sofa', 'couch'))
+        assert query.palette == tuple(map(name_color, EXPECTED))
+        assert query.vocabulary.synonyms == query.words
+    assert Query.create(list(EXPECTED)).names == query.names
+    vocabulary = Vocabulary.create(['taxi'], [[1, 2, 3]])
+    assert Query.create(vocabulary).palette == ((1, 2, 3),)
+
+
+def test_no_background():
+    query = Query.create(['taxi', 'road'])
+    assert (query.background, query.num_asked, query.no_class) == (None, 2, 255)
+    assert query.dtype == np.uint8
+
+
+def test_background_of_words():
+    query = Query.create(['taxi', 'road'], background=['sky', 'wall | fence'])
+    assert query.names == ('taxi', 'road', 'other')
+    assert query.vocabulary.names == ('taxi', 'road', 'sky', 'wall | fence')
+    assert query.words[-1] == ('sky', 'wall', 'fence')
+    assert query.palette[-1] == (128, 128, 128)
+    assert query.palette[:2] == Query.create(['taxi', 'road']).palette
+    assert Query.create(['taxi'], background={'rest': ['sky']}).names == ('taxi', 'rest')
+
+
+def test_common_background_leaves_room_for_the_classes():
+    query = Query.create(['wet road', 'taxi', 'sofa | blue sky'], background='other')
+    common = query.vocabulary.names[3:]
+    assert set(COMMON_BACKGROUND) - set(common) == {'road', 'sky'}
+    assert query.names[-1] == 'other'
+
+
+def test_background_of_a_score():
+    query = Query.create(['taxi'], background=0.4)
+    assert (query.names, query.words) == (('taxi', 'other'), (('taxi',), ()))
+    assert (query.background_below, len(query.vocabulary)) == (0.4, 1)
+
+
+@pytest.mark.parametrize(('count', 'dtype', 'no_class'), [(255, 'u1', 255), (256, 'u2', 65535)])
+def test_ids_have_room_for_no_class(count, dtype, no_class):
+    query = Query.create([f'word {number}' for number in range(count)])
+    assert query.dtype == np.dtype(dtype)
+    assert query.no_class == no_class
+    assert query.no_class >= len(query.names)
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(background='sky, wall'), 'must be a name'),
+        (dict(background='sky'), "must be a name, such as 'other'"),
+        (dict(background=''), 'holds no word'),
+        (dict(background='Taxi'), "'Taxi' is a class and the name of the background"),
+        (dict(background=['sky', 'road']), "'road' stands in the vocabulary twice"),
+        (dict(background=[]), 'There are no classes'),
+        (dict(background={'a': ['x'], 'b': ['y']}), 'must be one name with its words'),
+        (dict(background=7), 'background=7 is no score'),
+        (dict(background=True), 'background=True is no score'),
+        (dict(threshold=0), 'threshold=0 is no score'),
+        (dict(threshold='high'), "threshold='high' is no score"),
+        (dict(threshold=float('nan')), 'is no score'),
+        (dict(background=['x'], max_words=2), 'at most 0'),
+        (dict(max_words=1), 'There are 2 words'),
+    ],
+    ids=str,
+)
+def test_questions_that_are_refused(kwargs, message):
+    with pytest.raises(ESCNetError, match=message):
+        Query.create(['taxi', 'road'], **kwargs)
+
+
+def test_two_classes_of_the_same_phrases():
+    with pytest.raises(ESCNetError, match="'b' stands in the vocabulary twice"):
+        Query.create({'a': ['cab'], 'b': ['Cab']})
+
+
+def test_more_classes_than_ids():
+    with pytest.raises(ESCNetError, match='label maps have ids for less than 65535'):
+        Query.create([f'word {number}' for number in range(65_535)], max_words=100_000)

@@ -1,0 +1,192 @@
+"""The forms in which a result is given away, on label maps that are made by hand."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from mmseg_escnet import ESCNetError
+from mmseg_escnet.apis import Query, SegmentationResult
+from mmseg_escnet.apis.png_files import read_note
+
+NAMES = ['taxi', 'wet road', 'sofa | couch', 'never seen']
+LABELS = np.array(
+    [
+        [0, 0, 1, 1, 1],
+        [0, 0, 1, 2, 1],
+        [1, 1, 1, 1, 1],
+        [0, 255, 255, 255, 2],
+    ],
+    np.uint8,
+)
+
+
+def make(labels=LABELS, names=NAMES, source='photos/a.jpg', **options) -> SegmentationResult:
+    generator = np.random.default_rng(0)
+    return SegmentationResult(
+        labels=labels,
+        scores=generator.random(labels.shape, np.float32),
+        query=Query.create(names, **options),
+        image=generator.integers(0, 256, (*labels.shape, 3), np.uint8),
+        source=source,
+    )
+
+
+def test_what_there_is():
+    result = make(threshold=0.2)
+    assert result.classes == tuple(NAMES)
+    assert result.no_class == 255
+    assert result.areas == {'wet road': 10, 'taxi': 5, 'sofa | couch': 2}
+    assert list(result.areas) == ['wet road', 'taxi', 'sofa | couch']
+    assert (
+        repr(result) == 'SegmentationResult(5x4: wet road 50.0 %, taxi 25.0 %, sofa | couch 10.0 %)'
+    )
+    assert 'nothing' in repr(make(np.full((2, 2), 255, np.uint8)))
+
+
+@pytest.mark.parametrize('name', ['sofa | couch', 'couch', ' Sofa', 2, np.int64(2)])
+def test_classes_by_name_synonym_and_id(name):
+    np.testing.assert_array_equal(make().mask(name), LABELS == 2)
+
+
+@pytest.mark.parametrize('name', ['chair', '', 4, -1, 255])
+def test_classes_that_are_not_there(name):
+    with pytest.raises(ESCNetError, match=r"no class .* in this result: it has 'taxi', 'wet road'"):
+        make().mask(name)
+
+
+def test_a_synonym_of_two_classes_is_none_of_them():
+    result = make(names=['bus | coach', 'coach | trainer', 'a', 'b'])
+    with pytest.raises(ESCNetError, match="no class 'coach'"):
+        result.mask('coach')
+
+
+# -- files -------------------------------------------------------------------------------------
+
+
+def test_save(tmp_path):
+    result = make(threshold=0.2)
+    folder = tmp_path / 'new/folder'
+    result.save(folder / 'a.png', overlay=folder / 'b.png', scores=folder / 'c.png')
+    with Image.open(folder / 'a.png') as image:
+        assert image.mode == 'L'
+        np.testing.assert_array_equal(np.array(image), LABELS)
+    with Image.open(folder / 'c.png') as image:
+        scores = np.array(image) / 65535
+    np.testing.assert_allclose(scores, result.scores, atol=0.51 / 65535)
+    with Image.open(folder / 'b.png') as image:
+        assert image.size == result.overlay().size
+    record = json.loads((folder / 'a.json').read_text())
+    assert record['names'] == NAMES
+    assert (record['first_id'], record['ignore_index']) == (0, 255)
+    assert record['words'][2] == ['sofa', 'couch']
+    assert record['threshold'] == 0.2
+    assert sorted(path.name for path in folder.iterdir()) == ['a.json', 'a.png', 'b.png', 'c.png']
+
+
+def test_wide_ids_are_saved_as_they_are(tmp_path):
+    labels = np.array([[0, 299, 65535]], np.uint16)
+    make(labels, names=[f'word {i}' for i in range(300)]).save(tmp_path / 'a.png')
+    with Image.open(tmp_path / 'a.png') as image:
+        np.testing.assert_array_equal(np.array(image), labels)
+
+
+def test_what_cannot_be_saved(tmp_path):
+    with pytest.raises(ESCNetError, match=r'a\.jpg must end in \.png'):
+        make().save(tmp_path / 'ok.png', overlay=tmp_path / 'a.jpg')
+    (tmp_path / 'file').touch()
+    with pytest.raises(ESCNetError, match=r'a\.png cannot be written'):
+        make().save(tmp_path / 'file/a.png')
+    assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+def test_notes_are_read_from_whole_files_only(tmp_path):
+    from mmseg_escnet.apis.png_files import encode_labels, encode_picture, encode_scores
+
+    path = tmp_path / 'a.png'
+    picture = make().overlay()
+    for content in (
+        encode_labels(LABELS, 'abc:1'),
+        encode_scores(make().scores, 'abc:1'),
+        encode_picture(picture, 'abc:1'),
+    ):
+        path.write_bytes(content)
+        assert read_note(path) == 'abc:1'
+        path.write_bytes(content[:-3])
+        assert read_note(path) is None
+    path.write_bytes(encode_labels(LABELS))
+    assert read_note(path) is None
+    path.write_bytes(b'\x89PNG\r\n\x1a\n')
+    assert read_note(path) is None
+    assert read_note(tmp_path / 'none.png') is None
+    assert read_note(tmp_path) is None
+
+
+# -- annotations -------------------------------------------------------------------------------
+
+
+def test_coco(tmp_path):
+    """Through JSON and pycocotools' own reader: every mask is that of the label map."""
+    result = make()
+    (tmp_path / 'a.json').write_text(json.dumps(result.to_coco(image_id=7)))
+    coco = COCO(tmp_path / 'a.json')
+    assert [c['name'] for c in coco.loadCats(coco.getCatIds())] == NAMES
+    (image,) = coco.loadImgs(coco.getImgIds())
+    assert image == dict(id=7, width=5, height=4, file_name='a.jpg')
+    annotations = coco.loadAnns(coco.getAnnIds(imgIds=7))
+    assert [annotation['category_id'] for annotation in annotations] == [0, 1, 2]
+    for annotation in annotations:
+        mask = result.labels == annotation['category_id']
+        np.testing.assert_array_equal(coco.annToMask(annotation), mask)
+        assert annotation['area'] == mask.sum()
+        assert annotation['score'] == pytest.approx(result.scores[mask].mean())
+    assert annotations[2]['bbox'] == [3, 1, 2, 3]
+
+
+def test_polygons():
+    result = make()
+    collection = json.loads(json.dumps(result.to_polygons()))
+    assert collection['type'] == 'FeatureCollection'
+    found = [(f['properties']['class'], f['properties']['area']) for f in collection['features']]
+    assert sorted(found) == [
+        ('sofa | couch', 1),
+        ('sofa | couch', 1),
+        ('taxi', 1),
+        ('taxi', 4),
+        ('wet road', 10),
+    ]
+    road = next(f for f in collection['features'] if f['properties']['class'] == 'wet road')
+    assert road['geometry']['type'] == 'Polygon'
+    outer, hole = road['geometry']['coordinates']
+    assert sorted(map(tuple, outer[:-1])) == [(0, 2), (0, 3), (2, 0), (2, 2), (5, 0), (5, 3)]
+    assert sorted(map(tuple, hole[:-1])) == [(3, 1), (3, 2), (4, 1), (4, 2)]
+    assert outer[0] == outer[-1]
+    assert road['properties']['id'] == 1
+    score = result.scores[LABELS == 1].mean()
+    assert road['properties']['score'] == pytest.approx(score)
+    assert len(result.to_polygons(min_area=2)['features']) == 2
+
+
+def test_simpler_polygons():
+    y, x = np.mgrid[:60, :60]
+    disc = ((x - 30) ** 2 + (y - 30) ** 2 < 25**2).astype(np.uint8)
+    result = make(disc, names=['ground', 'disc'])
+    exact, simple = (
+        next(f for f in result.to_polygons(tolerance=t)['features'] if f['properties']['id'])
+        for t in (0, 1.5)
+    )
+    (before,), (after,) = (f['geometry']['coordinates'] for f in (exact, simple))
+    assert len(after) < len(before) / 3
+    assert after[0] == after[-1]
+    x, y = np.array(after, float).T
+    area = np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) / 2
+    assert area == pytest.approx(disc.sum(), rel=0.1)
+
+
+def test_an_image_of_no_class():
+    result = make(np.full((3, 4), 255, np.uint8))
+    assert result.to_coco()['annotations'] == []
+    assert result.to_polygons()['features'] == []
+    assert result.overlay().size[1] == 480 * 3 // 4

@@ -1,0 +1,260 @@
+"""tools/infer.py as a user calls it, with the trained miniature model."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from mmseg_escnet import ESCNetError
+from mmseg_escnet.apis import inferencer as inferencer_module
+from mmseg_escnet.apis.toy_model import toy_model
+from mmseg_escnet.datasets.toyworld_scenes import scene
+
+SCENE = 1_000_000
+WORDS = 'orange ring, wood, yellow heart, water'
+IMAGES = ['a.jpg', 'a.png', 'sub/a.png']
+
+
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location('infer_tool', ROOT / 'tools/infer.py')
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope='module')
+def seg():
+    return inferencer_module.OpenVocabInferencer(*toy_model(), 'cpu')
+
+
+@pytest.fixture
+def segmented(seg, monkeypatch) -> list[str]:
+    """Names of the images that were segmented; the model is loaded once for all tests."""
+    found, stream = [], seg.stream
+
+    def watched(images, *args, **kwargs):
+        found.extend(path.name for path in images)
+        return stream(images, *args, **kwargs)
+
+    monkeypatch.setattr(seg, 'stream', watched)
+    monkeypatch.setattr(inferencer_module, 'OpenVocabInferencer', lambda *_, **__: seg)
+    return found
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """photos/{a.jpg, a.png, sub/a.png}"""
+    folder = tmp_path / 'photos'
+    (folder / 'sub').mkdir(parents=True)
+    for number, name in enumerate(IMAGES):
+        Image.fromarray(scene(0, SCENE + number)[0]).save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def infer(tool, segmented, photos, capsys):
+    """Call the tool on the photographs; returns its status, what it segmented and what it said."""
+
+    def call(*arguments, inputs=(photos,), classes=WORDS):
+        segmented.clear()
+        words = [] if classes is None else ['--classes', classes]
+        out = ['--out-dir', photos.parent / 'out']
+        status = tool.main([*map(str, [*inputs, *out, *words, *arguments])])
+        return status, list(segmented), capsys.readouterr()
+
+    return call
+
+
+def files(folder) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file()}
+
+
+def read(path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+def test_what_is_written(infer, photos, seg):
+    status, segmented, said = infer('--scores')
+    out = photos.parent / 'out'
+    assert status == 0
+    assert len(segmented) == 3
+    assert '3 images segmented, 0 already there, 0 failed' in said.out
+    assert 'the miniature model of the toy world' in said.out
+    kinds = ('labels', 'overlays', 'scores')
+    expected = {f'{kind}/{name}.png' for kind in kinds for name in IMAGES}
+    assert files(out) == expected | {'names.json'}
+    for name in IMAGES:
+        (result,) = seg([photos / name], classes=WORDS.split(', '))
+        labels = read(out / f'labels/{name}.png')
+        assert labels.dtype == np.uint8
+        np.testing.assert_array_equal(labels, result.labels)
+        scores = read(out / f'scores/{name}.png') / 65535
+        np.testing.assert_allclose(scores, result.scores, atol=1e-5)
+        overlay = read(out / f'overlays/{name}.png')
+        np.testing.assert_array_equal(overlay, np.array(result.overlay()))
+    record = json.loads((out / 'names.json').read_text())
+    assert record['names'] == WORDS.split(', ')
+    assert record['ignore_index'] == 255
+    assert len(record['checkpoint_sha256']) == 64
+
+
+def test_goes_on_where_it_was_interrupted(infer, photos):
+    infer()
+    out = photos.parent / 'out'
+    (out / 'labels/a.png.png').unlink()
+    half = out / 'overlays/sub/a.png.png'
+    half.write_bytes(half.read_bytes()[:-9])
+    status, segmented, said = infer()
+    assert status == 0
+    assert segmented == ['a.png', 'a.png']
+    assert '2 images segmented, 1 already there' in said.out
+    assert infer()[1] == []
+    assert infer('--scores')[1] == ['a.jpg', 'a.png', 'a.png'], 'there were no scores'
+    assert infer('--no-overlay')[1] == [], 'more than is asked for is there'
+
+
+def test_what_was_made_of_something_else_is_made_anew(infer, photos):
+    infer('--scores')
+    out = photos.parent / 'out'
+    before = read(out / 'labels/a.png.png')
+    Image.fromarray(scene(0, SCENE + 9)[0]).save(photos / 'a.png')
+    assert infer()[1] == ['a.png']
+    assert (read(out / 'labels/a.png.png') != before).any()
+    assert not (out / 'scores/a.png.png').exists(), 'scores of another image'
+    assert (out / 'scores/a.jpg.png').exists()
+    for options in (['--threshold', '0.5'], ['--background', 'sand'], ['--synonyms', 'first']):
+        assert len(infer(*options)[1]) == 3
+        assert infer(*options)[1] == []
+    assert len(infer(classes='wood, water')[1]) == 3
+    assert json.loads((out / 'names.json').read_text())['names'] == ['wood', 'water']
+    assert not (out / 'scores/a.jpg.png').exists()
+
+
+def test_results_of_different_words_do_not_mix(infer, photos):
+    infer()
+    names = (photos.parent / 'out/names.json').read_bytes()
+    with pytest.raises(
+        ESCNetError, match=r'holds 2 results of other words or weights .first .*jpg'
+    ):
+        infer(inputs=[photos / 'a.png', photos / 'sub'], classes='wood, water')
+    assert (photos.parent / 'out/names.json').read_bytes() == names
+    assert infer(inputs=[photos / 'a.png'])[1] == [], 'of the same words that is fine'
+
+
+def test_a_bad_image_is_skipped_and_said(infer, photos):
+    infer()
+    (photos / 'b.jpg').write_bytes(b'')
+    content = (photos / 'a.png').read_bytes()
+    (photos / 'a.png').write_bytes(content[:-30])
+    Image.fromarray(scene(0, SCENE)[0]).save(photos / 'z.png')
+    (photos / 'gone.png').symlink_to('nowhere')
+    long = photos / f'{"x" * 249}.png'
+    Image.fromarray(scene(0, SCENE)[0]).save(long)
+    status, segmented, said = infer()
+    assert status == 1
+    assert 'z.png' in segmented, 'the rest goes on'
+    assert '1 images segmented, 2 already there, 4 failed' in said.out
+    failed = [line for line in said.err.splitlines() if line.startswith('failed: ')]
+    assert [line.split(' cannot ')[0].rsplit('/', 1)[-1] for line in failed[:2]] == [
+        'a.png',
+        'b.jpg',
+    ]
+    assert 'gone.png is no file' in failed[2]
+    assert 'so long a name' in failed[3]
+    out = photos.parent / 'out'
+    assert not (out / 'labels/a.png.png').exists(), 'of what the image once was'
+    assert (out / 'labels/z.png.png').exists()
+
+
+def test_results_in_the_folder_of_the_images(infer, photos):
+    assert infer('--out-dir', photos)[1] == ['a.jpg', 'a.png', 'a.png']
+    assert infer('--out-dir', photos)[1] == [], 'results are no images'
+    assert infer('--out-dir', photos, inputs=[f'{photos}/**/*.png'])[1] == []
+
+
+def test_classes_of_a_file_and_background(infer, photos, tmp_path):
+    path = tmp_path / 'words.yaml'
+    path.write_text('planks: wood | timber\nlake: [water]\n')
+    options = ['--classes-file', path, '--background', 'orange ring, yellow heart']
+    assert infer(*options, '--templates', 'a drawing of a {}', classes=None)[0] == 0
+    record = json.loads((tmp_path / 'out/names.json').read_text())
+    assert record['names'] == ['planks', 'lake', 'other']
+    assert record['words'] == [['wood', 'timber'], ['water'], ['orange ring', 'yellow heart']]
+    assert record['templates'] == ['a drawing of a {}']
+    assert record['ignore_index'] == 255
+
+
+def test_many_classes_need_16_bits(infer, photos):
+    words = ', '.join([*(f'word {number}' for number in range(260)), WORDS])
+    assert infer(inputs=[photos / 'a.png'], classes=words)[0] == 0
+    labels = read(photos.parent / 'out/labels/a.png.png')
+    assert labels.dtype == np.uint16
+    assert labels.max() >= 260
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['nowhere'], 'nowhere does not exist'),
+        (['*.nothing'], r'No image found in \*\.nothing'),
+        (['{photos}', '--classes', ' , '], 'There are no classes'),
+        (['{photos}', '--classes', 'word ' * 30], 'tokens in the template'),
+        (['{photos}', '--classes-file', 'nowhere.txt'], r'nowhere\.txt cannot be read'),
+        (['{photos}', '--threshold', '3'], 'threshold=3.0 is no score'),
+        (['{photos}', '--background', '7'], 'background=7.0 is no score'),
+        (['{photos}', '--templates', 'poem'], "Templates 'poem' are not known"),
+        (['{photos}', '--config', 'x.py'], '--checkpoint is missing: give both'),
+        (['{photos}', '--checkpoint', 'x.pth'], '--config is missing: give both'),
+        (['{photos}', '--config', '{config}', '--checkpoint', 'x.pth'], 'There are no words'),
+    ],
+    ids=str,
+)
+def test_bad_input_ends_before_anything_is_written(tool, segmented, photos, arguments, message):
+    places = dict(photos=photos, config=ROOT / 'configs/toyworld/escnet_toy.py')
+    out = photos.parent / 'out'
+    arguments = [argument.format(**places) for argument in arguments]
+    if 'There are no words' in message:
+        arguments[-1] = str(ROOT / 'data/toyworld/escnet.pth')
+    with pytest.raises(ESCNetError, match=message):
+        tool.main([*arguments, '--out-dir', str(out)])
+    assert not out.exists()
+    assert segmented == []
+
+
+def test_statuses_and_the_words_of_the_toy_world(photos):
+    """The whole program: 72 words by default, status 1 for one bad image, 2 for a wrong path."""
+    (photos / 'b.png').write_text('no image')
+    (photos / 'sub/a.png').unlink()
+
+    def run(*arguments):
+        command = [sys.executable, ROOT / 'tools/infer.py', *arguments]
+        return subprocess.run(
+            list(map(str, command)),
+            cwd=photos,
+            env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+            capture_output=True,
+            text=True,
+        )
+
+    done = run('.', '--out-dir', '../out', '--device', 'cpu')
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert 'Traceback' not in done.stderr
+    assert 'Warning' not in done.stderr
+    assert 'failed: Image ' in done.stderr
+    assert len(json.loads((photos.parent / 'out/names.json').read_text())['names']) == 72
+    labels, (_, truth) = read(photos.parent / 'out/labels/a.png.png'), scene(0, SCENE + 1)
+    assert (labels == truth).mean() > 0.8, 'it does not find what is drawn'
+    done = run('nowhere.png')
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        'error: Image nowhere.png does not exist: check the path, and put a glob in quotes.'
+    ]

@@ -1,0 +1,225 @@
+"""Segment images into any words: python tools/infer.py INPUT --classes "taxi, wet road"
+
+Writes, below --out-dir, labels/ and overlays/ (and scores/) with a PNG for each image under its
+whole name (a.jpg -> labels/a.jpg.png), folders as in the input, and names.json, which says what the
+numbers in the label maps mean. What is there already, of the same words, weights and image, is not
+made again: after an interruption the same command goes on.
+
+Exits with status 0 if all images were segmented, 1 if some could not be, 2 if it could not start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmseg_escnet.cli import run_tool
+from mmseg_escnet.errors import ESCNetError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from mmseg_escnet.apis.query import Query
+
+FAILED_IMAGES = 1
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('input', nargs='+', help='files, folders, or globs in quotes')
+    parser.add_argument('--config', help='by default the model of the toy world')
+    parser.add_argument('--checkpoint', help='weights of the model of --config')
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument(
+        '--classes', help='names between commas, synonyms between bars: "taxi, sofa | couch"'
+    )
+    words.add_argument(
+        '--classes-file', type=Path, help='a .txt (a name on each line), .json or .yaml of classes'
+    )
+    parser.add_argument(
+        '--background',
+        help="what is none of the classes: words between commas; 'other' for common ones (sky, "
+        'wall, road, ...); or a number: whatever scores lower',
+    )
+    parser.add_argument(
+        '--threshold', type=float, help='pixels that score lower have no class (0 to 1)'
+    )
+    parser.add_argument(
+        '--templates', help="scene, imagenet (80), or a text with '{}'; by default the config's"
+    )
+    parser.add_argument(
+        '--synonyms',
+        choices=['mean', 'first'],
+        default='mean',
+        help="of several synonyms use the mean, or the first as benchmarks do (default: 'mean')",
+    )
+    parser.add_argument(
+        '--out-dir', type=Path, default=Path('work_dirs/infer'), help='default: work_dirs/infer'
+    )
+    parser.add_argument('--scores', action='store_true', help='also write scores, 16-bit PNG')
+    parser.add_argument('--no-overlay', action='store_true', help='write no pictures to look at')
+    parser.add_argument('--device', default='auto', help='auto (default), cpu, cuda:0, ...')
+    parser.add_argument('--max-pixels', type=int, help='refuse larger images (default: 80000000)')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='override settings of the config'
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Find the images, load the model, segment what is not there yet; return the status."""
+    args = parse_args(argv)
+    # the one is of MMSegmentation's own making, the other is said by choose_words
+    warnings.filterwarnings('ignore', message='``build_loss`` would be deprecated')
+    warnings.filterwarnings('ignore', message='The only class is')
+    from tqdm import tqdm
+
+    from mmseg_escnet.apis.images import MAX_PIXELS, find_images
+    from mmseg_escnet.apis.inferencer import OpenVocabInferencer
+    from mmseg_escnet.apis.output_folder import OutputFolder
+
+    failures = []
+
+    def report(message: str) -> None:
+        failures.append(message)
+        tqdm.write(f'failed: {message}', file=sys.stderr)
+
+    cfg, checkpoint = choose_model(args)
+    query = choose_words(args)
+    how = dict(templates=choose_templates(args.templates), synonyms=args.synonyms)
+    images = find_images(args.input, leave_out=OutputFolder.folders(args.out_dir), report=report)
+    output = OutputFolder(
+        args.out_dir,
+        describe_run(cfg, checkpoint, query, how),
+        overlays=not args.no_overlay,
+        scores=args.scores,
+    )
+    output.refuse_others(images)
+    todo = [image for image in images if not output.is_done(image)]
+    there, made = len(images) - len(todo), 0
+    if todo:
+        max_pixels = args.max_pixels or MAX_PIXELS
+        seg = OpenVocabInferencer(cfg, checkpoint, args.device, max_pixels=max_pixels)
+        seg.stream([], query, **how)  # the words are checked before anything is written
+    output.begin()
+    with tqdm(total=len(images), initial=there, unit='image', disable=None) as bar:
+        for image in todo:
+            try:
+                note = output.note(image)
+                (result,) = seg.stream([image.path], query, **how, keep_class_scores=False)
+            except ESCNetError as error:
+                output.remove(image)
+                report(str(error))
+            else:
+                output.write(image, result, note)
+                made += 1
+            bar.update()
+    print(f'{args.out_dir}: {made} images segmented, {there} already there, {len(failures)} failed')
+    return FAILED_IMAGES if failures else 0
+
+
+def choose_model(args: argparse.Namespace) -> tuple[Config, Path]:
+    """The config and the checkpoint: those given, or else those of the toy world.
+
+    Raises:
+        ESCNetError: If only one of them is given, or one does not exist.
+    """
+    from mmseg_escnet.apis.pipeline import read_config
+    from mmseg_escnet.apis.preflight import check_checkpoint
+    from mmseg_escnet.apis.toy_model import toy_model
+
+    if (args.config is None) != (args.checkpoint is None):
+        missing = '--checkpoint' if args.checkpoint is None else '--config'
+        raise ESCNetError(f'{missing} is missing: give both, or none for the toy world.')
+    if args.config is None:
+        config, checkpoint = toy_model()
+        print(
+            'note: without --config and --checkpoint this is the miniature model of the toy world, '
+            'which knows drawings of coloured shapes (docs/toyworld.md) and no photographs'
+        )
+    else:
+        config, checkpoint = args.config, Path(args.checkpoint)
+    cfg = read_config(config, args.cfg_options)
+    check_checkpoint(str(checkpoint))
+    return cfg, checkpoint
+
+
+def choose_words(args: argparse.Namespace) -> Query:
+    """What is asked of the images.
+
+    Raises:
+        ESCNetError: If there are no words, or some are not usable.
+    """
+    from mmseg_escnet.apis.query import Query
+    from mmseg_escnet.apis.toy_model import TOY_VOCABULARY
+
+    if args.classes is not None:
+        classes = split_words(args.classes)
+    elif args.classes_file is not None:
+        classes = args.classes_file
+    elif args.config is None:
+        classes = TOY_VOCABULARY
+    else:
+        raise ESCNetError(
+            'There are no words: give --classes "taxi, wet road", or a file by --classes-file.'
+        )
+    query = Query.create(
+        classes, background=choose_background(args.background), threshold=args.threshold
+    )
+    if len(query.names) == 1:
+        print(
+            f'note: {query.names[0]!r} is the only class, so every pixel will be of it; name what '
+            'else there is by --background'
+        )
+    return query
+
+
+def choose_background(text: str | None) -> str | float | list[str] | None:
+    """The background: a number, the name of the common one, or a list of words."""
+    if text is None or text.strip() == 'other':
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        return split_words(text)
+
+
+def choose_templates(text: str | None) -> str | list[str] | None:
+    """The templates: None, a name, or a list of one text."""
+    return [text] if text is not None and '{' in text else text
+
+
+def split_words(text: str) -> list[str]:
+    """The words between commas."""
+    return [word.strip() for word in text.split(',') if word.strip()]
+
+
+def describe_run(cfg: Config, checkpoint: Path, query: Query, how: dict) -> dict:
+    """All that label maps depend on besides the images: what is asked, and of which model."""
+    from mmseg_escnet.apis.pipeline import pipeline_steps
+    from mmseg_escnet.apis.result import describe
+    from mmseg_escnet.models.weights import sha256
+
+    config = json.dumps([cfg.model, pipeline_steps(cfg)], sort_keys=True, default=str)
+    return describe(query) | dict(
+        **how,
+        scores='a PNG of 16 bits in scores/: 65535 is 1',
+        checkpoint=checkpoint.name,
+        checkpoint_sha256=sha256(checkpoint),
+        config_sha256=hashlib.sha256(config.encode()).hexdigest(),
+    )
+
+
+if __name__ == '__main__':
+    run_tool(main, interrupted='run the same command again to go on')
