@@ -27,15 +27,17 @@ from rich.console import Console
 from rich.table import Table
 
 from mmseg_escnet.cli import load_config, run_tool
-from mmseg_escnet.datasets.contact_sheet import contact_sheet, format_share, shorten
+from mmseg_escnet.datasets.contact_sheet import contact_sheet, format_share
 from mmseg_escnet.datasets.conversion import default_workers, write_atomically
 from mmseg_escnet.datasets.inspection import Inspection, LabelIds, build_dataset, inspect_dataset
 from mmseg_escnet.datasets.inspection_problems import Problem, find_problems
 from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.visualization.names import short_name
 from mmseg_escnet.visualization.report import save_figure
 
 PHASES = ('train', 'val', 'test')
 EXIT_WRONG = 1
+LONGEST_NAME = 22  # characters
 CLASSES_SHOWN = 8
 ABSENT_SHOWN = 12
 FILES_SHOWN = 3
@@ -225,7 +227,7 @@ def print_classes(console: Console, inspection: Inspection) -> None:
     names, pixels = inspection.labels.names, inspection.class_pixels
     order = np.argsort(-pixels, kind='stable')
     seen = [int(i) for i in order if pixels[i] > 0]
-    absent = [shorten(names[i]) for i in np.flatnonzero(pixels == 0)]
+    absent = [short_name(names[i], LONGEST_NAME) for i in np.flatnonzero(pixels == 0)]
     if seen:
         frequent = seen[:CLASSES_SHOWN]
         rarest = seen[CLASSES_SHOWN:][::-1][:CLASSES_SHOWN]
@@ -240,7 +242,11 @@ def print_classes(console: Console, inspection: Inspection) -> None:
                 if row < len(column):
                     i = column[row]
                     share = format_share(pixels[i] / pixels.sum())
-                    cells += [shorten(names[i]), share, str(inspection.class_images[i])]
+                    cells += [
+                        short_name(names[i], LONGEST_NAME),
+                        share,
+                        str(inspection.class_images[i]),
+                    ]
             table.add_row(*cells)
         console.print(table)
     if absent and seen:

@@ -18,7 +18,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from ..vocabulary import split_synonyms
+from ..visualization.names import short_name
 from .inspection import IGNORED, OUTSIDE, Inspection, Sample, load_pair, spread
 
 NUM_IMAGES = 10
@@ -244,13 +244,7 @@ def _name(i: int, names: Sequence[str]) -> str:
         return '(ignored)'
     if i == OUTSIDE:
         return '(id of no class)'
-    return shorten(names[i])
-
-
-def shorten(name: str, longest: int = _LONGEST_NAME) -> str:
-    """The first synonym of a class name, cut where it is long."""
-    first = (split_synonyms(name) or (name,))[0]
-    return first if len(first) <= longest else first[: longest - 1].rstrip() + '…'
+    return short_name(names[i], _LONGEST_NAME)
 
 
 def format_share(share: float) -> str:

@@ -121,7 +121,7 @@ def run_benchmarks(
             if runner is None:
                 runner = _build_runner(task.cfg, checkpoint)
             if show_dir is not None:
-                _draw_into(runner, task.cfg, wanted['painted'], key)
+                _draw_into(runner, task.cfg, wanted['painted'])
             say(f'{key}: {len(task.dataset)} images')
             start = time.monotonic()
             metrics = _test(runner, task)
@@ -190,8 +190,8 @@ def _test(runner: Runner, task: Task) -> dict[str, float]:
     return metrics
 
 
-def _draw_into(runner: Runner, cfg: Config, folder: str, name: str) -> None:
-    visualizer = dict(cfg.visualizer, name=f'visualizer of {name}', save_dir=folder)
+def _draw_into(runner: Runner, cfg: Config, folder: str) -> None:
+    visualizer = dict(cfg.visualizer, name=f'visualizer into {folder}', save_dir=folder)
     runner.visualizer = runner.build_visualizer(visualizer)
     for hook in runner.hooks:
         if isinstance(hook, SegVisualizationHook):

@@ -19,13 +19,13 @@ from matplotlib.text import Text
 from ..errors import ESCNetError
 from ..models.necks import PseudoPrompts
 from ..vocabulary import Vocabulary
+from .names import cut
 from .panels import draw_pseudo_prompts, overlay_labels
 
 # Okabe and Ito's colours, which the colour-blind can tell apart
 _COLORS = ('#0072b2', '#e69f00', '#009e73', '#cc79a7', '#56b4e9', '#d55e00')
 _QUIET = '#6b7078'
 _TITLE, _LABEL, _SMALL = 10, 8.5, 7.5  # font sizes
-_LONGEST_NAME = 28  # characters
 _MOST_LEGEND_ENTRIES = 12
 _MOST_MARKERS = 60  # with more points than that a curve is a line alone
 
@@ -47,7 +47,7 @@ def curve_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
     for number, (name, points) in enumerate(curves.items()):
         axes = figure.add_subplot(grid[number // columns, number % columns])
         _tidy(axes, grid='both')
-        axes.set_title(_shorten(name), fontsize=_TITLE, loc='left')
+        axes.set_title(cut(name), fontsize=_TITLE, loc='left')
         if number + columns >= len(curves):
             axes.set_xlabel('step', fontsize=_LABEL)
         if not points:
@@ -104,7 +104,7 @@ def class_bars_figure(
         ids = np.array([class_ids[name] for name in members])
         ids = ids[np.argsort(-next(iter(scores.values()))[ids], kind='stable')]  # NaN last
         _draw_bars(axes, {method: values[ids] for method, values in scores.items()})
-        axes.set_yticks(range(len(ids)), [_shorten(names[i]) for i in ids], fontsize=_LABEL - 0.5)
+        axes.set_yticks(range(len(ids)), [cut(names[i]) for i in ids], fontsize=_LABEL - 0.5)
         axes.set_title(f'{title} ({len(ids)})', fontsize=_TITLE, loc='left', pad=19)
     drawn = np.concatenate(list(scores.values()))
     highest = np.nanmax(drawn) if np.isfinite(drawn).any() else 0
@@ -181,12 +181,12 @@ def scenes_figure(
             labelspacing=0.35,
         )
         if titles is not None:
-            axes[0].set_ylabel(_shorten(titles[scene]), fontsize=_LABEL, color=_QUIET)
+            axes[0].set_ylabel(cut(titles[scene]), fontsize=_LABEL, color=_QUIET)
         for panel in axes:
             panel.set(xticks=[], yticks=[])
             panel.spines[:].set_visible(False)
     for panel, column in zip(grid[0], ('image', *columns), strict=False):
-        panel.set_title(_shorten(column), fontsize=_TITLE)
+        panel.set_title(cut(column), fontsize=_TITLE)
     return _finish(figure)
 
 
@@ -228,7 +228,7 @@ def blocks_figure(
         figsize=(max(panel * blocks, 2.9), (panel * height / width + 0.22) * rows + 0.55),
         layout='constrained',
     )
-    figure.suptitle(_shorten(name), fontsize=_TITLE + 1)
+    figure.suptitle(cut(name), fontsize=_TITLE + 1)
     grid = figure.add_gridspec(rows, blocks)
     extent = (0, width, height, 0)  # of the image and, patch by patch, of the maps
     grey = np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1).astype(np.uint8)
@@ -303,7 +303,7 @@ def ranges_figure(
             axes.plot(values, [number] * len(values), 'o', color=color, markersize=4.5, alpha=0.65)
             axes.plot(mean, number, '|', color=color, markersize=14, markeredgewidth=2)
         axes.text(1.02, number, summary, transform=margin, va='center', fontsize=_LABEL)
-    axes.set_yticks(range(len(rows)), [_shorten(name, 48) for name, _ in rows], fontsize=_LABEL)
+    axes.set_yticks(range(len(rows)), [cut(name, 48) for name, _ in rows], fontsize=_LABEL)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.margins(x=0.06)
     axes.set_xlabel(metric, fontsize=_LABEL)
@@ -348,7 +348,7 @@ def _draw_bars(axes: Axes, scores: Mapping[str, np.ndarray]) -> None:
             )
         present = values[np.isfinite(values)]
         mean = f'mean {present.mean():.1f}' if len(present) else 'no class occurs'
-        handles.append(Patch(color=color, label=f'{_shorten(method)}: {mean}'))
+        handles.append(Patch(color=color, label=f'{cut(method)}: {mean}'))
     axes.set_ylim(len(next(iter(scores.values()))) - 0.4, -0.6)
     axes.tick_params(axis='y', length=0)
     axes.tick_params(axis='x', labelbottom=True)
@@ -371,7 +371,7 @@ def _legend_entries(maps: Sequence[np.ndarray], vocabulary: Vocabulary) -> list[
     ids = ids[np.argsort(-counts, kind='stable')]
     known = [i for i in ids if 0 <= i < len(vocabulary)]
     entries = [
-        Patch(facecolor=np.array(vocabulary.palette[i]) / 255, label=_shorten(vocabulary.names[i]))
+        Patch(facecolor=np.array(vocabulary.palette[i]) / 255, label=cut(vocabulary.names[i]))
         for i in known[:_MOST_LEGEND_ENTRIES]
     ]
     if len(known) > _MOST_LEGEND_ENTRIES:
@@ -379,10 +379,6 @@ def _legend_entries(maps: Sequence[np.ndarray], vocabulary: Vocabulary) -> list[
     if len(known) < len(ids):
         entries.append(Patch(facecolor='black', label='(not labelled)'))
     return entries
-
-
-def _shorten(name: str, longest: int = _LONGEST_NAME) -> str:
-    return name if len(name) <= longest else name[: longest - 1].rstrip() + '…'
 
 
 def _require(items: Sequence | Mapping, what: str) -> None:

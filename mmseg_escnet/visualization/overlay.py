@@ -14,10 +14,9 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..vocabulary import split_synonyms
+from .names import short_name
 
 _SMALLEST, _LARGEST = 480, 1600  # pixels of the longer side of a picture
-_LONGEST_NAME = 28  # characters
 _MOST_ENTRIES = 40
 _MOST_COLUMNS = 3
 _MOST_TAGS = 30
@@ -101,7 +100,7 @@ def _write_tags(picture: Image.Image, labels: np.ndarray, names: Sequence[str], 
         y, x = np.unravel_index(depth.argmax(), depth.shape)
         if depth[y, x] < 0.6 * size:
             continue
-        name = _short(names[class_id])
+        name = short_name(names[class_id])
         left, top, right, bottom = draw.textbbox((0, 0), name, font=font, stroke_width=2)
         width, height = right - left, bottom - top
         if width > picture.width or height > picture.height:
@@ -178,7 +177,7 @@ def _entries(
     order = np.argsort(-counts, kind='stable')
     shares = [(int(ids[i]), counts[i] / labels.size) for i in order]
     known = [(i, share) for i, share in shares if i < len(names)]
-    entries = [(_short(names[i]), _percent(share), palette[i]) for i, share in known]
+    entries = [(short_name(names[i]), _percent(share), palette[i]) for i, share in known]
     if len(entries) > _MOST_ENTRIES:
         rest = sum(share for _, share in known[_MOST_ENTRIES:])
         entries = entries[:_MOST_ENTRIES]
@@ -190,11 +189,6 @@ def _entries(
 
 def _percent(share: float) -> str:
     return f'{100 * share:.1f} %' if share >= 0.001 else '< 0.1 %'
-
-
-def _short(name: str) -> str:
-    name = split_synonyms(name)[0]
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1].rstrip() + '…'
 
 
 def _font_size(picture: Image.Image) -> int:

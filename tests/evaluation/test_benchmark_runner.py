@@ -23,6 +23,10 @@ from mmseg_escnet.evaluation.benchmark_runner import evaluate_benchmarks
 from mmseg_escnet.evaluation.benchmark_tasks import benchmark_config
 from mmseg_escnet.evaluation.benchmarks import Benchmark
 
+pytestmark = [
+    pytest.mark.filterwarnings('ignore:The draw is False'),
+    pytest.mark.filterwarnings('ignore:.*instance named of visualizer has been created'),
+]
 # B and C have as many words as each other: what is stale would not show by its number
 WORDS = {
     'A': list(ALL_NAMES[:6]),
