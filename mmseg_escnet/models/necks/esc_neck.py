@@ -25,6 +25,7 @@ class ESCBlockOutput:
     """What an ESC block leaves behind.
 
     Attributes:
+        read: C_{t-1} (B, N, h, w), which the block started from.
         correlation: C_t (B, N, h, w); C_{t-1} unchanged after the last block.
         embedding: E_t (B, N, h, w, d).
         prompts: The pseudo prompts read off C_{t-1}; None without a SAM block.
@@ -32,6 +33,7 @@ class ESCBlockOutput:
             classes; F_v projected without one, None without image guidance.
     """
 
+    read: Tensor
     correlation: Tensor
     embedding: Tensor
     prompts: PseudoPrompts | None
@@ -45,12 +47,14 @@ class ESCFeatures:
     Attributes:
         embedding: E_T (B, N, h, w, d).
         correlation_logits: C_T times CLIP's logit scale (B, N, h, w).
+        image: F_v (B, D, h, w), as CLIP gave it.
         skips: The two CLIP skips, shallow first, each (B, W, h, w) with CLIP's width W.
         blocks: What every block left behind, if asked for.
     """
 
     embedding: Tensor
     correlation_logits: Tensor
+    image: Tensor
     skips: tuple[Tensor, ...]
     blocks: list[ESCBlockOutput] = field(default_factory=list)
 
@@ -137,9 +141,10 @@ class ESCBlock(BaseModule):
         elif self.image_proj is not None:
             guidance = self.image_proj(image_features)
         embedding = self.fusion(correlation, embedding, guidance, text)
+        read = correlation
         if self.correlation_update is not None:
             correlation = correlation + self.correlation_update(embedding).squeeze(-1)
-        return ESCBlockOutput(correlation, embedding, prompts, guidance)
+        return ESCBlockOutput(read, correlation, embedding, prompts, guidance)
 
 
 @MODELS.register_module()
@@ -256,6 +261,7 @@ class ESCNeck(BaseModule):
         return ESCFeatures(
             embedding=embedding,
             correlation_logits=correlation * logit_scale.detach(),
+            image=features.image,
             skips=features.skips,
             blocks=kept,
         )

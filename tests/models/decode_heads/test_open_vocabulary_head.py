@@ -38,6 +38,7 @@ def features(batch=2, classes=3, height=4, width=6) -> ESCFeatures:
     return ESCFeatures(
         embedding=torch.randn(batch, classes, height, width, DIMS),
         correlation_logits=torch.randn(batch, classes, height, width),
+        image=torch.randn(batch, 8, height, width),
         skips=tuple(torch.randn(batch, dims, height, width) for dims in SKIP_DIMS),
     )
 

@@ -53,8 +53,10 @@ def test_blocks_are_chained():
     result = neck(features, correlation, text, scale, keep_blocks=True)
     assert len(result.blocks) == 3
     assert result.skips is features.skips
+    assert result.image is features.image
     embedding = None
     for index, (block, output) in enumerate(zip(neck.blocks, result.blocks, strict=True)):
+        assert output.read is correlation
         prompts = neck.prompt_generator(correlation, scale)
         for name, value in vars(prompts).items():
             assert getattr(output.prompts, name).equal(value), name
