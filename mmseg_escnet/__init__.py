@@ -1,22 +1,27 @@
 """ESC-Net for MMSegmentation.
 
-Importing the package registers every component in MMSegmentation's registries; a config pulls it
-in with ``custom_imports = dict(imports=['mmseg_escnet'])``.
+Importing the package takes no time, and has every component registered in MMSegmentation's
+registries when they are first used (see :mod:`.registration`). A config pulls it in with
+``custom_imports = dict(imports=['mmseg_escnet'])``.
 """
 
-from . import compat
-from .environment import explain_import_error
+import importlib
+
+from . import registration
 from .errors import ESCNetError
 from .version import __version__
+from .vocabulary import Vocabulary
 
-try:
-    compat.setup()  # before anything imports mmseg
-    from . import datasets, engine, evaluation, models
-    from .apis.mmseg_inferencer import support_our_loaders
-    from .vocabulary import Vocabulary
+registration.register()
 
-    support_our_loaders()
-except Exception as error:
-    explain_import_error(error)  # raises; under `python -m mmseg_escnet.check` it lets us go on
+_PARTS = ('apis', 'datasets', 'engine', 'evaluation', 'models', 'visualization')
+__all__ = ['ESCNetError', 'Vocabulary', '__version__', *_PARTS]
 
-__all__ = ['ESCNetError', 'Vocabulary', '__version__', 'datasets', 'engine', 'evaluation', 'models']
+
+def __getattr__(name: str):
+    """``mmseg_escnet.models`` and the other parts, imported when they are asked for."""
+    if name in _PARTS:
+        from . import components  # noqa: F401  says what is missing, if anything is
+
+        return importlib.import_module(f'.{name}', __name__)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

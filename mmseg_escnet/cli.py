@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -38,16 +39,23 @@ def run_tool(main: Callable[[], int | None], *, interrupted: str = '') -> None:
     sys.exit(status or 0)
 
 
+class ConfigOptions(argparse.Action):
+    """MMEngine's ``DictAction``, imported when there is something to read."""
+
+    def __call__(self, *args) -> None:
+        from mmengine.config import DictAction
+
+        DictAction(self.option_strings, self.dest)(*args)
+
+
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that every tool with a config has."""
-    from mmengine.config import DictAction
-
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         help='override settings of the config: key=value, nested keys with dots, '
         'lists as key="[a,b]"',
     )
@@ -86,13 +94,14 @@ def load_config(args: argparse.Namespace):
     Raises:
         ESCNetError: If there is no such file.
     """
-    from mmengine.config import Config
-
     if not Path(args.config).is_file():
         raise ESCNetError(
             f'The config {args.config} does not exist: give a path such as '
             'configs/escnet/escnet_vitb16_coco-stuff.py.'
         )
+    importlib.import_module('.components', __package__)  # says what is missing, if anything is
+    from mmengine.config import Config
+
     cfg = Config.fromfile(args.config)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)

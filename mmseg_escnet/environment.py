@@ -118,43 +118,18 @@ class Report:
         return '\n'.join([*_table(self.rows), '', *_problem_list(self.problems)])
 
 
-import_error: BaseException | None = None
-"""Why ``import mmseg_escnet`` failed in this process, where :func:`explain_import_error` let the
-check go on regardless."""
-
-
-def explain_import_error(error: Exception) -> None:
-    """Raise the error that importing the package ended with, with the cure in its message.
-
-    Called by ``mmseg_escnet/__init__.py``. Where this process is ``python -m mmseg_escnet.check``
-    it returns instead, since that is the one program that has to run in a broken environment.
+def explain_import_error(error: Exception) -> NoReturn:
+    """Raise the error that importing the components ended with, with the cure in its message.
 
     Raises:
         ImportError: Something is missing or unsupported; the message lists all of it.
         Exception: ``error`` itself, where the environment is not to blame.
     """
-    global import_error
-    import_error = error
-    if _is_the_check():
-        return
-    _raise_explained(error)
-
-
-def _raise_explained(error: Exception) -> NoReturn:
     problems = inspect_environment().problems
     if not problems:
         raise error
     lines = [f'mmseg_escnet cannot be imported here: {error}', '', *_problem_list(problems)]
     raise ImportError('\n'.join(lines)) from error
-
-
-def _is_the_check() -> bool:
-    """Whether Python was started as ``python -m mmseg_escnet.check``.
-
-    ``sys.argv[0]`` is '-m' while Python looks for the module, which is when it imports the package.
-    """
-    name = f'{__package__}.check'
-    return sys.argv[:1] == ['-m'] and any(arg in (name, f'-m{name}') for arg in sys.orig_argv)
 
 
 def inspect_environment() -> Report:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import colorsys
 import hashlib
+import html
 import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import ftfy
 
 from .errors import ESCNetError
 
@@ -99,9 +102,9 @@ class Vocabulary:
                     f'Class name {index} of the vocabulary is {name!r} of type '
                     f'{type(name).__name__}: every class name must be a string.'
                 )
-            if not split_synonyms(name):
+            if not any(map(_is_visible, split_synonyms(name))):
                 raise ESCNetError(
-                    f'Class name {index} of the vocabulary, {_shown(name)}, holds no word: '
+                    f'Class name {index} of the vocabulary, {shown(name)}, holds no word: '
                     'give it a name or leave it out.'
                 )
         stripped = tuple(name.strip() for name in names)
@@ -154,11 +157,11 @@ def _phrases_of(
             continue
         strings = isinstance(given, Sequence) and not isinstance(given, str)
         if not strings or not all(isinstance(phrase, str) for phrase in given):
-            raise ESCNetError(f'The phrases of class {_shown(name)} must be a list of strings.')
+            raise ESCNetError(f'The phrases of class {shown(name)} must be a list of strings.')
         words = tuple(phrase.strip() for phrase in given)
-        if not words or not all(words):
+        if not words or not all(map(_is_visible, words)):
             raise ESCNetError(
-                f'A phrase of class {_shown(name)} holds no word: give at least one, or None for '
+                f'A phrase of class {shown(name)} holds no word: give at least one, or None for '
                 'the name alone.'
             )
         found.append(words)
@@ -171,32 +174,39 @@ def _check_different(names: tuple[str, ...], synonyms: tuple[tuple[str, ...], ..
     for index, (name, words) in enumerate(zip(names, synonyms, strict=True)):
         if any(_has_control_character(text) for text in (name, *words)):
             raise ESCNetError(
-                f'Class name {_shown(name)} holds a control character: take it out, or put a '
+                f'Class name {shown(name)} holds a control character: take it out, or put a '
                 'space in its place.'
             )
         longest = max(map(len, words))
         if longest > _LONGEST_PHRASE:
             raise ESCNetError(
-                f'Class name {_shown(name)} holds a phrase of {longest} characters, of which CLIP '
+                f'Class name {shown(name)} holds a phrase of {longest} characters, of which CLIP '
                 'would read the beginning alone: shorten it.'
             )
         # a name with phrases of its own must differ from the others, and so must its phrases
         for key in {_comparable(words), _comparable(split_synonyms(name))}:
             if key in first_seen:
                 raise ESCNetError(
-                    f'Class name {_shown(name)} stands in the vocabulary twice (classes '
+                    f'Class name {shown(name)} stands in the vocabulary twice (classes '
                     f'{first_seen[key]} and {index}): remove one or give it another name.'
                 )
         first_seen[_comparable(words)] = first_seen[_comparable(split_synonyms(name))] = index
 
 
 def _comparable(words: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(' '.join(word.lower().split()) for word in words)
+    # what CLIP's tokenizer makes of a text before it looks at it
+    clean = (html.unescape(html.unescape(ftfy.fix_text(word))) for word in words)
+    return tuple(' '.join(word.lower().split()) for word in clean)
+
+
+def _is_visible(text: str) -> bool:
+    return any(unicodedata.category(character)[0] not in 'CZ' for character in text)
 
 
 def _has_control_character(text: str) -> bool:
     return any(unicodedata.category(character) in ('Cc', 'Cs') for character in text)
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
+    """A name as messages show it: quoted, and cut if it is long."""
     return repr(name if len(name) <= _SHOWN else name[: _SHOWN - 3] + '...')

@@ -45,6 +45,10 @@ def test_split_synonyms(name, synonyms):
         (['taxi', ' Taxi '], 'twice'),
         (['wet road', 'wet  Road'], 'twice'),
         (['sofa | couch', 'Sofa,couch'], 'twice'),
+        (['caf\u00e9', 'cafe\u0301'], 'twice'),
+        (['taxi', '\uff54\uff41\uff58\uff49'], 'twice'),
+        (['salt & pepper', 'salt &amp; pepper'], 'twice'),
+        (['taxi', '\u200b'], 'holds no word'),
     ],
 )
 def test_refused(names, message):

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmseg_escnet.cli import run_tool
+from mmseg_escnet.cli import ConfigOptions, run_tool
 from mmseg_escnet.errors import ESCNetError
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ FAILED_IMAGES = 1
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -70,9 +68,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--scores', action='store_true', help='also write scores, 16-bit PNG')
     parser.add_argument('--no-overlay', action='store_true', help='write no pictures to look at')
     parser.add_argument('--device', default='auto', help='auto (default), cpu, cuda:0, ...')
-    parser.add_argument('--max-pixels', type=int, help='refuse larger images (default: 80000000)')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='override settings of the config'
+        '--max-pixels',
+        type=number_of_pixels,
+        default=80_000_000,
+        help='refuse larger images (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=ConfigOptions, help='override settings of the config'
     )
     return parser.parse_args(argv)
 
@@ -85,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.filterwarnings('ignore', message='The only class is')
     from tqdm import tqdm
 
-    from mmseg_escnet.apis.images import MAX_PIXELS, find_images
+    from mmseg_escnet.apis.images import find_images
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
     from mmseg_escnet.apis.output_folder import OutputFolder
 
@@ -109,8 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     todo = [image for image in images if not output.is_done(image)]
     there, made = len(images) - len(todo), 0
     if todo:
-        max_pixels = args.max_pixels or MAX_PIXELS
-        seg = OpenVocabInferencer(cfg, checkpoint, args.device, max_pixels=max_pixels)
+        seg = OpenVocabInferencer(cfg, checkpoint, args.device, max_pixels=args.max_pixels)
         seg.stream([], query, **how)  # the words are checked before anything is written
     output.begin()
     with tqdm(total=len(images), initial=there, unit='image', disable=None) as bar:
@@ -127,6 +129,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             bar.update()
     print(f'{args.out_dir}: {made} images segmented, {there} already there, {len(failures)} failed')
     return FAILED_IMAGES if failures else 0
+
+
+def number_of_pixels(text: str) -> int:
+    """A number above 0."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f'{text!r} is no number of pixels above 0')
+    return int(text)
 
 
 def choose_model(args: argparse.Namespace) -> tuple[Config, Path]:

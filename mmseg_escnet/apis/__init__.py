@@ -1,8 +1,10 @@
 """Ready-made ways to use a model, and the checks that the tools make."""
 
+from .. import components  # noqa: F401  says what is missing, if anything is
 from .class_files import read_classes
 from .images import find_images
 from .inferencer import OpenVocabInferencer
+from .inside import WordInside
 from .query import COMMON_BACKGROUND, Query
 from .result import SegmentationResult
 
@@ -11,6 +13,7 @@ __all__ = [
     'OpenVocabInferencer',
     'Query',
     'SegmentationResult',
+    'WordInside',
     'find_images',
     'read_classes',
 ]

@@ -50,7 +50,7 @@ class FoundImage(NamedTuple):
 def printable(path: str | os.PathLike) -> str:
     """A file name as it may be printed: without control characters or broken encoding."""
     text = os.fspath(path).encode('utf-8', 'replace').decode()
-    return ''.join(c if c.isprintable() else '?' for c in text)
+    return ''.join(c if c.isprintable() else '?' for c in text) or "''"
 
 
 def is_glob(path: str | os.PathLike) -> bool:

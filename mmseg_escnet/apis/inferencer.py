@@ -9,10 +9,12 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
@@ -21,15 +23,15 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ..errors import ESCNetError
-from ..models.segmentors.escnet import ESCNet, undo_padding_and_flip
+from ..models.segmentors.escnet import ESCNet
 from ..vocabulary import Vocabulary
 from .class_files import MAX_WORDS
 from .images import MAX_PIXELS, ImageReader, find_images, is_glob, printable
+from .inside import WordInside, find_word, look_inside, whole_view
 from .pipeline import build_pipeline, find_device, read_config
 from .preflight import check_checkpoint
 from .query import Query
 from .result import SegmentationResult
-from .score_maps import ScoreMaps
 
 _MOST_TEXTS = 200_000  # words times templates
 
@@ -141,7 +143,7 @@ class OpenVocabInferencer:
             synonyms: Of several phrases of a class take the 'mean' of their embeddings, or only
                 the 'first', as benchmarks do; None does what the config says.
             keep_class_scores: Keep what :meth:`.SegmentationResult.class_scores` needs: M numbers
-                for each pixel of the network's input.
+                for each of, as a rule, 96 x 96 places of every view.
 
         Returns:
             An iterator over the results. The words are checked before it is returned, an image
@@ -150,11 +152,7 @@ class OpenVocabInferencer:
         Raises:
             ESCNetError: If an image or a word is not usable.
         """
-        query = classes
-        if not isinstance(query, Query):
-            query = Query.create(
-                classes, background=background, threshold=threshold, max_words=self.max_words
-            )
+        query = self._query(classes, background=background, threshold=threshold)
         how = dict(templates=templates, synonyms=synonyms)
         with self._lock:
             self._prepare(query, **how)
@@ -169,18 +167,122 @@ class OpenVocabInferencer:
             for image, where in _each(images)
         )
 
+    def look_inside(
+        self,
+        image: object,
+        classes: Sequence[str] | Mapping[str, object] | Vocabulary | os.PathLike | Query,
+        word: str | Sequence[str],
+        *,
+        background: str | float | Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+        templates: str | Sequence[str] | None = None,
+        synonyms: Literal['mean', 'first'] | None = 'mean',
+    ) -> WordInside | list[WordInside]:
+        """Look at what the ESC blocks do for one word of an image.
+
+        The whole image is one view here: a model that has windows sees it resized to the size of
+        one, which is its global view, and label maps come from its windows too.
+
+        Args:
+            image: As for a call, one.
+            classes: As for a call: what a block does for a word depends on the other words.
+            word: The word, one of the classes or of the words of the background; or several, for
+                which the network runs once.
+            background: See :meth:`.query.Query.create`.
+            templates: See :meth:`stream`.
+            synonyms: See :meth:`stream`.
+
+        Returns:
+            The correlation before and after each block, the pseudo prompts, and how the SAM block
+            changes the features: arrays, and a figure of them. A list for a list of words.
+
+        Raises:
+            ESCNetError: If the image or a word is not usable.
+        """
+        query = self._query(classes, background=background)
+        words = [word] if isinstance(word, str) else word
+        class_ids = [find_word(query, each) for each in words]
+        where = _name_of(image, 'The image')
+        pixels = self._reader.read(image, where)
+        with self._lock:
+            self._prepare(query, templates=templates, synonyms=synonyms)
+            with _memory_in_a_sentence(where, pixels, self.device, len(query.vocabulary)):
+                view = whole_view(self.model, *self._inputs(pixels))
+                found = look_inside(self.model, view, pixels[..., ::-1], class_ids)
+        return found[0] if isinstance(word, str) else found
+
+    @torch.no_grad()
+    def dense_features(self, image: object, *, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Text-aligned features of an image, for work of your own.
+
+        They are F_v, of CLIP as it is in this checkpoint: what the ESC blocks make of it, F_v', is
+        in the space of SAM and cannot be compared with :meth:`text_features`.
+
+        Args:
+            image: As for a call, one.
+            size: (height, width) in pixels that the image is resized to; the grid grows with it.
+                By default it is the view of :meth:`look_inside`.
+
+        Returns:
+            (D, h, w), float32, unit norm at every patch.
+
+        Raises:
+            ESCNetError: If the image is not usable.
+        """
+        where = _name_of(image, 'The image')
+        pixels = self._reader.read(image, where)
+        with self._lock, _memory_in_a_sentence(where, pixels, self.device):
+            view = whole_view(self.model, *self._inputs(pixels), size)
+            features = self.model.backbone(view).image
+        return F.normalize(features[0].float(), dim=0).cpu().numpy()
+
+    @torch.no_grad()
+    def text_features(
+        self,
+        classes: Sequence[str] | Mapping[str, object] | Vocabulary | os.PathLike | Query,
+        *,
+        templates: str | Sequence[str] | None = None,
+        synonyms: Literal['mean', 'first'] | None = 'mean',
+    ) -> np.ndarray:
+        """What words mean, in the space of :meth:`dense_features`.
+
+        ``np.tensordot(text, features, 1)``, (M, h, w), are the cosines C_0 that the first block
+        reads.
+
+        Args:
+            classes: See :meth:`.query.Query.create`.
+            templates: See :meth:`stream`.
+            synonyms: See :meth:`stream`.
+
+        Returns:
+            (M, D), float32, unit norm: the classes in their order, then, of a query, the words of
+            its background.
+
+        Raises:
+            ESCNetError: If a word is not usable.
+        """
+        query = self._query(classes)
+        with self._lock:
+            self._prepare(query, templates=templates, synonyms=synonyms)
+            return self.model.text_features().float().cpu().numpy()
+
+    def _query(self, classes: object, **options) -> Query:
+        if isinstance(classes, Query):
+            return classes
+        return Query.create(classes, **options, max_words=self.max_words)
+
     def _prepare(
         self, query: Query, *, templates: str | Sequence[str] | None, synonyms: str | None
     ) -> None:
         """Make the model look for the words of a query, after checking them."""
         encoder = self.model.text_encoder
-        before = encoder.key
+        before = encoder.templates, encoder.synonyms
         encoder.set_options(
             templates=self._trained_with['templates'] if templates is None else templates,
             synonyms=self._trained_with['synonyms'] if synonyms is None else synonyms,
         )
+        is_same = (encoder.templates, encoder.synonyms) == before
         has_words = self.model.dataset_meta is not None
-        if has_words and encoder.key == before and self.model.vocabulary == query.vocabulary:
+        if has_words and is_same and self.model.vocabulary == query.vocabulary:
             return
         texts = sum(map(len, encoder.phrases(query.vocabulary))) * len(encoder.templates)
         if texts > _MOST_TEXTS:
@@ -197,17 +299,10 @@ class OpenVocabInferencer:
         pixels = self._reader.read(image, where)
         with self._lock:  # the words belong to the model, whatever somebody else asked meanwhile
             self._prepare(query, **how)
-            try:
-                scores = self._scores(pixels)
+            with _memory_in_a_sentence(where, pixels, self.device, len(query.vocabulary)):
+                inputs, meta = self._inputs(pixels)
+                (scores,) = self.model.score_maps(inputs, [meta])
                 best = scores.best()
-            except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                raise ESCNetError(
-                    f'{where}, {pixels.shape[1]}x{pixels.shape[0]} pixels with '
-                    f'{len(query.vocabulary)} words, does not fit into the memory of '
-                    f'{self.device}: give fewer words, or make the image smaller.'
-                ) from error
         labels, confidence = _answer(query, best.ids.cpu(), best.scores.cpu())
         normaliser = best.normaliser
         if not keep_class_scores:
@@ -222,19 +317,12 @@ class OpenVocabInferencer:
             normaliser=None if normaliser is None else normaliser.cpu(),
         )
 
-    def _scores(self, pixels: np.ndarray) -> ScoreMaps:
-        """Scores of an image (H, W, 3) in BGR order, as ``model.test_step`` computes them."""
+    def _inputs(self, pixels: np.ndarray) -> tuple[Tensor, dict]:
+        """What the network reads of an image (H, W, 3) in BGR order, and meta information."""
         size = pixels.shape[:2]
         packed = self._pipeline(dict(img=pixels, img_shape=size, ori_shape=size))
         data = self.model.data_preprocessor(pseudo_collate([packed]), False)
-        meta = data['data_samples'][0].metainfo
-        scores = self.model.inference(data['inputs'], [meta])[0]
-        return ScoreMaps(
-            scores=undo_padding_and_flip(scores, meta),
-            size=size,
-            are_probabilities=self.model.test_cfg.mode == 'windows',
-            align_corners=self.model.align_corners,
-        )
+        return data['inputs'], data['data_samples'][0].metainfo
 
 
 def _answer(query: Query, ids: Tensor, scores: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -262,10 +350,31 @@ def _each(images: object) -> Iterator[tuple[object, str]]:
     else:
         first = ''
     for number, image in enumerate(images, 1):
-        if isinstance(image, (str, os.PathLike)):
-            yield image, f'Image {printable(image)}'
-        else:
-            yield image, first or f'Image number {number}'
+        yield image, _name_of(image, first or f'Image number {number}')
+
+
+def _name_of(image: object, nameless: str) -> str:
+    """What an image is called in messages."""
+    return f'Image {printable(image)}' if isinstance(image, (str, os.PathLike)) else nameless
+
+
+@contextmanager
+def _memory_in_a_sentence(
+    where: str, pixels: np.ndarray, device: torch.device, num_words: int | None = None
+) -> Iterator[None]:
+    """Say what does not fit into the memory."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        words, fewer = '', ''
+        if num_words is not None:
+            words, fewer = f' with {num_words} words', 'give fewer words, or '
+        raise ESCNetError(
+            f'{where}, {pixels.shape[1]}x{pixels.shape[0]} pixels{words}, does not fit into the '
+            f'memory of {device}: {fewer}make the image smaller.'
+        ) from error
 
 
 def _is_out_of_memory(error: Exception) -> bool:

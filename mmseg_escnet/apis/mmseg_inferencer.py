@@ -1,6 +1,8 @@
-"""MMSegmentation's own ``MMSegInferencer`` with the pipelines of this package."""
+"""MMSegmentation's own APIs with the pipelines and the pictures of this package."""
 
-from mmseg.apis import MMSegInferencer
+from mmseg.apis import MMSegInferencer, inference
+
+from ..visualization.local_visualizer import OpenVocabVisualizer
 
 _LOADERS = {'LoadImageFromFile': 'LoadImage', 'LoadAnnotations': 'LoadLabelMap'}
 _find_by_name = MMSegInferencer._get_transform_idx
@@ -19,3 +21,11 @@ def support_our_loaders() -> None:
     It looks for MMSegmentation's names of them, and refuses a pipeline without.
     """
     MMSegInferencer._get_transform_idx = _find_transform
+
+
+def support_our_pictures() -> None:
+    """Let ``show_result_pyplot`` draw with :class:`.OpenVocabVisualizer` (idempotent).
+
+    It takes MMSegmentation's visualizer whatever the config says.
+    """
+    inference.SegLocalVisualizer = OpenVocabVisualizer

@@ -52,8 +52,10 @@ class OutputFolder:
             images: The images whose results are written this time, over older ones if there are.
 
         Raises:
-            ESCNetError: If there are other files that were not made of the same words and weights.
+            ESCNetError: If there are other files that were not made of the same words and weights,
+                or nothing can be written there.
         """
+        self._check_folder()
         ours = {path for image in images for path in self._paths(image).values()}
         others = sorted(
             path
@@ -66,6 +68,21 @@ class OutputFolder:
                 f'{self.folder} holds {len(others)} results of other words or weights (first '
                 f'{printable(others[0])}), which {NAMES_FILE} would not be true for: choose '
                 'another folder, or remove them.'
+            )
+
+    def _check_folder(self) -> None:
+        # before the model is loaded, which may take minutes
+        parents = (self.folder, *self.folder.absolute().parents)
+        nearest = next(path for path in parents if os.path.lexists(path))
+        if not nearest.is_dir():
+            raise ESCNetError(
+                f'Results cannot be written to {self.folder}, because {nearest} is no folder: '
+                'choose another one.'
+            )
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise ESCNetError(
+                f'Results cannot be written to {self.folder}, because {nearest} is not writable: '
+                'choose another folder, or change its permissions.'
             )
 
     def note(self, image: FoundImage) -> str:

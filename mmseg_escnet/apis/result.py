@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,10 @@ from torch import Tensor
 
 from ..datasets.conversion import write_atomically
 from ..errors import ESCNetError
+from ..models.segmentors.score_maps import ScoreMaps
 from ..vocabulary import split_synonyms
 from .png_files import encode_labels, encode_picture, encode_scores
 from .query import Query
-from .score_maps import ScoreMaps
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,7 +41,7 @@ class SegmentationResult:
         image: (H, W, 3) uint8, RGB: the image as it was segmented, upright.
         source: Path of the image; None if it was given in another way.
         score_maps: Scores of the M words; None if they were not kept.
-        normaliser: See :class:`.score_maps.BestWords`; None where it is not needed.
+        normaliser: See :class:`.score_maps.BestClasses`; None where it is not needed.
     """
 
     labels: np.ndarray
@@ -251,7 +252,7 @@ class SegmentationResult:
             ]
             if len(synonyms) == 1:
                 return synonyms[0]
-        elif 0 <= name < len(self.classes):
+        elif isinstance(name, Integral) and 0 <= name < len(self.classes):
             return int(name)
         shown = ', '.join(map(repr, self.classes[:_SHOWN]))
         more = ', ...' if len(self.classes) > _SHOWN else ''

@@ -1,22 +1,14 @@
-"""Data sets of open-vocabulary segmentation, and how their files are read."""
+"""Data sets of open-vocabulary segmentation, and how their files are read.
 
-from . import transforms
-from .ade20k150 import ADE20K150Dataset
-from .ade20k847 import ADE20K847Dataset
+Those that MMSegmentation knows are imported when they are asked for: converters use the other
+modules of this folder, and have no need of torch.
+"""
+
 from .benchmark_vocabularies import BenchmarkClass, load_benchmark, vocabulary_names
-from .checked_dataset import CheckedDatasetMixin
-from .coco_stuff171 import COCOStuff171Dataset
-from .pascal_context59 import PascalContext59Dataset
-from .pascal_context459 import PascalContext459Dataset
-from .pascal_voc20 import PascalVOC20Dataset
-from .pascal_voc20b import PascalVOC20bDataset
-from .toyworld import ToyWorldDataset
-from .transforms import LoadImage, LoadLabelMap
 
-__all__ = [
+_REGISTERED = (
     'ADE20K150Dataset',
     'ADE20K847Dataset',
-    'BenchmarkClass',
     'COCOStuff171Dataset',
     'CheckedDatasetMixin',
     'LoadImage',
@@ -26,7 +18,15 @@ __all__ = [
     'PascalVOC20Dataset',
     'PascalVOC20bDataset',
     'ToyWorldDataset',
-    'load_benchmark',
     'transforms',
-    'vocabulary_names',
-]
+)
+__all__ = ['BenchmarkClass', 'load_benchmark', 'vocabulary_names', *_REGISTERED]
+
+
+def __getattr__(name: str):
+    """A data set or transform of :mod:`.registered`."""
+    if name in _REGISTERED:
+        from . import registered
+
+        return getattr(registered, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

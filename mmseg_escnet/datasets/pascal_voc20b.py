@@ -35,7 +35,7 @@ class PascalVOC20bDataset(CheckedDatasetMixin, BaseSegDataset):
     the background; they come after the 20 objects.
     """
 
-    METAINFO = dict(classes=_WORDS, palette=_palette(_WORDS))
+    METAINFO = dict(classes=_WORDS, palette=_palette(_WORDS), background_from=len(_OBJECTS))
     prepare_hint = (
         'run `python tools/dataset_converters/pascal_voc.py RAW --out data/VOCdevkit/VOC2012` '
         'with RAW the folder VOC2012 was unpacked in'

@@ -137,8 +137,9 @@ class OpenVocabIoUMetric(IoUMetric):
         Args:
             data_batch: Not used.
             data_samples: One dict an image with ``pred_sem_seg`` and, unless ``format_only``,
-                ``gt_sem_seg``, whose ``data`` are ids (1, height, width); with ``seg_logits``,
-                (classes, height, width), it is made sure that they are of this vocabulary.
+                ``gt_sem_seg``, whose ``data`` are ids (1, height, width); with ``num_classes`` in
+                ``pred_sem_seg``, or ``seg_logits`` (classes, height, width), it is made sure that
+                they are of this vocabulary.
 
         Raises:
             ESCNetError: If sizes or numbers of classes differ, or an id is neither a class nor
@@ -148,7 +149,7 @@ class OpenVocabIoUMetric(IoUMetric):
         num_words = len(self._dataset_meta['classes'])
         for data_sample in data_samples:
             where = data_sample.get('img_path', 'an image without img_path')
-            _check_scores(data_sample.get('seg_logits'), num_words, where)
+            _check_vocabulary(data_sample, num_words, where)
             prediction = _as_map(data_sample['pred_sem_seg']['data'])
             self._check_ids(
                 prediction, f'The prediction for {where}', 'the vocabulary of the model'
@@ -367,10 +368,11 @@ def _totals(results: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     return tuple(sum(counts[i].long() for counts in results) for i in range(4))
 
 
-def _check_scores(scores: dict | None, num_words: int, where: str) -> None:
-    if scores is None:
-        return
-    channels = len(scores['data'])
+def _check_vocabulary(data_sample: dict, num_words: int, where: str) -> None:
+    if 'seg_logits' in data_sample:
+        channels = len(data_sample['seg_logits']['data'])
+    else:
+        channels = data_sample['pred_sem_seg'].get('num_classes', num_words)
     if channels != num_words and (channels, num_words) != (1, 2):  # MMSegmentation's binary heads
         raise ESCNetError(
             f'The model has scores of {channels} classes for {where}, but the data set has '

@@ -95,7 +95,8 @@ def use_tta(cfg: Config) -> None:
 
     ``tta_pipeline`` and ``tta_model`` of the config are used as MMSegmentation uses them. Without
     them, the test pipeline is run on the image and on its mirror image, so that the protocol of the
-    config (size, windows, global view) stays, and probabilities are averaged.
+    config (size, windows, global view) stays, and probabilities are averaged. A ``tta_model`` that
+    is not ours gets the scores of all classes, at the size of the image, by ``keep_scores``.
 
     Args:
         cfg: The config, changed in place.
@@ -105,7 +106,10 @@ def use_tta(cfg: Config) -> None:
     """
     dataset = cfg.test_dataloader.dataset
     dataset.pipeline = cfg.get('tta_pipeline') or _mirrored(dataset.get('pipeline') or ())
-    cfg.model = dict(cfg.get('tta_model') or dict(type='OpenVocabTTAModel'), module=cfg.model)
+    model, merging = cfg.model, cfg.get('tta_model') or dict(type='OpenVocabTTAModel')
+    if merging['type'] != 'OpenVocabTTAModel':
+        model.test_cfg = dict(model.get('test_cfg') or {}, keep_scores=True)
+    cfg.model = dict(merging, module=model)
 
 
 def _mirrored(pipeline: Sequence[dict]) -> list[dict]:

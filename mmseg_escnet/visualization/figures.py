@@ -1,6 +1,6 @@
 """Figures of a training run and of a study; nothing is shown, saved or remembered here.
 
-Shapes: H x W pixels, h x w patch grid, N classes, T blocks.
+Shapes: H x W pixels, N classes.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 
 from ..errors import ESCNetError
-from ..models.necks import PseudoPrompts
 from ..vocabulary import Vocabulary
 from .names import cut
-from .panels import draw_pseudo_prompts, overlay_labels
+from .panels import overlay_labels
 
 # Okabe and Ito's colours, which the colour-blind can tell apart
 _COLORS = ('#0072b2', '#e69f00', '#009e73', '#cc79a7', '#56b4e9', '#d55e00')
@@ -187,84 +186,6 @@ def scenes_figure(
             panel.spines[:].set_visible(False)
     for panel, column in zip(grid[0], ('image', *columns), strict=False):
         panel.set_title(cut(column), fontsize=_TITLE)
-    return _finish(figure)
-
-
-def blocks_figure(
-    *,
-    image: np.ndarray,
-    name: str,
-    correlations: Sequence[np.ndarray],
-    prompts: Sequence[PseudoPrompts | None],
-    index: int,
-    class_id: int,
-) -> Figure:
-    """Draw what each block reads for one class of one image: C_{t-1}, and the prompts read off it.
-
-    A colour stands for another value in every map: the ranges are below.
-
-    Args:
-        image: (H, W, 3) uint8, RGB.
-        name: The class's name.
-        correlations: T maps (h, w): C_0, ..., C_{T-1} of the class.
-        prompts: T pseudo prompts of a batch of images, None for a block that has none.
-        index: The image of the batch.
-        class_id: The class.
-
-    Raises:
-        ESCNetError: If there is no block, or not one entry in ``prompts`` for each map.
-    """
-    _require(correlations, 'block')
-    if len(prompts) != len(correlations):
-        raise ESCNetError(
-            f'{len(correlations)} correlation maps, but {len(prompts)} pseudo prompts: give one '
-            'for each block, None for a block that has none.'
-        )
-    height, width = image.shape[:2]
-    blocks = len(correlations)
-    rows = 2 if any(prompt is not None for prompt in prompts) else 1
-    panel = 2.3  # inches
-    figure = Figure(
-        figsize=(max(panel * blocks, 2.9), (panel * height / width + 0.22) * rows + 0.55),
-        layout='constrained',
-    )
-    figure.suptitle(cut(name), fontsize=_TITLE + 1)
-    grid = figure.add_gridspec(rows, blocks)
-    extent = (0, width, height, 0)  # of the image and, patch by patch, of the maps
-    grey = np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1).astype(np.uint8)
-    for number, correlation in enumerate(np.asarray(values) for values in correlations):
-        axes = figure.add_subplot(grid[0, number])
-        axes.imshow(grey, extent=extent)
-        heat = axes.imshow(
-            correlation,
-            extent=extent,
-            cmap='viridis',
-            alpha=0.7,
-            interpolation='nearest',
-        )
-        axes.set_title(f'C_{number}', fontsize=_TITLE)
-        axes.axis('off')
-        bar = figure.colorbar(heat, ax=axes, location='bottom', aspect=28, pad=0.03)
-        ends = np.unique([correlation.min(), correlation.max()])
-        bar.set_ticks(ends, labels=[f'{value:.3g}' for value in ends])
-        bar.ax.tick_params(labelsize=_SMALL, length=0)
-        if len(ends) == 2:  # below the map, not beside it
-            for label, side in zip(bar.ax.get_xticklabels(), ('left', 'right'), strict=True):
-                label.set_horizontalalignment(side)
-        bar.outline.set_visible(False)
-    for number, prompt in enumerate(prompts):
-        if prompt is None:
-            continue
-        axes = figure.add_subplot(grid[1, number])
-        draw_pseudo_prompts(axes, image, prompt, index, class_id)
-        objects = int(prompt.valid[index, class_id].sum())
-        presence = float(prompt.presence[index, class_id])
-        axes.set_title(
-            f'block {number + 1}: {objects} {"object" if objects == 1 else "objects"}, '
-            f'presence {presence:.2f}',
-            fontsize=_LABEL - 0.5,
-        )
-        axes.axis('off')
     return _finish(figure)
 
 

@@ -5,22 +5,27 @@ Shapes: H x W pixels, N classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import cv2
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from .colors import tell_apart
+from .fonts import font_for
+from .legend import (
+    MOST_ENTRIES,
+    add_legend,
+    add_title,
+    legend_entries,
+    present_classes,
+    stripes,
+)
 from .names import short_name
 
 _SMALLEST, _LARGEST = 480, 1600  # pixels of the longer side of a picture
-_MOST_ENTRIES = 40
-_MOST_COLUMNS = 3
+_SMALLEST_PANEL, _LARGEST_PANEL = 384, 800  # of each of several side by side
 _MOST_TAGS = 30
-_BACKGROUND, _INK, _QUIET = (255, 255, 255), (30, 33, 38), (107, 112, 120)
 
 
 def draw_overlay(
@@ -48,30 +53,106 @@ def draw_overlay(
         legend: Draw the legend, on the right.
         tags: Write names into the image too, where there is room.
     """
-    image, small = _resize(image, labels)
-    known = small < len(names)
-    table = np.zeros((len(names) + 1, 3), np.uint8)
-    table[:-1] = palette
-    colors = table[np.where(known, small, len(names))]
-    strength = np.where(_outlines(small), 1.0, opacity)[..., None] * known[..., None]
-    mixed = (strength * colors + (1 - strength) * image).round().astype(np.uint8)
-    picture = Image.fromarray(mixed)
-    size = _font_size(picture)
+    image, small = _resize(image, labels, _SMALLEST, _LARGEST)
+    size = _font_size(image)
+    picture = _paint(image, small, names, palette, opacity=opacity)
     if tags:
         _write_tags(picture, small, names, size)
-    return _with_legend(picture, labels, names, palette, size) if legend else picture
+    if not legend:
+        return picture
+    return add_legend(picture, legend_entries([labels], names, palette), size)
 
 
-def _resize(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def draw_comparison(
+    image: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    *,
+    names: Sequence[str],
+    palette: Sequence[Sequence[int]],
+    opacity: float = 0.55,
+    tags: bool = True,
+) -> Image.Image:
+    """Draw an image and label maps of it side by side, with one legend.
+
+    Each is made larger or smaller such that its longer side has 384 to 800 pixels. Two classes in
+    the legend never look alike: see :func:`.colors.tell_apart`, and it is said where a colour is
+    another than usual.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        maps: Title -> (H, W) class ids; other ids are ignored pixels, which are striped.
+        names: The N class names. Of several synonyms the first is written.
+        palette: N colours (R, G, B).
+        opacity: Of the colours, 0 to 1; outlines are opaque.
+        tags: Write names into the label maps too, where there is room.
+    """
+    present = present_classes(list(maps.values()), len(names))
+    changed = tell_apart(palette, list(present)[:MOST_ENTRIES])
+    palette = [changed.get(i, color) for i, color in enumerate(palette)]
+    limits = (_SMALLEST_PANEL, _LARGEST_PANEL)
+    small_image, _ = _resize(image, image[..., 0], *limits)
+    height, width = small_image.shape[:2]
+    size = max(14, round((len(maps) + 1) * max(small_image.shape) / 90))
+    panels = {'image': Image.fromarray(small_image)}
+    for title, labels in maps.items():
+        _, small = _resize(image, labels, *limits)
+        panels[title] = _paint(
+            small_image, small, names, palette, opacity=opacity, has_stripes=True
+        )
+        if tags:
+            _write_tags(panels[title], small, names, size)
+    gap = size // 2
+    row = Image.new('RGB', ((width + gap) * len(panels) - gap, height + 2 * size), (255, 255, 255))
+    for number, (title, panel) in enumerate(panels.items()):
+        row.paste(add_title(panel, title, size), (number * (width + gap), 0))
+    entries = legend_entries(
+        list(maps.values()),
+        names,
+        palette,
+        no_class='ignored',
+        is_striped=True,
+        recolored=changed,
+    )
+    heads = list(maps) if len(maps) > 1 else ()
+    is_below = row.width > 2 * row.height
+    return add_legend(row, entries, size, heads=heads, is_below=is_below) if entries else row
+
+
+def _paint(
+    image: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    palette: Sequence[Sequence[int]],
+    *,
+    opacity: float,
+    has_stripes: bool = False,
+) -> Image.Image:
+    """Mix colours into the image; pixels of no class stay as they are, or are striped."""
+    known = labels < len(names)
+    table = np.zeros((len(names) + 1, 3), np.uint8)
+    table[:-1] = palette
+    colors = table[np.where(known, labels, len(names))]
+    strength = np.where(_outlines(labels), 1.0, opacity)[..., None] * known[..., None]
+    mixed = (strength * colors + (1 - strength) * image).round().astype(np.uint8)
+    if has_stripes and not known.all():
+        height, width = labels.shape
+        mixed[~known] = stripes(height, width, max(round(max(labels.shape) / 100), 1))[~known]
+    return Image.fromarray(mixed)
+
+
+def _resize(
+    image: np.ndarray, labels: np.ndarray, smallest: int, largest: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bring an image and its label map to a size at which the longer side is between two bounds."""
     height, width = labels.shape
     longer = max(height, width)
     labels = labels.astype(np.uint16)
-    if longer > _LARGEST:
-        size = tuple(max(1, round(side * _LARGEST / longer)) for side in (width, height))
+    if longer > largest:
+        size = tuple(max(1, round(side * largest / longer)) for side in (width, height))
         return cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.resize(
             labels, size, interpolation=cv2.INTER_NEAREST
         )
-    factor = -(-_SMALLEST // longer)
+    factor = -(-smallest // longer)
     return tuple(array.repeat(factor, axis=0).repeat(factor, axis=1) for array in (image, labels))
 
 
@@ -90,7 +171,7 @@ def _outlines(labels: np.ndarray) -> np.ndarray:
 
 def _write_tags(picture: Image.Image, labels: np.ndarray, names: Sequence[str], size: int) -> None:
     """Write each name where its class is widest, if there is room."""
-    draw, font = ImageDraw.Draw(picture), _font(size)
+    draw = ImageDraw.Draw(picture)
     ids, counts = np.unique(labels, return_counts=True)
     order = np.argsort(-counts, kind='stable')
     taken: list[tuple[float, float, float, float]] = []
@@ -100,7 +181,7 @@ def _write_tags(picture: Image.Image, labels: np.ndarray, names: Sequence[str], 
         y, x = np.unravel_index(depth.argmax(), depth.shape)
         if depth[y, x] < 0.6 * size:
             continue
-        name = short_name(names[class_id])
+        font, name = font_for(short_name(names[class_id]), size)
         left, top, right, bottom = draw.textbbox((0, 0), name, font=font, stroke_width=2)
         width, height = right - left, bottom - top
         if width > picture.width or height > picture.height:
@@ -127,75 +208,5 @@ def _overlap(box: tuple[float, ...], other: tuple[float, ...]) -> bool:
     )
 
 
-def _with_legend(
-    picture: Image.Image,
-    labels: np.ndarray,
-    names: Sequence[str],
-    palette: Sequence[Sequence[int]],
-    size: int,
-) -> Image.Image:
-    font = _font(size)
-    entries = _entries(labels, names, palette)
-    step, margin = round(1.6 * size), size
-    rows = max((picture.height - 2 * margin) // step, -(-len(entries) // _MOST_COLUMNS))
-    columns = [entries[first : first + rows] for first in range(0, len(entries), rows)]
-    widths = [
-        tuple(max(round(font.getlength(entry[part])) for entry in column) for part in (0, 1))
-        for column in columns
-    ]
-    gaps = margin + step + 2 * size  # before the colour, of the colour, around the share
-    canvas = Image.new(
-        'RGB',
-        (
-            picture.width + sum(map(sum, widths)) + gaps * len(columns) + margin,
-            max(picture.height, 2 * margin + step * min(rows, len(entries))),
-        ),
-        _BACKGROUND,
-    )
-    canvas.paste(picture, (0, 0))
-    draw = ImageDraw.Draw(canvas)
-    left = picture.width
-    for column, width in zip(columns, widths, strict=True):
-        right = left + gaps + sum(width)
-        for row, (text, share, color) in enumerate(column):
-            top = margin + row * step
-            if color is not None:
-                box = (left + margin, top, left + margin + size, top + size)
-                draw.rectangle(box, fill=tuple(color), outline=_QUIET)
-            middle = top + size / 2
-            draw.text((left + margin + step, middle), text, font=font, fill=_INK, anchor='lm')
-            draw.text((right - size, middle), share, font=font, fill=_QUIET, anchor='rm')
-        left = right
-    return canvas
-
-
-def _entries(
-    labels: np.ndarray, names: Sequence[str], palette: Sequence[Sequence[int]]
-) -> list[tuple[str, str, Sequence[int] | None]]:
-    """Name, share of the pixels and colour of the classes in a map."""
-    ids, counts = np.unique(labels, return_counts=True)
-    order = np.argsort(-counts, kind='stable')
-    shares = [(int(ids[i]), counts[i] / labels.size) for i in order]
-    known = [(i, share) for i, share in shares if i < len(names)]
-    entries = [(short_name(names[i]), _percent(share), palette[i]) for i, share in known]
-    if len(entries) > _MOST_ENTRIES:
-        rest = sum(share for _, share in known[_MOST_ENTRIES:])
-        entries = entries[:_MOST_ENTRIES]
-        entries.append((f'... {len(known) - _MOST_ENTRIES} more', _percent(rest), None))
-    if unknown := sum(share for i, share in shares if i >= len(names)):
-        entries.append(('(no class)', _percent(unknown), None))
-    return entries
-
-
-def _percent(share: float) -> str:
-    return f'{100 * share:.1f} %' if share >= 0.001 else '< 0.1 %'
-
-
-def _font_size(picture: Image.Image) -> int:
-    return max(14, round(max(picture.size) / 45))
-
-
-@lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    # the one that matplotlib brings along: the same on every machine, with most of the alphabets
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf'), size)
+def _font_size(image: np.ndarray) -> int:
+    return max(14, round(max(image.shape) / 45))

@@ -237,3 +237,4 @@ def test_names_that_a_terminal_would_obey():
     assert printable('a\x1b[31m\n.png') == 'a?[31m?.png'
     assert printable(os.fsdecode(b'caf\xe9.png')) == 'caf?.png'
     assert printable('café 北.png') == 'café 北.png'
+    assert printable('') == "''"

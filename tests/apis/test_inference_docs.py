@@ -12,7 +12,7 @@ from conftest import ROOT
 from mmseg_escnet.apis import OpenVocabInferencer, SegmentationResult
 from mmseg_escnet.apis.class_files import MAX_WORDS
 from mmseg_escnet.apis.images import MAX_PIXELS
-from mmseg_escnet.models.segmentors import escnet
+from mmseg_escnet.models.text_encoders import text_cache
 
 PAGE = (ROOT / 'docs/inference.md').read_text()
 
@@ -47,6 +47,7 @@ def test_the_page_runs(tmp_path, monkeypatch):
     assert isinstance(names['result'], SegmentationResult)
     made = {path.name for path in tmp_path.iterdir()}
     files = {'labels.png', 'labels.json', 'overlay.png', 'scores.png', 'words.yaml'}
+    files |= {'inside.png', 'inside.npz', 'wood.png', 'blocks_wood.png', 'blocks_wood.npz'}
     assert files | {'results', 'results2', 'results3'} <= made
     assert (tmp_path / 'results3/labels/000000.png.png').is_file()
 
@@ -54,7 +55,10 @@ def test_the_page_runs(tmp_path, monkeypatch):
 def test_what_the_page_says():
     assert f'{MAX_WORDS // 1000} {MAX_WORDS % 1000:03} words' in PAGE
     assert f'{MAX_PIXELS // 1_000_000} million pixels' in PAGE
-    assert f'{escnet._CACHED_CLASSES // 1000} 000 words are kept' in PAGE
+    assert f'{text_cache.MAX_PHRASES // 1000} 000 phrases are kept' in PAGE
+    assert f'{text_cache.MIN_TEXTS} texts' in PAGE
+    assert f'{text_cache.MAX_BYTES // 2**20} MiB' in PAGE
+    assert f'`{text_cache.CACHE_VARIABLE}`' in PAGE
     options = inspect.signature(OpenVocabInferencer.stream).parameters
     assert {'background', 'threshold', 'templates', 'synonyms'} < set(options)
     for target in re.findall(r'\]\(([^)#]+)', PAGE):

@@ -59,7 +59,11 @@ def test_inference_model_with_other_words(config, checkpoint):
     model.set_vocabulary(['taxi', 'wet road'])
     result = inference_model(model, np.zeros((30, 50, 3), np.uint8))
     assert result.pred_sem_seg.data.shape == (1, 30, 50)
-    assert result.seg_logits.data.shape == (2, 30, 50)
+    assert 'seg_logits' not in result
+    model.test_cfg.keep_scores = True
+    kept = inference_model(model, np.zeros((30, 50, 3), np.uint8))
+    assert kept.seg_logits.data.shape == (2, 30, 50)
+    assert kept.pred_sem_seg.data.equal(result.pred_sem_seg.data)
 
 
 def test_a_photograph(config, checkpoint, real_samples):
@@ -89,6 +93,37 @@ def test_mmseg_inferencer_with_other_words(config, checkpoint, tmp_path):
     expected = OpenVocabInferencer(config, checkpoint, 'cpu')(image, classes=['taxi', 'wet road'])
     np.testing.assert_array_equal(expected.labels, found['predictions'])
     assert PIPELINE[0] == dict(type='LoadImage'), 'the config given was changed'
+
+
+def test_pictures_of_mmseg_apis(config, checkpoint, tmp_path, monkeypatch):
+    """show_result_pyplot, and MMSegInferencer with the visualizer of our configs."""
+    from mmseg.apis import MMSegInferencer, show_result_pyplot
+
+    monkeypatch.chdir(tmp_path)
+    words, color = [f'word {i}' for i in range(847)], (250, 10, 20)
+    image = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
+    Image.fromarray(image).save('a.png')
+    model = init_model(config, checkpoint, device='cpu')
+    model.set_vocabulary(words, [color] * 847)
+    result = inference_model(model, 'a.png')
+    result.pred_sem_seg.data.fill_(846)
+    shown = show_result_pyplot(model, 'a.png', result, opacity=1.0, show=False, out_file='b.png')
+    config.visualizer = Config.fromfile(ROOT / 'configs/_base_/runtime.py').visualizer
+    config.visualizer.update(vis_backends=[], name='of our configs')
+    config.test_dataloader.dataset.pipeline = PIPELINE
+    inferencer = MMSegInferencer(config, checkpoint, device='cpu')
+    inferencer.show_progress = False
+    inferencer.model.set_vocabulary(words, [color] * 847)
+    monkeypatch.setattr(inferencer, 'forward', lambda *_: [result])
+    again = inferencer('a.png', return_vis=True, opacity=1.0)['visualization']
+    with Image.open('b.png') as picture:
+        written = np.array(picture)
+    panel, legend = written[28:268, 407:807], written[268:]
+    assert ((panel == color).all(axis=-1)).mean() > 0.9, 'the prediction, eight times as large'
+    assert (legend == color).all(axis=-1).sum() > 100, 'its legend'
+    for picture in (shown, again):
+        assert picture.shape == written.shape
+        assert np.median(np.abs(picture.astype(int) - written)) == 0
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(config, checkpoint):

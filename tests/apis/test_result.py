@@ -51,7 +51,7 @@ def test_classes_by_name_synonym_and_id(name):
     np.testing.assert_array_equal(make().mask(name), LABELS == 2)
 
 
-@pytest.mark.parametrize('name', ['chair', '', 4, -1, 255])
+@pytest.mark.parametrize('name', ['chair', '', 4, -1, 255, None, 0.0])
 def test_classes_that_are_not_there(name):
     with pytest.raises(ESCNetError, match=r"no class .* in this result: it has 'taxi', 'wet road'"):
         make().mask(name)

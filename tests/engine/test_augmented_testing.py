@@ -17,6 +17,8 @@ from PIL import Image
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.engine import OpenVocabTTAModel, VocabularyHook
 from mmseg_escnet.evaluation.options import use_tta
+from mmseg_escnet.models.segmentors.score_maps import ScoreMaps
+from mmseg_escnet.models.segmentors.score_views import View, ViewScores
 
 WORDS = ['cat', 'dog', 'sky']
 MODES = {
@@ -31,45 +33,49 @@ PIPELINE = [
 ]
 
 
-def versions(*scores) -> list[SegDataSample]:
-    """Versions of one image with these scores (N, H, W), the first with a label map."""
-    samples = [SegDataSample() for _ in scores]
-    for sample, score in zip(samples, scores, strict=True):
-        sample.seg_logits = PixelData(data=torch.tensor(score))
-    samples[0].gt_sem_seg = PixelData(data=torch.zeros(1, *samples[0].seg_logits.shape))
+def versions(mode, *logits) -> list[tuple[SegDataSample, ScoreMaps]]:
+    """Versions of one image with these logits (N, H, W), the first with a label map."""
+    samples, maps = [SegDataSample() for _ in logits], []
+    for of_version in map(torch.tensor, logits):
+        size = of_version.shape[1:]
+        options = dict(window=size, size=size, align_corners=False)
+        views = ViewScores.create([View(of_version)], activate=mode == 'windows', **options)
+        maps.append(ScoreMaps.create(views, {}, align_corners=False))
+    samples[0].gt_sem_seg = PixelData(data=torch.zeros(1, *size))
     samples[0].set_metainfo(dict(img_path='a.jpg'))
-    return samples
+    return list(zip(samples, maps, strict=True))
 
 
-def merge(mode, *images):
+def merge(*images, keep_scores=True):
     model = torch.nn.Module()
-    model.test_step, model.test_cfg = None, SimpleNamespace(mode=mode)
+    model.test_step, model.test_cfg = None, dict(keep_scores=keep_scores)
     return OpenVocabTTAModel(module=model).merge_preds(list(images))
 
 
 def test_probabilities_are_averaged_as_they_are():
     """Class 0 has the highest mean; after a second softmax class 2 would have it."""
-    one, other = [[[0.35]], [[0.0]], [[0.65]]], [[[0.4]], [[0.6]], [[0.0]]]
-    (sample,) = merge('windows', versions(one, other))
-    expected = torch.tensor([0.375, 0.3, 0.325])
-    torch.testing.assert_close(sample.seg_logits.data.flatten(), expected)
+    one, other = torch.tensor([[0.35, 0.0, 0.65], [0.4, 0.6, 0.0]])
+    logits = [(p + 1e-9).log()[:, None, None].tolist() for p in (one, other)]
+    (sample,) = merge(versions('windows', *logits))
+    torch.testing.assert_close(sample.seg_logits.data.flatten(), (one + other) / 2)
     assert sample.pred_sem_seg.data.tolist() == [[[0]]]
-    (wrong,) = merge('whole', versions(one, other))
-    assert wrong.pred_sem_seg.data.tolist() == [[[2]]]
+    assert sample.img_path == 'a.jpg'
+    assert (one.softmax(0) + other.softmax(0)).argmax() == 2
 
 
 def test_logits_become_probabilities():
     """One very sure version must not outvote the others: the mean of logits would choose 0."""
     scores = [[[[9.0]], [[0.0]]], [[[0.0]], [[2.0]]], [[[0.0]], [[2.0]]]]
-    samples = merge('whole', versions(*scores), versions(scores[1]))
+    samples = merge(versions('whole', *scores), versions('whole', scores[1]))
     expected = torch.tensor(scores).softmax(1).mean(0)
     torch.testing.assert_close(samples[0].seg_logits.data, expected)
     assert [sample.pred_sem_seg.data.item() for sample in samples] == [1, 1]
 
 
 def test_one_word_is_a_class():
-    (sample,) = merge('whole', versions([[[-3.0]]], [[[-4.0]]]))
+    (sample,) = merge(versions('whole', [[[-3.0]]], [[[-4.0]]]), keep_scores=False)
     assert sample.pred_sem_seg.data.tolist() == [[[0]]]
+    assert 'seg_logits' not in sample
 
 
 @pytest.fixture
@@ -108,7 +114,7 @@ def run(cfg) -> SegDataSample:
 
 @pytest.mark.parametrize('mode', MODES)
 def test_mean_over_an_image_and_its_mirror_image(cfg, mode):
-    cfg.model.test_cfg = MODES[mode]
+    cfg.model.test_cfg = MODES[mode] | dict(keep_scores=True)
     plain = run(cfg)
     mirrored_cfg = Config(cfg.to_dict())
     flip = dict(type='RandomFlip', prob=1.0, direction='horizontal')
@@ -133,6 +139,13 @@ def test_own_pipeline_and_model_of_the_config(cfg):
     use_tta(cfg)
     assert cfg.test_dataloader.dataset.pipeline == [dict(type='LoadImage')]
     assert (cfg.model.type, cfg.model.module) == ('SegTTAModel', model)
+    assert model.test_cfg == dict(keep_scores=True), 'it reads seg_logits'
+
+
+def test_scores_are_kept_only_for_the_model_of_others(cfg):
+    cfg.tta_model = dict(type='OpenVocabTTAModel')
+    use_tta(cfg)
+    assert 'keep_scores' not in (cfg.model.module.get('test_cfg') or {})
 
 
 @pytest.mark.parametrize(

@@ -442,9 +442,12 @@ def test_scores_of_another_vocabulary():
     """The model still has the words of another data set."""
     zeros = np.zeros((2, 2), int)
     one = sample(zeros, zeros, img_path='a.jpg', seg_logits=dict(data=torch.zeros(3, 2, 2)))
-    evaluate(OpenVocabIoUMetric(), [one], 'abc')
-    with pytest.raises(ESCNetError, match=r'scores of 3 classes for a\.jpg, .* data set has 4'):
-        evaluate(OpenVocabIoUMetric(), [one], 'abcd')
+    other = sample(zeros, zeros, img_path='a.jpg')
+    other['pred_sem_seg']['num_classes'] = 3  # as ESCNet tells where it keeps no scores
+    for found in (one, other):
+        evaluate(OpenVocabIoUMetric(), [found], 'abc')
+        with pytest.raises(ESCNetError, match=r'scores of 3 classes for a\.jpg, .* data set has 4'):
+            evaluate(OpenVocabIoUMetric(), [found], 'abcd')
 
 
 def test_the_split_is_told_once(monkeypatch):

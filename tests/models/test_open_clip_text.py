@@ -56,7 +56,7 @@ def test_number_of_imagenet_templates():
 
 @torch.no_grad()
 def test_padding_is_cut(clip, monkeypatch):
-    """Behind the longest text of the whole vocabulary, in every batch alike."""
+    """Behind the longest text of every batch, into which texts come by their length."""
     lengths = []
     encode_text = open_clip_text.encode_text
 
@@ -65,9 +65,9 @@ def test_padding_is_cut(clip, monkeypatch):
         return encode_text(clip, tokens)
 
     monkeypatch.setattr(open_clip_text, 'encode_text', watched)
-    OpenCLIPTextEncoder(templates=['{}'], batch_size=2)(clip, Vocabulary.create(NAMES))
-    # start and end of text and the words of the longest name
-    assert lengths == [(2, 2 + len(NAMES[-1].split()))] * 2
+    OpenCLIPTextEncoder(templates=['{}'], batch_size=2)(clip, Vocabulary.create(NAMES[::-1]))
+    # start and end of text and the words of the longer name
+    assert lengths == [(2, 2 + 2), (2, 2 + len(NAMES[-1].split()))]
 
 
 @torch.no_grad()
@@ -125,7 +125,8 @@ def test_name_longer_than_the_context_is_refused():
     encoder.check(vocabulary, context_length=32)
     with pytest.raises(ESCNetError, match='takes 32 tokens in the template') as caught:
         encoder.check(vocabulary, context_length=31)
-    assert repr(words) in str(caught.value)
+    assert "'word word" in str(caught.value)
+    assert len(str(caught.value)) < 200
 
 
 def test_every_template_and_synonym_counts_for_the_length():
@@ -167,22 +168,16 @@ def test_refusals(kwargs, message):
 def test_options_can_be_changed(clip):
     encoder, vocabulary = OpenCLIPTextEncoder(), Vocabulary.create(['sofa, couch', 'cat'])
     encoder.set_options(templates='imagenet')
-    assert encoder.key == OpenCLIPTextEncoder(templates='imagenet').key
+    other = OpenCLIPTextEncoder(templates='imagenet')
+    assert encoder(clip, vocabulary).equal(other(clip, vocabulary))
     encoder.set_options(synonyms='mean')
     other = OpenCLIPTextEncoder(templates='imagenet', synonyms='mean')
-    assert encoder.key == other.key
-    assert encoder(clip, vocabulary).equal(other(clip, vocabulary))
+    expected = other(clip, vocabulary)
+    assert encoder(clip, vocabulary).equal(expected)
     for options in (dict(templates=['{}'], synonyms='all'), dict(templates=['a'])):
         with pytest.raises(ESCNetError):
             encoder.set_options(**options)
-        assert encoder.key == other.key
-
-
-def test_key_tells_settings_apart():
-    settings = [dict(), dict(templates='imagenet'), dict(templates=['{}']), dict(synonyms='mean')]
-    keys = [OpenCLIPTextEncoder(**kwargs).key for kwargs in settings]
-    assert len({hash(key) for key in keys}) == len(settings)
-    assert OpenCLIPTextEncoder(templates=[SCENE]).key == OpenCLIPTextEncoder().key
+        assert encoder(clip, vocabulary).equal(expected)
 
 
 @pytest.mark.parametrize('template', ['a photo', '{} and {}', '{} {name}', 'a {'])

@@ -5,17 +5,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 from matplotlib._pylab_helpers import Gcf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from mmseg.registry import MODELS
 
 from mmseg_escnet import Vocabulary
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.visualization import (
-    blocks_figure,
     class_bars_figure,
     curve_figure,
     ranges_figure,
@@ -226,81 +223,6 @@ def test_scenes_that_do_not_fit(vocabulary):
             scenes_figure(vocabulary=vocabulary, **arguments)
 
 
-# blocks_figure
-
-
-@pytest.fixture
-def prompts():
-    """Two images; class 1 of the second has its peaks at two ends of a 4 x 8 grid."""
-    correlation = torch.zeros(2, 2, 4, 8)
-    correlation[1, 1, 1, 0], correlation[1, 1, 2, 7] = 1.0, 0.99
-    generator = MODELS.build(dict(type='PseudoPromptGenerator', num_objects=3))
-    return generator(correlation, torch.tensor(20.0))
-
-
-def test_blocks_show_what_each_reads(prompts):
-    generator = np.random.default_rng(0)
-    maps = [generator.normal(size=(4, 8)), np.arange(32.0).reshape(4, 8), generator.random((4, 8))]
-    figure = draw(
-        blocks_figure(
-            image=np.full((40, 80, 3), 90, np.uint8),
-            name='owl',
-            correlations=maps,
-            prompts=[prompts, None, prompts],
-            index=1,
-            class_id=1,
-        )
-    )
-    assert figure.get_suptitle() == 'owl'
-    heats = {axes.get_title(): axes for axes in figure.axes if axes.get_title().startswith('C_')}
-    assert list(heats) == ['C_0', 'C_1', 'C_2']
-    for axes, values in zip(heats.values(), maps, strict=True):
-        picture, heat = axes.images
-        np.testing.assert_array_equal(heat.get_array(), values)
-        assert (heat.norm.vmin, heat.norm.vmax) == (values.min(), values.max())
-        assert tuple(heat.get_extent()) == tuple(picture.get_extent()) == (0, 80, 40, 0)
-        assert 0 < heat.get_alpha() < 1
-        ends = [float(label.get_text()) for label in heat.colorbar.ax.get_xticklabels()]
-        np.testing.assert_allclose(ends, [values.min(), values.max()], rtol=0.01)
-    drawn = [axes for axes in figure.axes if axes.get_title().startswith('block')]
-    # presence: softmax of the peaks 20 * (0, 1)
-    assert [axes.get_title() for axes in drawn] == [
-        'block 1: 2 objects, presence 1.00',
-        'block 3: 2 objects, presence 1.00',
-    ]
-    assert len(figure.axes) == 3 + 3 + 2  # maps, colour bars, prompts
-    for axes, column in zip(drawn, ('C_0', 'C_2'), strict=True):
-        points = sorted((line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines)
-        assert points == [(5.0, 15.0), (75.0, 25.0)]
-        above = heats[column].get_position()
-        assert axes.get_position().x0 == pytest.approx(above.x0, abs=0.01)
-        assert axes.get_position().y1 < above.y0
-
-
-def test_prompts_of_another_class_and_image_are_others(prompts):
-    """A map without a peak is a region without an end; it has no outline, and no warning."""
-    image, maps = np.zeros((40, 80, 3), np.uint8), [np.full((4, 8), 0.25)]
-    figure = draw(
-        blocks_figure(
-            image=image, name='cat', correlations=maps, prompts=[prompts], index=0, class_id=0
-        )
-    )
-    assert figure.axes[-1].get_title() == 'block 1: 3 objects, presence 0.50'
-    assert len(figure.axes[-1].collections) == 0
-    bar = figure.axes[0].images[1].colorbar.ax
-    assert [label.get_text() for label in bar.get_xticklabels()] == ['0.25']
-
-
-def test_blocks_without_prompts_have_one_row():
-    arguments = dict(image=np.zeros((40, 80, 3), np.uint8), name='cat', index=0, class_id=0)
-    maps = [np.zeros((4, 8)), np.ones((4, 8))]
-    figure = draw(blocks_figure(correlations=maps, prompts=[None, None], **arguments))
-    assert [title for title in titles_of(figure) if title] == ['C_0', 'C_1']
-    for some, message in ((maps, '2 correlation maps, but 1'), ([], 'no block')):
-        with pytest.raises(ESCNetError, match=message):
-            blocks_figure(correlations=some, prompts=[None], **arguments)
-
-
 # ranges_figure
 
 
@@ -366,7 +288,3 @@ def test_names_are_no_formulas(name):
     assert list(legend_of(bars.axes[0])) == [f'{shown}: mean 1.0']
     draw(curve_figure({name: [(0, 1.0)]}))
     draw(ranges_figure(rows=[(name, [1.0])], baseline='', metric=name))
-    blocks = blocks_figure(
-        image=image, name=name, correlations=[np.ones((2, 3))], prompts=[None], index=0, class_id=0
-    )
-    assert draw(blocks).get_suptitle() == shown

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmseg_escnet.visualization.overlay import _entries, draw_overlay
+from mmseg_escnet.visualization.overlay import draw_comparison, draw_overlay
 
 NAMES = ['taxi', 'wet road, street', 'never seen']
 PALETTE = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
@@ -66,14 +66,6 @@ def test_names_are_written_where_the_class_is():
 
 
 def test_legend():
-    labels = np.zeros((10, 10), np.uint8)
-    labels[:6] = 1
-    labels[9] = 255
-    assert _entries(labels, NAMES, PALETTE) == [
-        ('wet road', '60.0 %', PALETTE[1]),
-        ('taxi', '30.0 %', PALETTE[0]),
-        ('(no class)', '10.0 %', None),
-    ]
     drawn = picture(np.zeros((480, 600), np.uint8))
     legend = drawn[:, 600:]
     reds = (legend == PALETTE[0]).all(axis=-1)
@@ -87,10 +79,6 @@ def test_many_classes():
     labels = np.arange(847, dtype=np.uint16).repeat(8).reshape(77, 88)
     names = [f'a word with a rather long name, number {i}' for i in range(847)]
     palette = [(i % 256, 40, 200) for i in range(847)]
-    entries = _entries(labels, names, palette)
-    assert len(entries) == 41
-    assert entries[-1] == ('... 807 more', '95.3 %', None)
-    assert all(len(text) <= 28 for text, _, _ in entries)
     drawn = picture(labels, names=names, palette=palette)
     assert drawn.shape[0] == 6 * 77
     columns = (drawn[:, 6 * 88 :] == palette[0]).all(axis=-1).any(axis=0)
@@ -105,3 +93,69 @@ def test_many_classes():
 def test_markup_and_strange_letters_are_just_drawn():
     names = ['<b>$x$</b>', 'ταξί', '出租车']
     picture(halves(40, 60), names=names)
+
+
+def compare(image, maps, **kwargs) -> np.ndarray:
+    kwargs = dict(names=NAMES, palette=PALETTE, opacity=1.0, tags=False) | kwargs
+    return np.array(draw_comparison(image, maps, **kwargs))
+
+
+def test_side_by_side():
+    """The image, then each map, under a title; ignored pixels striped; one legend below."""
+    image = np.random.default_rng(0).integers(0, 100, (200, 300, 3), np.uint8)
+    truth, prediction = halves(200, 300), halves(200, 300)[:, ::-1].copy()
+    truth[:50] = 255
+    drawn = compare(image, {'ground truth': truth, 'prediction': prediction})
+    size, gap, top = 20, 10, 40  # letters of 3 x 600 / 90
+    panels = [drawn[top : top + 400, i * (600 + gap) :][:, :600] for i in range(3)]
+    np.testing.assert_array_equal(panels[0][::2, ::2], image)
+    assert (panels[1][110:, :290] == PALETTE[0]).all()
+    assert (panels[1][110:, 310:] == PALETTE[1]).all()
+    assert (panels[2][:, :290] == PALETTE[1]).all()
+    striped = panels[1][:90]
+    assert len(np.unique(striped.reshape(-1, 3), axis=0)) == 2
+    assert np.ptp(striped, axis=-1).max() == 0, 'grey'
+    legend = drawn[top + 400 :]
+    assert drawn.shape[1] == 3 * 600 + 2 * gap
+    for color in PALETTE[:2]:
+        assert (legend == color).all(axis=-1).sum() == (size - 1) ** 2
+    assert not (legend == PALETTE[2]).all(axis=-1).any(), 'is not there'
+
+
+def test_of_a_high_image_the_legend_is_beside():
+    image = np.zeros((400, 100, 3), np.uint8)
+    drawn = compare(image, dict(prediction=halves(400, 100)))
+    assert drawn.shape[0] == 400 + 2 * 14
+    assert (drawn[:, 2 * 100 + 7 :] == PALETTE[1]).all(axis=-1).any()
+
+
+def test_an_image_alone():
+    drawn = compare(np.zeros((400, 500, 3), np.uint8), {})
+    assert drawn.shape == (428, 500, 3)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 5000), (5000, 1)])
+def test_odd_sizes_side_by_side(size):
+    labels = halves(*size)
+    drawn = compare(np.zeros((*size, 3), np.uint8), {'ground truth': labels, 'prediction': labels})
+    assert max(drawn.shape) < 3500
+
+
+def test_colours_of_847_classes_side_by_side():
+    """Two of them look alike: one gets another colour, in the map as in the legend."""
+    palette = [(i % 256, 40, 200 - i // 256) for i in range(847)]
+    names = [f'word {i}' for i in range(847)]
+    labels = np.full((400, 600), 846, np.uint16)
+    labels[:, :250], labels[:, :100] = 845, 65535
+    drawn = compare(
+        np.zeros((400, 600, 3), np.uint8), dict(truth=labels), names=names, palette=palette
+    )
+    panel, legend = drawn[28:428, 607:1207], drawn[428:]
+    assert (panel[10:-10, 260:-10] == palette[846]).all()
+    other = panel[200, 200]
+    assert (panel[10:-10, 110:240] == other).all()
+    assert np.abs(other.astype(int) - palette[845]).max() > 30
+    for color in (palette[846], other):
+        assert (legend == color).all(axis=-1).sum() > 150
+    everything = np.arange(252_000, dtype=np.uint32).reshape(420, 600) // 297
+    compare(np.zeros((420, 600, 3), np.uint8), dict(truth=everything), names=names, palette=palette)

@@ -33,6 +33,7 @@ from mmseg_escnet.evaluation import OpenVocabIoUMetric
 from mmseg_escnet.models.backbones import open_clip as backbone_module
 from mmseg_escnet.models.clip_weights import set_activation
 from mmseg_escnet.models.segmentors import escnet as segmentor_module
+from mmseg_escnet.models.segmentors.score_views import ViewScores
 from mmseg_escnet.models.weights import read_state_dict
 
 ROOT = Path(mmseg_escnet.__file__).resolve().parents[1]
@@ -147,6 +148,7 @@ def _context(model) -> contextlib.AbstractContextManager:
 
     class Short:
         encode = whole.encode
+        vocab_size = whole.vocab_size
 
         def __call__(self, texts, context_length):
             return F.pad(whole(texts, context_length=8), (0, context_length - 8))
@@ -215,17 +217,16 @@ def _class_order(model) -> contextlib.AbstractContextManager:
 def _windows(model) -> contextlib.AbstractContextManager:
     """Windows are written over each other, and the global view is forgotten."""
 
-    def overwrite(inputs, score, *, crop_size, stride, **_):
-        result = None
-        for top in range(0, inputs.shape[-2] - crop_size[0] + 1, stride[0]):
-            for left in range(0, inputs.shape[-1] - crop_size[1] + 1, stride[1]):
-                rows, columns = slice(top, top + crop_size[0]), slice(left, left + crop_size[1])
-                scores = score(inputs[..., rows, columns])
-                if result is None:
-                    result = scores.new_zeros(*scores.shape[:2], *inputs.shape[-2:])
-                result[..., rows, columns] = scores
-        return result
+    def overwrite(*args, **kwargs):
+        (found,) = right(*args, **kwargs | dict(global_view=False))
+        height, width = found.to_window.target
+        result = found.share.new_zeros(found.num_classes, *found.size)
+        for view in found.windows:
+            rows, columns = slice(view.top, view.top + height), slice(view.left, view.left + width)
+            result[:, rows, columns] = view.rows(found.to_window, 0, height)
+        return [ViewScores.of_scores(result)]
 
+    right = segmentor_module.window_inference
     return mock.patch.object(segmentor_module, 'window_inference', overwrite)
 
 

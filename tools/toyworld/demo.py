@@ -12,15 +12,13 @@ import argparse
 import time
 from pathlib import Path
 
-from mmseg_escnet.cli import run_tool
+from mmseg_escnet.cli import ConfigOptions, run_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--config', default=str(ROOT / 'configs/toyworld/escnet_toy.py'))
     parser.add_argument('--out', type=Path, default=Path('work_dirs/demo'))
@@ -31,7 +29,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--rows', type=int, default=5, help='images in the pictures')
     parser.add_argument('--no-large', action='store_true', help='leave out the large vocabulary')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='override settings of the config'
+        '--cfg-options', nargs='+', action=ConfigOptions, help='override settings of the config'
     )
     return parser.parse_args()
 

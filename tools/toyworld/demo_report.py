@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
+from matplotlib.figure import Figure
 from measure import GROUPS, Measurement
 from mmengine.dataset import pseudo_collate
 
+from mmseg_escnet.apis.inside import look_inside, whole_view
 from mmseg_escnet.datasets.conversion import write_atomically
 from mmseg_escnet.datasets.toyworld_vocabulary import THING_NAMES, vocabulary_of
 from mmseg_escnet.visualization import (
     Section,
     Table,
-    blocks_figure,
     class_bars_figure,
     curve_figure,
     save_figure,
@@ -74,32 +74,19 @@ def smooth(values: Sequence[float], width: int = 10) -> list[tuple[float, float]
     ]
 
 
-@torch.no_grad()
-def look_inside(model, dataset, number: int):
-    """The figure of one image's correlation and pseudo prompts, block by block."""
-    from mmseg_escnet.models.segmentors.escnet import correlate
-
+def draw_inside(model, dataset, number: int) -> Figure:
+    """What the blocks do for the thing of an image that has the most pixels."""
     model.eval()
     model.set_vocabulary(dataset.metainfo['classes'], dataset.metainfo['palette'])
     batch = pseudo_collate([dataset[number]])
     data = model.data_preprocessor(batch, False)
-    blocks = model.extract_feat(data['inputs'], keep_blocks=True).blocks
-    first = correlate(model.backbone(data['inputs']).image, model.text_features())
-    read = [first, *(block.correlation for block in blocks[:-1])]
-    truth = data['data_samples'][0].gt_sem_seg.data[0].cpu().numpy()
-    counts = np.bincount(
-        truth[truth < len(dataset.metainfo['classes'])], minlength=model.num_classes
-    )
+    sample = data['data_samples'][0]
+    truth = sample.gt_sem_seg.data[0].cpu().numpy()
+    counts = np.bincount(truth[truth < model.num_classes], minlength=model.num_classes)
     counts = counts * [name in THING_NAMES for name in model.vocabulary.names]
-    class_id = int(counts.argmax())  # the shape with the most pixels
-    return blocks_figure(
-        image=image_of(batch),
-        name=model.vocabulary.names[class_id],
-        correlations=[maps[0, class_id].cpu().numpy() for maps in read],
-        prompts=[block.prompts for block in blocks],
-        index=0,
-        class_id=class_id,
-    )
+    view = whole_view(model, data['inputs'], sample.metainfo)
+    (inside,) = look_inside(model, view, image_of(batch), [int(counts.argmax())])
+    return inside.figure()
 
 
 def image_of(batch: dict) -> np.ndarray:
@@ -165,7 +152,7 @@ def write_demo_report(
     figures = dict(panels=scenes, classes=bars)
     if logged:
         figures['curves'] = curve_figure({key: smooth(values) for key, values in logged.items()})
-    inside = {f'blocks_{number}': look_inside(model, dataset, number) for number in range(count)}
+    inside = {f'blocks_{number}': draw_inside(model, dataset, number) for number in range(count)}
     for name, figure in (figures | inside).items():
         save_figure(figure, out / f'{name}.png')
 
@@ -187,11 +174,12 @@ def write_demo_report(
         Section(
             title='Block by block',
             paragraphs=(
-                'The correlation that each block reads, and the pseudo prompts it makes of it: '
-                'region (white), objects, and their points (stars).',
+                'For one thing of each scene: the correlation that each block reads, the pseudo '
+                'prompts made of it, and what the SAM block does to the features.',
             ),
             figures=[
-                (f'Correlation and prompts, scene {i}', f) for i, f in enumerate(inside.values())
+                (f'Correlation, prompts and features, scene {i}', f)
+                for i, f in enumerate(inside.values())
             ],
         ),
     ]

@@ -79,13 +79,12 @@ def measure(
     predictions = []
     for number in tqdm(range(len(dataset)), desc=description, unit='image', disable=None):
         data = model.data_preprocessor(pseudo_collate([dataset[number]]), False)
-        metas = [sample.metainfo for sample in data['data_samples']]
-        logits = (
-            model.inference(data['inputs'], metas)
-            if predict is None
-            else predict(model, data['inputs'], metas)
-        )
-        samples = model.postprocess_result(logits, data['data_samples'])
+        if predict is None:
+            samples = model.predict(data['inputs'], data['data_samples'])
+        else:
+            metas = [sample.metainfo for sample in data['data_samples']]
+            logits = predict(model, data['inputs'], metas)
+            samples = model.postprocess_result(logits, data['data_samples'])
         metric.process({}, [sample.to_dict() for sample in samples])
         if number < keep:
             predictions.append(samples[0].pred_sem_seg.data[0].cpu().numpy())

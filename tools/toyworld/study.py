@@ -17,10 +17,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import DictAction
 from tqdm import tqdm
 
-from mmseg_escnet.cli import run_tool
+from mmseg_escnet.cli import ConfigOptions, run_tool
 from mmseg_escnet.datasets.conversion import default_workers, write_atomically
 from mmseg_escnet.errors import ESCNetError
 
@@ -69,7 +68,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--config', default=str(ROOT / 'configs/toyworld/escnet_toy.py'))
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='settings of all variants, key=value'
+        '--cfg-options', nargs='+', action=ConfigOptions, help='settings of all variants, key=value'
     )
     parser.add_argument('--out', type=Path, default=Path('work_dirs/toyworld_study'))
     parser.add_argument('--variants', nargs='+', default=list(VARIANTS), help='by default all')

@@ -1,6 +1,7 @@
 """U-Net decoder from correlation embeddings to logits of any number of classes.
 
-Shapes: B images, N classes, h x w patch grid, d correlation embedding width, W CLIP width.
+Shapes: B images, N classes, n of them at a time, h x w patch grid, d correlation embedding width,
+W CLIP width.
 """
 
 from __future__ import annotations
@@ -56,20 +57,22 @@ class UpsampleStage(nn.Module):
             nn.ReLU(inplace=True),
         )
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+    def read_skip(self, skip: Tensor) -> Tensor:
+        """The skip half, from the CLIP skip (B, W, h, w): (B, out_channels, 2sh, 2sw)."""
+        return self.conv_skip(self.skip_up(skip))
+
+    def forward(self, x: Tensor, from_skip: Tensor) -> Tensor:
         """Upsample once.
 
         Args:
-            x: Maps (B * N, in_channels, s * h, s * w).
-            skip: CLIP skip (B, W, h, w).
+            x: Maps (B * n, in_channels, s * h, s * w).
+            from_skip: As :meth:`read_skip` returns it.
 
         Returns:
-            Maps (B * N, out_channels, 2 * s * h, 2 * s * w).
+            Maps (B * n, out_channels, 2 * s * h, 2 * s * w).
         """
-        num_classes = len(x) // len(skip)
-        from_map = self.conv_map(self.up(x)).unflatten(0, (len(skip), num_classes))
-        from_skip = self.conv_skip(self.skip_up(skip))[:, None]
-        return self.refine((from_map + from_skip).flatten(0, 1))
+        from_map = self.conv_map(self.up(x)).unflatten(0, (len(from_skip), -1))
+        return self.refine((from_map + from_skip[:, None]).flatten(0, 1))
 
 
 @MODELS.register_module()
@@ -150,12 +153,15 @@ class OpenVocabularyHead(BaseDecodeHead):
         Returns:
             Logits (B, N, 4h, 4w).
         """
-        embedding = inputs.embedding
-        batch, num_classes = embedding.shape[:2]
-        x = embedding.flatten(0, 1).permute(0, 3, 1, 2)
-        for stage, skip in zip(self.stages, reversed(inputs.skips), strict=True):
-            x = stage(x, skip)
-        logits = self.predict_logits(x).view(batch, num_classes, *x.shape[-2:])
+        from_skips = [
+            stage.read_skip(skip)
+            for stage, skip in zip(self.stages, reversed(inputs.skips), strict=True)
+        ]
+        chunks, embedding = inputs.chunks, inputs.embedding
+        logits = chunks.collect(
+            (chunks.run(self._decode, part, from_skips) for part in chunks.split(embedding, dim=1)),
+            num_classes=embedding.shape[1],
+        )
         if self.residual:
             logits = logits + F.interpolate(
                 inputs.correlation_logits,
@@ -164,3 +170,10 @@ class OpenVocabularyHead(BaseDecodeHead):
                 align_corners=self.align_corners,
             )
         return logits
+
+    def _decode(self, embedding: Tensor, from_skips: Sequence[Tensor]) -> Tensor:
+        """Logits (B, n, 4h, 4w) of some classes (B, n, h, w, d), without the residual."""
+        x = embedding.flatten(0, 1).permute(0, 3, 1, 2)
+        for stage, from_skip in zip(self.stages, from_skips, strict=True):
+            x = stage(x, from_skip)
+        return self.predict_logits(x).squeeze(1).unflatten(0, embedding.shape[:2])

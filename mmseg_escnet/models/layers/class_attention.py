@@ -3,9 +3,34 @@
 Shapes: B images, N classes, h x w patch grid, d correlation embedding width, D CLIP joint width.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 import torch
 import torch.nn as nn
 from torch import Tensor
+
+
+@dataclass
+class ClassSums:
+    """Sums over classes: all that linear attention has to know of them.
+
+    Attributes:
+        key_value: Of keys times values, (B, h * w, heads, d / heads, d / heads).
+        key: Of keys, (B, h * w, heads, d / heads).
+    """
+
+    key_value: Tensor
+    key: Tensor
+
+    def __add__(self, other: ClassSums) -> ClassSums:
+        return ClassSums(self.key_value + other.key_value, self.key + other.key)
+
+
+def _precise(x: Tensor) -> Tensor:
+    # sums over the classes leave the range of half precision
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _feature_map(x: Tensor) -> Tensor:
@@ -57,38 +82,54 @@ class ClassAttentionBlock(nn.Module):
             nn.Linear(embed_dims, hidden), nn.GELU(), nn.Linear(hidden, embed_dims)
         )
 
-    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, sums: ClassSums | None = None) -> Tensor:
         """Let the classes of each position look at each other.
 
         Args:
             x: Class tokens (B, N, h, w, d).
             text: Unit-norm text features (N, D).
+            sums: Of all classes, where ``x`` holds only some of them; None if these are all.
 
         Returns:
             Refined class tokens (B, N, h, w, d).
         """
-        x = x + self._attention(self.norm1(x), text)
+        if sums is None:
+            sums = self.summarize(x, text)
+        x = x + self._attend(self.norm1(x), text, sums)
         return x + self.mlp(self.norm2(x))
 
-    def _attention(self, x: Tensor, text: Tensor) -> Tensor:
-        batch, num_classes, height, width, dims = x.shape
-        query, key, value = self.query(x), self.key(x), self.value(x)
+    def summarize(self, x: Tensor, text: Tensor, counts: Tensor | None = None) -> ClassSums:
+        """What the attention needs to know of these classes, to be added to that of others.
+
+        Args:
+            x: Class tokens (B, N, h, w, d).
+            text: Unit-norm text features (N, D).
+            counts: How many classes each stands for (N,); None for one.
+        """
+        x = self.norm1(x)
+        key, value = self.key(x), self.value(x)
         if self.sees_text:
-            text = self.text_norm(text)
-            query = query + self.text_query(text)[:, None, None]
-            key = key + self.text_key(text)[:, None, None]
-
-        def tokens_first(t: Tensor) -> Tensor:  # (B, h*w, heads, N, d / heads)
-            t = t.reshape(batch, num_classes, height * width, self.num_heads, -1)
-            return t.permute(0, 2, 3, 1, 4)
-
-        # sums over the classes leave the range of half precision
-        precise = torch.promote_types(value.dtype, torch.float32)
+            key = key + self.text_key(self.text_norm(text))[:, None, None]
         with torch.autocast(x.device.type, enabled=False):
-            query = tokens_first(_feature_map(query.to(precise)))
-            key = tokens_first(_feature_map(key.to(precise)))
-            key_value = key.transpose(-1, -2) @ tokens_first(value.to(precise))
-            normaliser = query @ key.sum(dim=-2, keepdim=True).transpose(-1, -2)
-            attended = (query @ key_value) / normaliser.clamp(min=torch.finfo(precise).tiny)
-        attended = attended.permute(0, 3, 1, 2, 4).reshape(batch, num_classes, height, width, dims)
-        return self.out(attended.to(value.dtype))
+            key = _feature_map(_precise(key))
+            if counts is not None:
+                key = key * counts[:, None, None, None]
+            key = self._tokens_first(key)
+            value = self._tokens_first(_precise(value))
+            return ClassSums(key_value=key.transpose(-1, -2) @ value, key=key.sum(dim=-2))
+
+    def _attend(self, x: Tensor, text: Tensor, sums: ClassSums) -> Tensor:
+        query = self.query(x)
+        if self.sees_text:
+            query = query + self.text_query(self.text_norm(text))[:, None, None]
+        with torch.autocast(x.device.type, enabled=False):
+            precise = self._tokens_first(_feature_map(_precise(query)))
+            normaliser = precise @ sums.key[..., None]
+            attended = precise @ sums.key_value
+            attended = attended / normaliser.clamp(min=torch.finfo(attended.dtype).tiny)
+        attended = attended.permute(0, 3, 1, 2, 4).reshape(x.shape)
+        return self.out(attended.to(query.dtype))
+
+    def _tokens_first(self, x: Tensor) -> Tensor:
+        """(B, N, h, w, d) to (B, h * w, heads, N, d / heads)."""
+        return x.flatten(2, 3).unflatten(-1, (self.num_heads, -1)).permute(0, 2, 3, 1, 4)

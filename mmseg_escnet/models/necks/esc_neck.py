@@ -1,21 +1,23 @@
 """The ESC blocks in a row.
 
-Shapes: B images, N classes, h x w patch grid, D CLIP joint width, C SAM width, d correlation
-embedding width, T blocks.
+Shapes: B images, N classes, n of them at a time, h x w patch grid, D CLIP joint width, C SAM width,
+d correlation embedding width, T blocks.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch.nn as nn
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.profiler import record_function
 
 from ...errors import ESCNetError
 from ..backbones import DenseFeatures
+from ..layers import ClassChunks
 from ..sam_weights import load_sam_decoder
 from .pseudo_prompt_generator import PseudoPrompts
 
@@ -49,6 +51,7 @@ class ESCFeatures:
         correlation_logits: C_T times CLIP's logit scale (B, N, h, w).
         image: F_v (B, D, h, w), as CLIP gave it.
         skips: The two CLIP skips, shallow first, each (B, W, h, w) with CLIP's width W.
+        chunks: How many classes at a time.
         blocks: What every block left behind, if asked for.
     """
 
@@ -56,7 +59,16 @@ class ESCFeatures:
     correlation_logits: Tensor
     image: Tensor
     skips: tuple[Tensor, ...]
+    chunks: ClassChunks
     blocks: list[ESCBlockOutput] = field(default_factory=list)
+
+    def first(self, num_classes: int) -> ESCFeatures:
+        """The same for the first classes alone."""
+        return replace(
+            self,
+            embedding=self.embedding[:, :num_classes],
+            correlation_logits=self.correlation_logits[:, :num_classes],
+        )
 
 
 class ESCBlock(BaseModule):
@@ -120,31 +132,66 @@ class ESCBlock(BaseModule):
         logit_scale: Tensor,
         prompt_generator: nn.Module,
         prompt_encoder: nn.Module | None,
+        chunks: ClassChunks,
+        counts: Tensor | None = None,
     ) -> ESCBlockOutput:
         """Refine the correlation once.
 
         Args:
             correlation: C_{t-1} (B, N, h, w).
-            embedding: E_{t-1} (B, N, h, w, d), None in the first block.
+            embedding: E_{t-1} (B, N, h, w, d), None in the first block; overwritten by E_t if no
+                gradient is computed.
             image_features: F_v (B, D, h, w).
             text: F_l (N, D), unit norm.
             logit_scale: CLIP's, a scalar.
             prompt_generator: The PPG; it has no parameters and is shared by the blocks.
             prompt_encoder: SAM's, frozen and shared by the blocks.
+            chunks: How many classes at a time.
+            counts: How many classes each stands for (N,); None for one.
         """
         prompts = guidance = None
         if self.sam_block is not None:
-            prompts = prompt_generator(correlation, logit_scale)
-            sparse, dense = prompt_encoder(prompts)
-            position = prompt_encoder.position_encoding(*image_features.shape[-2:])
-            guidance = self.sam_block(image_features, sparse, dense, position, prompts.presence)
+            with record_function('escnet/ppg'):
+                prompts = prompt_generator(correlation, logit_scale)
+            guidance = self._understand(image_features, prompts, prompt_encoder, chunks, counts)
         elif self.image_proj is not None:
             guidance = self.image_proj(image_features)
-        embedding = self.fusion(correlation, embedding, guidance, text)
-        read = correlation
-        if self.correlation_update is not None:
-            correlation = correlation + self.correlation_update(embedding).squeeze(-1)
+        with record_function('escnet/vlf'):
+            embedding = self.fusion(correlation, embedding, guidance, text, chunks, counts)
+            read = correlation
+            if self.correlation_update is not None:
+                correlation = correlation + self.correlation_update(embedding).squeeze(-1)
         return ESCBlockOutput(read, correlation, embedding, prompts, guidance)
+
+    def _understand(
+        self,
+        image_features: Tensor,
+        prompts: PseudoPrompts,
+        prompt_encoder: nn.Module,
+        chunks: ClassChunks,
+        counts: Tensor | None,
+    ) -> Tensor:
+        """F_v' (B, C, h, w), or (F_v^n)' (B, N, C, h, w) if classes are not pooled."""
+        image = self.sam_block.image_proj(image_features)
+        position = prompt_encoder.position_encoding(*image_features.shape[-2:])
+        weights = self.sam_block.class_weights(prompts.presence, counts)
+
+        def decode(part: PseudoPrompts, weights: Tensor) -> Tensor:
+            with record_function('escnet/prompts'):
+                sparse, dense = prompt_encoder(part)
+            with record_function('escnet/sam'):
+                return self.sam_block(image, sparse, dense, position, weights)
+
+        parts = (
+            chunks.run(decode, part, weight)
+            for part, weight in zip(
+                prompts.split(chunks.size), chunks.split(weights, dim=1), strict=True
+            )
+        )
+        if self.sam_block.class_fusion != 'none':
+            return self.sam_block.fuse(sum(parts))
+        pooled = chunks.collect(parts, weights.shape[1])
+        return self.sam_block.fuse(pooled.flatten(0, 1)).unflatten(0, pooled.shape[:2])
 
 
 @MODELS.register_module()
@@ -163,7 +210,8 @@ class ESCNeck(BaseModule):
         sam_pretrained: SAM checkpoint (official, or the extracted decoder part), as a path or
             URL, read by ``init_weights()`` into the prompt encoder and every SAM block; None
             leaves them at random.
-        with_cp: Recompute each block in the backward pass instead of keeping its activations.
+        with_cp: Recompute each chunk of classes in the backward pass instead of keeping its
+            activations.
     """
 
     def __init__(
@@ -229,6 +277,8 @@ class ESCNeck(BaseModule):
         correlation: Tensor,
         text: Tensor,
         logit_scale: Tensor,
+        class_chunk: int | Literal['auto'] = 'auto',
+        counts: Tensor | None = None,
         keep_blocks: bool = False,
     ) -> ESCFeatures:
         """Refine CLIP's correlation map.
@@ -238,11 +288,20 @@ class ESCNeck(BaseModule):
             correlation: C_0 (B, N, h, w).
             text: F_l (N, D), unit norm.
             logit_scale: CLIP's, a scalar.
+            class_chunk: Classes at a time; the result does not depend on it.
+            counts: How many classes each stands for (N,), where some of a vocabulary represent
+                others; None for one.
             keep_blocks: Also return what every block left behind, to look inside.
         """
+        chunks = ClassChunks.create(
+            class_chunk,
+            num_tokens=correlation[:, 0].numel(),
+            device=correlation.device,
+            recompute=self.with_cp and self.training,
+        )
         embedding, kept = None, []
         for block in self.blocks:
-            arguments = (
+            output = block(
                 correlation,
                 embedding,
                 features.image,
@@ -250,18 +309,17 @@ class ESCNeck(BaseModule):
                 logit_scale,
                 self.prompt_generator,
                 self.prompt_encoder,
+                chunks,
+                counts,
             )
-            if self.with_cp and self.training:
-                output = checkpoint(block, *arguments, use_reentrant=False)
-            else:
-                output = block(*arguments)
             correlation, embedding = output.correlation, output.embedding
             if keep_blocks:
-                kept.append(output)
+                kept.append(replace(output, embedding=embedding.clone()))
         return ESCFeatures(
             embedding=embedding,
             correlation_logits=correlation * logit_scale.detach(),
             image=features.image,
             skips=features.skips,
+            chunks=chunks,
             blocks=kept,
         )

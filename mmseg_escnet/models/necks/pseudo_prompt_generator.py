@@ -5,6 +5,7 @@ Shapes: B images, N classes, h x w patch grid, L = h * w, K objects per class, M
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,8 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...errors import ESCNetError
+
+_MAPS_AT_A_TIME = 256  # several times K values for each pixel are needed while objects are found
 
 
 @dataclass
@@ -35,6 +38,11 @@ class PseudoPrompts:
     masks: Tensor
     region: Tensor
     presence: Tensor
+
+    def split(self, size: int) -> Iterator[PseudoPrompts]:
+        """The prompts of that many classes at a time."""
+        parts = [value.split(size, dim=1) for value in vars(self).values()]
+        return map(PseudoPrompts, *parts)
 
 
 def farthest_point_seeds(
@@ -92,9 +100,15 @@ def batched_kmeans(
     x, y = coordinates.unbind(-1)
 
     def assign(centers: Tensor) -> Tensor:
+        centers = centers.masked_fill(~valid[..., None], torch.inf)
         distance = (x - centers[..., :1]).square() + (y - centers[..., 1:]).square()  # (M, K, L)
-        nearest = distance.masked_fill_(~valid[..., None], torch.inf).argmin(dim=1, keepdim=True)
-        return (nearest == objects) & region[:, None] & valid[..., None]
+        # an argmin over K, written out: torch's own over so short a dimension takes ten times long
+        least = distance[:, 0]
+        nearest = torch.zeros_like(least, dtype=torch.long)
+        for index in range(1, distance.shape[1]):
+            nearest = nearest.masked_fill(distance[:, index] < least, index)
+            least = torch.minimum(least, distance[:, index])
+        return (nearest[:, None] == objects) & region[:, None] & valid[..., None]
 
     for _ in range(num_iterations):
         members = assign(centers).to(coordinates.dtype)
@@ -172,24 +186,13 @@ class PseudoPromptGenerator(BaseModule):
         batch, num_classes, height, width = correlation.shape
         with torch.autocast(correlation.device.type, enabled=False):
             logits = correlation.detach().float().flatten(0, 1).flatten(1) * logit_scale.float()
-            peak_value, peak = logits.max(dim=1)
-            # softmax divided by its own maximum: the normaliser cancels
-            probability = (logits - peak_value[:, None]).exp()
-            region = probability >= self.threshold
             coordinates = _pixel_coordinates(height, width, device=logits.device)
-            centers, valid = farthest_point_seeds(
-                coordinates,
-                region,
-                peak,
-                self.num_objects,
-                self.min_distance * max(height, width),
-            )
-            members = batched_kmeans(coordinates, region, centers, valid, self.num_iterations)
-            masks = probability[:, None] * members
-            valid = valid & members.any(-1)
-            position = masks.argmax(dim=-1)
-            points = (coordinates[position] + 0.5) / coordinates.new_tensor([width, height])
-            presence = peak_value.view(batch, num_classes).softmax(dim=1)
+            parts = [
+                self._find_objects(some, coordinates, width=width, height=height)
+                for some in logits.split(_MAPS_AT_A_TIME)
+            ]
+            points, valid, masks, region = map(torch.cat, zip(*parts, strict=True))
+            presence = logits.amax(dim=1).view(batch, num_classes).softmax(dim=1)
         shape = (batch, num_classes, self.num_objects)
         return PseudoPrompts(
             points=points.view(*shape, 2),
@@ -198,6 +201,22 @@ class PseudoPromptGenerator(BaseModule):
             region=region.view(batch, num_classes, height, width),
             presence=presence,
         )
+
+    def _find_objects(
+        self, logits: Tensor, coordinates: Tensor, *, width: int, height: int
+    ) -> tuple[Tensor, ...]:
+        """Points (M, K, 2), validity (M, K), masks (M, K, L) and region (M, L) of maps (M, L)."""
+        peak_value, peak = logits.max(dim=1)
+        # softmax divided by its own maximum: the normaliser cancels
+        probability = (logits - peak_value[:, None]).exp()
+        region = probability >= self.threshold
+        centers, valid = farthest_point_seeds(
+            coordinates, region, peak, self.num_objects, self.min_distance * max(height, width)
+        )
+        members = batched_kmeans(coordinates, region, centers, valid, self.num_iterations)
+        masks = probability[:, None] * members
+        points = (coordinates[masks.argmax(dim=-1)] + 0.5) / coordinates.new_tensor([width, height])
+        return points, valid & members.any(-1), masks, region
 
 
 def _pixel_coordinates(height: int, width: int, *, device: torch.device) -> Tensor:

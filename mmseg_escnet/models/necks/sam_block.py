@@ -1,12 +1,14 @@
 """SAM's pretrained decoder transformer, applied to CLIP's features.
 
-Shapes: B images, N classes, h x w patch grid, D CLIP joint width, C SAM width, M = B * N.
+Shapes: B images, N classes, n of them at a time, h x w patch grid, L = h * w, D CLIP joint width,
+C SAM width, M = B * n.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn as nn
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
@@ -15,6 +17,7 @@ from segment_anything.modeling.common import LayerNorm2d
 from torch import Tensor
 
 from ...errors import ESCNetError
+from ..layers import two_way_attention
 
 _ATTENTION = ('self_attn', 'cross_attn_token_to_image', 'cross_attn_image_to_token')
 
@@ -79,57 +82,63 @@ class SAMBlock(BaseModule):
                 trainable == 'attention' and any(part in name.split('.') for part in _ATTENTION)
             )
 
+    def class_weights(self, presence: Tensor, counts: Tensor | None = None) -> Tensor:
+        """How much each class counts, (B, N), sums to one over the classes.
+
+        Args:
+            presence: Class presence (B, N), sums to one over the classes.
+            counts: How many classes each stands for (N,); None for one.
+        """
+        weights = presence if self.class_fusion == 'presence' else torch.ones_like(presence)
+        if counts is not None:
+            weights = weights * counts
+        return weights / weights.sum(dim=1, keepdim=True)
+
     def forward(
         self,
-        image_features: Tensor,
+        image: Tensor,
         sparse: Tensor,
         dense: Tensor,
         position: Tensor,
-        presence: Tensor,
+        weights: Tensor,
     ) -> Tensor:
-        """Run SAM's decoder on every class and fuse the classes.
+        """Run SAM's decoder on some of the classes.
 
         Args:
-            image_features: Dense CLIP features F_v (B, D, h, w).
-            sparse: Sparse prompt embeddings (M, number of tokens, C).
-            dense: Dense prompt embeddings (M, C, h, w) or (M, C, 1, 1).
+            image: What :meth:`image_proj` makes of F_v, (B, C, h, w).
+            sparse: Sparse prompt embeddings of n classes (B * n, number of tokens, C).
+            dense: Their dense prompt embeddings (B * n, C, h, w) or (B * n, C, 1, 1).
             position: Positional encoding of the image tokens (1, C, h, w).
-            presence: Class presence (B, N), sums to one over the classes.
+            weights: Of these classes among all, (B, n), see :meth:`class_weights`.
 
         Returns:
-            Image features with spatial understanding F_v' (B, C, h, w), or (F_v^n)'
-            (B, N, C, h, w) if classes are not pooled.
+            Their share of the pooled (F_v^n)', (B, C, h, w), to be added to that of the others and
+            then given to ``fuse``; or (F_v^n)' itself, (B, n, C, h, w), if classes are not pooled.
         """
-        batch, num_classes = presence.shape
+        batch, height, width = len(image), *image.shape[-2:]
+        image = image.flatten(2).transpose(1, 2)[:, None]  # (B, 1, L, C)
+        dense = dense.flatten(2).transpose(1, 2).unflatten(0, (batch, -1))
         tokens = self.image_tokens(
-            self.image_proj(image_features).repeat_interleave(num_classes, dim=0) + dense,
-            position,
-            sparse,
-        )
-        tokens = tokens.unflatten(0, (batch, num_classes))
+            (image + dense).flatten(0, 1), position.flatten(2).transpose(1, 2), sparse
+        ).unflatten(0, (batch, -1))
         if self.class_fusion == 'none':
-            pooled = tokens.flatten(0, 1)
-        elif self.class_fusion == 'mean':
-            pooled = tokens.mean(dim=1)
-        else:
-            pooled = (tokens * presence[..., None, None].to(tokens.dtype)).sum(dim=1)
-        fused = self.fuse(pooled.transpose(1, 2).unflatten(2, image_features.shape[-2:]))
-        return fused.unflatten(0, (batch, -1)) if self.class_fusion == 'none' else fused
+            return tokens.transpose(2, 3).unflatten(3, (height, width))
+        precise = torch.promote_types(tokens.dtype, torch.float32)  # a sum over all classes
+        pooled = (tokens.to(precise) * weights[..., None, None].to(precise)).sum(dim=1)
+        return pooled.transpose(1, 2).unflatten(2, (height, width))
 
     def image_tokens(self, image: Tensor, position: Tensor, sparse: Tensor) -> Tensor:
         """The image tokens that SAM's two-way transformer returns.
 
         Args:
-            image: Image embedding with the dense prompt added (M, C, h, w).
-            position: Positional encoding (1, C, h, w).
+            image: Image tokens with the dense prompt added (M, L, C).
+            position: Positional encoding (1, L, C).
             sparse: Sparse prompt embeddings (M, number of tokens, C).
 
         Returns:
-            Image tokens (M, h * w, C).
+            Image tokens (M, L, C).
         """
-        keys = image.flatten(2).transpose(1, 2)
-        key_position = position.flatten(2).transpose(1, 2)
-        queries = sparse
+        prompts = sparse
         for layer in self.layers:
-            queries, keys = layer(queries=queries, keys=keys, query_pe=sparse, key_pe=key_position)
-        return keys
+            prompts, image = two_way_attention(layer, prompts, image, sparse, position)
+        return image

@@ -144,7 +144,8 @@ class SAMPromptEncoder(BaseModule):
         pooled = torch.einsum('mkchw,mk->mchw', hidden, weight)
         pooled = pooled / count.clamp(min=1)[:, None, None, None]
         # the last layer is linear, so the mean is taken before it: K times less work, same result
-        dense = projection(pooled)
+        # SAM's transformer reads the channels of a position together
+        dense = projection(pooled.contiguous(memory_format=torch.channels_last))
         return torch.where((count > 0)[:, None, None, None], dense, self._no_mask(num_maps))
 
 

@@ -6,15 +6,18 @@ embedding width. Correlation embeddings are channels last, as window and class a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn as nn
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor
-from torchvision.models.swin_transformer import SwinTransformerBlock
 
-from ..layers import ClassAttentionBlock
+from ..layers import ClassAttentionBlock, ClassChunks, SwinBlock
 
+# the sums are as large as what 32 classes bring to them, so they are not made for fewer
+_CLASSES_OF_A_SUM = 32
 _VARIANCE_EPS = 1e-8  # of cosines: far below any difference that means something
 
 
@@ -65,17 +68,15 @@ class VisionLanguageFusion(BaseModule):
         self.image_proj = (
             None if guidance_dims is None else nn.Linear(guidance_dims, embed_dims, bias=False)
         )
-        self.window_attention = nn.Sequential(
-            *(
-                SwinTransformerBlock(
-                    embed_dims,
-                    num_heads,
-                    window_size=[window_size, window_size],
-                    shift_size=[shift, shift],
-                    mlp_ratio=mlp_ratio,
-                )
-                for shift in (0, window_size // 2)
+        self.window_attention = nn.ModuleList(
+            SwinBlock(
+                embed_dims,
+                num_heads=num_heads,
+                window_size=window_size,
+                shift=shift,
+                mlp_ratio=mlp_ratio,
             )
+            for shift in (0, window_size // 2)
         )
         self.class_attention = ClassAttentionBlock(
             embed_dims=embed_dims,
@@ -90,43 +91,100 @@ class VisionLanguageFusion(BaseModule):
         embedding: Tensor | None,
         image_features: Tensor | None,
         text: Tensor,
+        chunks: ClassChunks,
+        counts: Tensor | None = None,
     ) -> Tensor:
         """Refine the correlation embedding.
 
         Args:
             correlation: Scalar correlation C_{t-1} (B, N, h, w).
-            embedding: E_{t-1} (B, N, h, w, d), None in the first block.
+            embedding: E_{t-1} (B, N, h, w, d), None in the first block; overwritten by E_t if no
+                gradient is computed.
             image_features: F_v' (B, C, h, w), or one for each class (B, N, C, h, w); None
                 without image guidance.
             text: F_l (N, D), unit norm.
+            chunks: How many classes at a time.
+            counts: How many classes each stands for (N,); None for one.
 
         Returns:
             E_t (B, N, h, w, d).
         """
-        batch, num_classes = correlation.shape[:2]
-        x = self.correlation_embed(standardize(correlation)[..., None])
+        num_classes = len(text)
+        correlations = chunks.split(standardize(correlation, counts), dim=1)
+        embeddings = guidance = (None,) * len(correlations)
+        if embedding is not None:
+            embeddings = chunks.split(embedding, dim=1)
+        if image_features is not None:
+            image = self.image_proj(image_features.movedim(-3, -1))
+            per_class = image.dim() == 5
+            guidance = (
+                chunks.split(image, dim=1) if per_class else (image[:, None],) * len(guidance)
+            )
+        biases = [block.attention_bias(*correlation.shape[-2:]) for block in self.window_attention]
+        x = chunks.collect(
+            (
+                chunks.run(self._see_image, *arguments, biases)
+                for arguments in zip(correlations, embeddings, guidance, strict=True)
+            ),
+            num_classes,
+            out=embedding,
+        )
+        sums = None
+        for first in range(0, num_classes, _CLASSES_OF_A_SUM):
+            some = slice(first, first + _CLASSES_OF_A_SUM)
+            of_some = None if counts is None else counts[some]
+            seen = chunks.run(self.class_attention.summarize, x[:, some], text[some], of_some)
+            sums = seen if sums is None else sums + seen
+        return chunks.collect(
+            (
+                chunks.run(self.class_attention, some, words, sums)
+                for some, words in zip(
+                    chunks.split(x, dim=1), chunks.split(text, dim=0), strict=True
+                )
+            ),
+            num_classes,
+            out=x,
+        )
+
+    def _see_image(
+        self,
+        correlation: Tensor,
+        embedding: Tensor | None,
+        guidance: Tensor | None,
+        biases: Sequence[Tensor],
+    ) -> Tensor:
+        """Embed classes (B, n, h, w) and let each look at the image: C_v^n (B, n, h, w, d)."""
+        x = self.correlation_embed(correlation[..., None])
         if embedding is not None:
             x = x + embedding
         fused = self.correlation_proj(x)
-        if self.image_proj is not None:
-            guidance = self.image_proj(image_features.movedim(-3, -1))
-            fused = fused + (guidance if guidance.dim() == fused.dim() else guidance[:, None])
+        if guidance is not None:
+            fused = fused + guidance
         x = x + fused
-        x = self.window_attention(x.flatten(0, 1)).unflatten(0, (batch, num_classes))
-        return self.class_attention(x, text)
+        maps = x.flatten(0, 1)
+        for block, bias in zip(self.window_attention, biases, strict=True):
+            maps = block(maps, bias)
+        return maps.unflatten(0, x.shape[:2])
 
 
-def standardize(correlation: Tensor) -> Tensor:
+def standardize(correlation: Tensor, counts: Tensor | None = None) -> Tensor:
     """Bring each image's correlation to mean 0 and variance 1 over classes and positions.
 
     Args:
         correlation: (B, N, h, w).
+        counts: How many classes each stands for (N,); None for one.
 
     Returns:
         (B, N, h, w), zero where all values of an image are equal.
     """
     values = correlation.to(torch.promote_types(correlation.dtype, torch.float32))
-    mean = values.mean(dim=(1, 2, 3), keepdim=True)
-    variance = values.var(dim=(1, 2, 3), keepdim=True, unbiased=False)
-    values = (values - mean) * torch.rsqrt(variance + _VARIANCE_EPS)
+
+    def mean(values: Tensor) -> Tensor:
+        if counts is None:
+            return values.mean(dim=(1, 2, 3), keepdim=True)
+        of_classes = values.mean(dim=(2, 3), keepdim=True) * counts[:, None, None]
+        return of_classes.sum(dim=1, keepdim=True) / counts.sum()
+
+    values = values - mean(values)
+    values = values * torch.rsqrt(mean(values.square()) + _VARIANCE_EPS)
     return values.to(correlation.dtype)

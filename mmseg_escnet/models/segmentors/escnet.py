@@ -5,29 +5,31 @@ Shapes: B images, N classes, H x W pixels, h x w patch grid, D CLIP joint width.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from mmengine.config import ConfigDict
-from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from mmseg.utils import OptSampleList, SampleList
 from torch import Tensor
+from torch.profiler import record_function
 
 from ...errors import ESCNetError
 from ...vocabulary import Vocabulary
+from ..backbones import DenseFeatures
 from ..necks.esc_neck import ESCFeatures
+from ..text_encoders.text_cache import TextCache, default_folder
 from ..weights import check_fit, to_dense
+from .score_maps import ScoreMaps, write_result
+from .score_views import ViewScores
+from .shortlist import HOPELESS, Shortlist
 from .window_inference import window_inference
 
-# as mmcv's RandomFlip names them -> dimensions of (N, H, W)
-_FLIP_DIMS = {'horizontal': (2,), 'vertical': (1,), 'diagonal': (1, 2)}
 _MODES = ('whole', 'slide', 'windows')
-_CACHED_CLASSES = 20_000  # of which embeddings are kept: 60 MB at a width of 768
 
 
 @MODELS.register_module()
@@ -48,8 +50,11 @@ class ESCNet(EncoderDecoder):
 
     ``test_cfg.mode`` is 'windows' (CAT-Seg's protocol with our softmax: windows of ``crop_size``
     at ``stride`` and a global view, averaged after it, ``window_batch_size`` at a time), or
-    MMSegmentation's 'whole' or 'slide'. In 'windows' mode ``seg_logits`` of the results holds the
-    averaged probabilities.
+    MMSegmentation's 'whole' or 'slide'. Results hold label maps alone; ``keep_scores=True`` adds
+    the scores of all classes at the size of the image, gigabytes of them for many words, as
+    ``seg_logits``: in 'windows' mode the averaged probabilities.
+    ``shortlist=dict(top_k=32, threshold=0.0)`` drops the classes without a chance before the ESC
+    blocks (:class:`.shortlist.Shortlist`): much quicker for many words, and not exact.
 
     Args:
         backbone: Config of the CLIP model.
@@ -59,6 +64,9 @@ class ESCNet(EncoderDecoder):
         data_preprocessor: Config of MMSegmentation's SegDataPreProcessor.
         train_cfg: Unused by ESC-Net, part of the interface.
         test_cfg: See above.
+        class_chunk: Classes that pass through the network at a time, for memory does not grow with
+            their number then; 'auto' for what fits the cache of a processor or the free memory of
+            a GPU. Results do not depend on it.
         pretrained: None; MMSegmentation's ``init_model`` passes it.
         init_cfg: MMEngine's initialisation config.
 
@@ -76,6 +84,7 @@ class ESCNet(EncoderDecoder):
         data_preprocessor: dict | None = None,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
+        class_chunk: int | Literal['auto'] = 'auto',
         pretrained: None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -83,6 +92,10 @@ class ESCNet(EncoderDecoder):
             raise ESCNetError(
                 f'ESCNet takes no pretrained={pretrained!r}: set model.backbone.pretrained (CLIP) '
                 'and model.neck.sam_pretrained (SAM).'
+            )
+        if class_chunk != 'auto' and not (isinstance(class_chunk, int) and class_chunk >= 1):
+            raise ESCNetError(
+                f"ESCNet: class_chunk={class_chunk!r} must be 'auto' or an integer of at least 1."
             )
         if isinstance(data_preprocessor, dict):  # found without a default scope, as all parts are
             data_preprocessor = MODELS.build(data_preprocessor)
@@ -96,12 +109,12 @@ class ESCNet(EncoderDecoder):
             default_args=dict(in_channels=self.neck.embed_dims, skip_dims=self.backbone.skip_dims),
         )
         self.align_corners = self.decode_head.align_corners
+        self.class_chunk = class_chunk
         self.train_cfg = train_cfg
         self.test_cfg = ConfigDict(dict(mode='whole'), **(test_cfg or {}))
         _check_test_cfg(self.test_cfg)
         self._vocabulary: Vocabulary | None = None
-        # from all that embeddings depend on to embeddings, those used last at the end
-        self._text_cache: OrderedDict[tuple, Tensor] = OrderedDict()
+        self._text_cache = TextCache(default_folder())
 
     # -- vocabulary ------------------------------------------------------------------------------
 
@@ -151,42 +164,17 @@ class ESCNet(EncoderDecoder):
     def text_features(self) -> Tensor:
         """F_l (N, D) of the vocabulary, unit norm.
 
-        Computed anew with a gradient in training; otherwise once per vocabulary and weights, as
-        long as it is among the vocabularies used last (20 000 classes in all).
+        Computed anew with a gradient in training; otherwise only for phrases that the cache does
+        not hold (see :class:`.TextCache`).
         """
-        parameters = list(self.backbone.clip.text.parameters())
-        if torch.is_grad_enabled() and any(p.requires_grad for p in parameters):
-            return self._encode_vocabulary()
-        # everything the embeddings depend on; a version counts the in-place changes of a tensor,
-        # but not those through .data (averaged weights), which the sums show
-        weights = (
-            tuple(
-                (p.data_ptr(), p.dtype, 0 if p.is_inference() else p._version) for p in parameters
-            ),
-            self._last_layer_sums(),
-            bool(self.backbone.quick_gelu),
-        )
-        key = (weights, self.text_encoder.key, self.vocabulary.key)
-        cache = self._text_cache
-        if any(known[0] != weights for known in cache):  # those never come back
-            cache.clear()
-        if key not in cache:
-            # not as an inference tensor, which a later use with a gradient could not save
-            with torch.inference_mode(False), torch.no_grad():
-                cache[key] = self._encode_vocabulary()
-            while len(cache) > 1 and sum(map(len, cache.values())) > _CACHED_CLASSES:
-                cache.popitem(last=False)
-        cache.move_to_end(key)
-        return cache[key]
-
-    def _encode_vocabulary(self) -> Tensor:
+        clip = self.backbone.clip
         # in full precision also under autocast: once per vocabulary, and every pixel depends on it
-        with torch.autocast(self.backbone.logit_scale.device.type, enabled=False):
-            return self.text_encoder(self.backbone.clip, self.vocabulary)
-
-    def _last_layer_sums(self) -> tuple[float, ...]:
-        last = self.backbone.clip.text.transformer.resblocks[-1]
-        return tuple(torch.stack([p.detach().float().sum() for p in last.parameters()]).tolist())
+        full_precision = torch.autocast(self.backbone.logit_scale.device.type, enabled=False)
+        with record_function('escnet/text'), full_precision:
+            if torch.is_grad_enabled() and any(p.requires_grad for p in clip.text.parameters()):
+                self._text_cache.folder = None  # weights that change at every step: in memory alone
+                return self.text_encoder(clip, self.vocabulary)
+            return self._text_cache.text_features(self.text_encoder, clip, self.vocabulary)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
         # every way to load a checkpoint comes by here, also those that only warn of a misfit
@@ -204,35 +192,101 @@ class ESCNet(EncoderDecoder):
             inputs: (B, 3, H, W) RGB, normalised.
             keep_blocks: Also return what every ESC block left behind, to look inside.
         """
-        features = self.backbone(inputs)
+        features, correlation, text = self._correlate(inputs)
+        return self._refine(features, correlation, text, keep_blocks=keep_blocks)
+
+    def _correlate(self, inputs: Tensor) -> tuple[DenseFeatures, Tensor, Tensor]:
+        """Dense CLIP features, C_0 (B, N, h, w) and F_l (N, D) of images (B, 3, H, W)."""
+        with record_function('escnet/clip'):
+            features = self.backbone(inputs)
         text = self.text_features()
+        return features, correlate(features.image, text), text
+
+    def _refine(
+        self, features: DenseFeatures, correlation: Tensor, text: Tensor, **options
+    ) -> ESCFeatures:
         return self.neck(
             features,
-            correlate(features.image, text),
+            correlation,
             text,
             self.backbone.logit_scale,
-            keep_blocks=keep_blocks,
+            class_chunk=self.class_chunk,
+            **options,
         )
+
+    def _decode(self, features: ESCFeatures) -> Tensor:
+        with record_function('escnet/decoder'):
+            return self.decode_head(features)
+
+    def _forward(self, inputs: Tensor, data_samples: OptSampleList = None) -> Tensor:
+        """Logits (B, N, 4h, 4w) of images (B, 3, H, W)."""
+        return self._decode(self.extract_feat(inputs))
+
+    def _forward_shortlist(self, inputs: Tensor) -> Tensor:
+        """The same for the classes of the shortlist; the others have hopeless logits."""
+        shortlist = Shortlist.create(self.test_cfg.shortlist)
+        features, correlation, text = self._correlate(inputs)
+        logits = None
+        for index in range(len(inputs)):
+            one = slice(index, index + 1)
+            chosen = shortlist.choose(correlation[index], self.backbone.logit_scale)
+            of_image = DenseFeatures(
+                image=features.image[one], skips=tuple(skip[one] for skip in features.skips)
+            )
+            refined = self._refine(
+                of_image, correlation[one, chosen.ids], text[chosen.ids], counts=chosen.counts
+            )
+            found = self._decode(refined.first(chosen.num_kept))
+            if logits is None:
+                size = (*correlation.shape[:2], *found.shape[-2:])
+                logits = found.new_full(size, HOPELESS, dtype=torch.float32)
+            logits[index, chosen.ids[: chosen.num_kept]] = found[0].float()
+        return logits
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Logits (B, N, H, W) of images (B, 3, H, W), at their own size."""
-        logits = self.decode_head(self.extract_feat(inputs))
         return F.interpolate(
-            logits, inputs.shape[-2:], mode='bilinear', align_corners=self.align_corners
+            self._forward(inputs),
+            inputs.shape[-2:],
+            mode='bilinear',
+            align_corners=self.align_corners,
         )
 
+    @torch.no_grad()
+    def score_maps(self, inputs: Tensor, batch_img_metas: list[dict]) -> list[ScoreMaps]:
+        """Scores of images, which take little memory until they are asked for.
+
+        Args:
+            inputs: (B, 3, H, W) RGB, normalised.
+            batch_img_metas: Padding, flip and original size of each of the B images.
+
+        Returns:
+            Scores at the original size: probabilities in 'windows' mode, otherwise logits.
+        """
+        return [
+            ScoreMaps.create(views, meta, align_corners=self.align_corners)
+            for views, meta in zip(self._view_scores(inputs), batch_img_metas, strict=True)
+        ]
+
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """Scores (B, N, H, W): probabilities in 'windows' mode, otherwise logits."""
-        if self.test_cfg.mode != 'windows':
-            return super().inference(inputs, batch_img_metas)
-        return window_inference(
-            inputs,
-            lambda images: self.encode_decode(images, batch_img_metas).float().softmax(dim=1),
-            crop_size=tuple(self.test_cfg.crop_size),
-            stride=tuple(self.test_cfg.stride),
-            global_view=self.test_cfg.get('global_view', True),
-            batch_size=self.test_cfg.get('window_batch_size', 1),
-        )
+        """Scores (B, N, H, W) of images (B, 3, H, W): probabilities in 'windows' mode, or logits.
+
+        Part of MMSegmentation's interface, without a gradient. It holds all scores, 1.4 GB for 847
+        classes and 640 x 640 pixels; :meth:`predict` and :meth:`score_maps` never do.
+        """
+        return torch.stack([views.all() for views in self._view_scores(inputs)])
+
+    def predict(self, inputs: Tensor, data_samples: OptSampleList = None) -> SampleList:
+        """Choose the best class of every pixel of the original images.
+
+        Args:
+            inputs: (B, 3, H, W) RGB, normalised.
+            data_samples: B samples with the padding, flip and original size of their images.
+
+        Returns:
+            As :meth:`postprocess_result`.
+        """
+        return self._label(self._view_scores(inputs), data_samples)
 
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: OptSampleList = None
@@ -247,45 +301,40 @@ class ESCNet(EncoderDecoder):
             data_samples: B samples with the padding, flip and original size of their images.
 
         Returns:
-            The samples with ``pred_sem_seg`` (1, H0, W0), int64, and ``seg_logits`` (N, H0, W0).
+            The samples with ``pred_sem_seg`` (1, H0, W0), int64, which also tells
+            ``num_classes``; and, if ``test_cfg.keep_scores``, ``seg_logits`` (N, H0, W0).
         """
-        if data_samples is None:
-            data_samples = [SegDataSample() for _ in seg_logits]
-        for scores, sample in zip(seg_logits, data_samples, strict=True):
-            meta = sample.metainfo
-            scores = undo_padding_and_flip(scores, meta)[None]
-            if 'ori_shape' in meta:
-                scores = F.interpolate(
-                    scores,
-                    meta['ori_shape'][:2],
-                    mode='bilinear',
-                    align_corners=self.align_corners,
-                )
-            sample.set_data(
-                {
-                    'seg_logits': PixelData(data=scores[0]),
-                    'pred_sem_seg': PixelData(data=scores[0].argmax(dim=0, keepdim=True)),
-                }
+        return self._label([ViewScores.of_scores(s.float()) for s in seg_logits], data_samples)
+
+    def _view_scores(self, inputs: Tensor) -> list[ViewScores]:
+        """Scores of B images at the size of the network's input, not computed yet."""
+        cfg = self.test_cfg
+        if cfg.mode == 'whole':
+            size = tuple(inputs.shape[-2:])
+            options = dict(crop_size=size, stride=size, batch_size=len(inputs))
+        else:
+            options = dict(
+                crop_size=tuple(cfg.crop_size),
+                stride=tuple(cfg.stride),
+                batch_size=cfg.get('window_batch_size', 1),
             )
+        windows = cfg.mode == 'windows'
+        return window_inference(
+            inputs,
+            self._forward_shortlist if cfg.get('shortlist') else self._forward,
+            **options,
+            activate=windows,
+            global_view=windows and cfg.get('global_view', True),
+            align_corners=self.align_corners,
+        )
+
+    def _label(self, views: list[ViewScores], data_samples: OptSampleList) -> SampleList:
+        if data_samples is None:
+            data_samples = [SegDataSample() for _ in views]
+        for of_image, sample in zip(views, data_samples, strict=True):
+            maps = ScoreMaps.create(of_image, sample.metainfo, align_corners=self.align_corners)
+            write_result(sample, maps, keep_scores=self.test_cfg.get('keep_scores', False))
         return data_samples
-
-
-def undo_padding_and_flip(scores: Tensor, meta: dict) -> Tensor:
-    """Bring scores back to the image as it was before it was padded and flipped.
-
-    Args:
-        scores: (N, H, W) at the size of the network's input.
-        meta: Meta information of the image's sample.
-
-    Returns:
-        (N, H - padding, W - padding).
-    """
-    left, right, top, bottom = meta.get('img_padding_size', meta.get('padding_size', [0] * 4))
-    height, width = scores.shape[-2:]
-    scores = scores[:, top : height - bottom, left : width - right]
-    if meta.get('flip', False):
-        scores = scores.flip(dims=_FLIP_DIMS[meta['flip_direction']])
-    return scores
 
 
 def correlate(image_features: Tensor, text: Tensor) -> Tensor:
@@ -308,6 +357,17 @@ def _check_test_cfg(test_cfg: ConfigDict) -> None:
     mode = test_cfg.mode
     if mode not in _MODES:
         raise ESCNetError(f'test_cfg.mode={mode!r} must be one of {_MODES}.')
+    if not isinstance(test_cfg.get('keep_scores', False), bool):
+        raise ESCNetError(
+            f'test_cfg.keep_scores={test_cfg.keep_scores!r} must be True, to keep the scores of '
+            'all classes, or False.'
+        )
+    if test_cfg.get('shortlist'):
+        Shortlist.create(test_cfg.shortlist)
+        if mode == 'slide':  # it averages logits, and a dropped class has none
+            raise ESCNetError(
+                "test_cfg.shortlist does not go with mode='slide': use 'windows' or 'whole'."
+            )
     if mode == 'whole':
         return
     for key in ('crop_size', 'stride'):

@@ -1,3 +1,4 @@
 from .open_clip_text import OpenCLIPTextEncoder
+from .text_cache import TextCache
 
-__all__ = ['OpenCLIPTextEncoder']
+__all__ = ['OpenCLIPTextEncoder', 'TextCache']

@@ -6,7 +6,7 @@ Shapes: N classes, S texts (phrases x templates), D CLIP joint width.
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import open_clip
@@ -18,7 +18,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...errors import ESCNetError
-from ...vocabulary import Vocabulary
+from ...vocabulary import Vocabulary, shown
 
 NAMED_TEMPLATES = {
     'scene': ('A photo of a {} in the scene',),  # CAT-Seg's recipe for training
@@ -38,7 +38,7 @@ class OpenCLIPTextEncoder(BaseModule):
     Args:
         templates: 'scene' (one, recipe), 'imagenet' (80), or a list of texts each with one '{}'.
         synonyms: Of a name that holds several, take the 'first' (recipe) or the 'mean' of all.
-        batch_size: Texts encoded at a time where no gradient is needed.
+        batch_size: Texts encoded at a time.
     """
 
     def __init__(
@@ -76,11 +76,6 @@ class OpenCLIPTextEncoder(BaseModule):
         self.templates = self.templates if templates is None else templates
         self.synonyms = self.synonyms if synonyms is None else synonyms
 
-    @property
-    def key(self) -> tuple:
-        """What the embeddings of a given vocabulary depend on besides the weights."""
-        return self.templates, self.synonyms
-
     def phrases(self, vocabulary: Vocabulary) -> list[tuple[str, ...]]:
         """For each class the words that are encoded."""
         if self.synonyms == 'first':
@@ -100,41 +95,67 @@ class OpenCLIPTextEncoder(BaseModule):
                 length = len(self.tokenizer.encode(longest.format(phrase))) + 2
                 if length > context_length:
                     raise ESCNetError(
-                        f'Class name {name!r} takes {length} tokens in the template {longest!r}, '
+                        f'Class name {shown(name)} takes {length} tokens in the template '
+                        f'{longest!r}, '
                         f'but CLIP reads {context_length}: shorten it.'
                     )
 
-    def forward(self, clip: nn.Module, vocabulary: Vocabulary) -> Tensor:
+    def forward(
+        self,
+        clip: nn.Module,
+        vocabulary: Vocabulary,
+        encode: Callable[[list[str]], Tensor] | None = None,
+    ) -> Tensor:
         """Encode a vocabulary.
 
         Args:
             clip: open_clip's CustomTextCLIP.
             vocabulary: The class names.
+            encode: What gives the embeddings of phrases in place of :meth:`encode`.
 
         Returns:
             F_l (N, D), unit norm; with a gradient if it is enabled and the tower is trained.
         """
         phrases = self.phrases(vocabulary)
-        texts = [
-            template.format(phrase)
-            for synonyms in phrases
-            for phrase in synonyms
-            for template in self.templates
-        ]
-        tokens = self.tokenizer(texts, context_length=clip.context_length)
-        tokens = tokens.to(clip.logit_scale.device)
-        # padding behind the longest text of all is cut once, so batches do not change the result
-        tokens = tokens[:, : int(tokens.argmax(dim=-1).max()) + 1]
-        features = torch.cat([encode_text(clip, part) for part in tokens.split(self.batch_size)])
-        # the mean of unit vectors over templates, then over synonyms
-        features = F.normalize(features.float(), dim=-1)
-        features = features.unflatten(0, (-1, len(self.templates))).mean(dim=1)
-        features = F.normalize(features, dim=-1)
+        flat = [phrase for synonyms in phrases for phrase in synonyms]
+        features = self.encode(clip, flat) if encode is None else encode(flat)
         counts = [len(synonyms) for synonyms in phrases]
         if max(counts) > 1:
             features = torch.stack([part.mean(dim=0) for part in features.split(counts)])
             features = F.normalize(features, dim=-1)
         return features
+
+    def encode(
+        self,
+        clip: nn.Module,
+        phrases: Sequence[str],
+        progress: Callable[[int], object] = lambda texts: None,
+    ) -> Tensor:
+        """Encode phrases, each in all templates.
+
+        Args:
+            clip: open_clip's CustomTextCLIP.
+            phrases: P phrases.
+            progress: Called with the number of texts after every batch.
+
+        Returns:
+            (P, D), the normalised mean over templates; with a gradient as for :meth:`forward`.
+        """
+        texts = [template.format(phrase) for phrase in phrases for template in self.templates]
+        tokens = self.tokenizer(texts, context_length=clip.context_length)
+        # texts of a length together: next to no padding is left
+        lengths = tokens.argmax(dim=-1) + 1
+        order = lengths.argsort(stable=True)
+        features = []
+        for indices in order.split(self.batch_size):
+            batch = tokens[indices, : lengths[indices[-1]]]
+            features.append(encode_text(clip, batch.to(clip.logit_scale.device)))
+            progress(len(indices))
+        features = torch.cat(features)[order.argsort().to(clip.logit_scale.device)]
+        # the mean of unit vectors
+        features = F.normalize(features.float(), dim=-1)
+        features = features.unflatten(0, (-1, len(self.templates))).mean(dim=1)
+        return F.normalize(features, dim=-1)
 
 
 def _check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:

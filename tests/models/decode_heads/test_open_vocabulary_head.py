@@ -1,5 +1,7 @@
 """OpenVocabularyHead against plain convolutions of concatenations, and its losses."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn as nn
@@ -7,9 +9,11 @@ import torch.nn.functional as F
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from models.plain_escnet import plain_head, plain_stage
 
 from mmseg_escnet.models import OpenVocabularyHead
 from mmseg_escnet.models.decode_heads.open_vocabulary_head import UpsampleStage
+from mmseg_escnet.models.layers import ClassChunks
 from mmseg_escnet.models.necks import ESCFeatures
 
 DIMS, SKIP_DIMS = 12, (10, 14)
@@ -40,18 +44,12 @@ def features(batch=2, classes=3, height=4, width=6) -> ESCFeatures:
         correlation_logits=torch.randn(batch, classes, height, width),
         image=torch.randn(batch, 8, height, width),
         skips=tuple(torch.randn(batch, dims, height, width) for dims in SKIP_DIMS),
+        chunks=ClassChunks(2),
     )
 
 
 def samples(labels) -> list[SegDataSample]:
     return [SegDataSample(gt_sem_seg=PixelData(data=label[None])) for label in labels]
-
-
-def slow_stage(stage, x, skip):
-    """One class (1, channels, ...) and the skip of its image, concatenated."""
-    both = torch.cat([stage.up(x), stage.skip_up(skip)], 1)
-    weight = torch.cat([stage.conv_map.weight, stage.conv_skip.weight], 1)
-    return stage.refine(F.conv2d(both, weight, padding=1))
 
 
 @pytest.mark.parametrize('size', [(4, 4), (3, 5)])
@@ -61,28 +59,30 @@ def test_stage_equals_convolution_of_concatenation(size):
         UpsampleStage(in_channels=8, out_channels=32, skip_dims=10, skip_channels=6, skip_scale=2)
     )
     x, skip = torch.randn(6, 8, *size), torch.randn(2, 10, *size)
-    result = stage(x, skip)
+    from_skip = stage.read_skip(skip)
+    assert from_skip.shape == (2, 32, 2 * size[0], 2 * size[1])
+    result = stage(x, from_skip)
     assert result.shape == (6, 32, 2 * size[0], 2 * size[1])
-    expected = [slow_stage(stage, x[i : i + 1], skip[i // 3][None]) for i in range(6)]
+    expected = [plain_stage(stage, x[i : i + 1], skip[i // 3][None]) for i in range(6)]
     torch.testing.assert_close(result, torch.cat(expected), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('classes', [1, 3])
+@pytest.mark.parametrize('skip_dims', [SKIP_DIMS, (10, 10)], ids=['two widths', 'one width'])
+@pytest.mark.parametrize('residual', [True, False])
+@pytest.mark.parametrize('size', [1, 2, 3, 8])
 @torch.no_grad()
-def test_equals_loop_over_classes(classes):
+def test_equals_all_classes_at_once(size, residual, skip_dims):
     """The deeper skip comes first, at twice the grid, the shallower at four times."""
-    head = build()
-    inputs = features(classes=classes)
+    head = build(residual=residual, skip_dims=skip_dims)
+    inputs = replace(
+        features(),
+        skips=tuple(torch.randn(2, dims, 4, 6) for dims in skip_dims),
+        chunks=ClassChunks(size),
+    )
     logits = head(inputs)
-    assert logits.shape == (2, classes, 16, 24)
-    shallow, deep = inputs.skips
-    for b in range(2):
-        for n in range(classes):
-            x = inputs.embedding[b, n].permute(2, 0, 1)[None]
-            x = slow_stage(head.stages[0], x, deep[b][None])
-            x = slow_stage(head.stages[1], x, shallow[b][None])
-            expected = head.predict_logits(x)[0, 0]
-            torch.testing.assert_close(logits[b, n], expected, rtol=1e-4, atol=1e-4)
+    assert logits.shape == (2, 3, 16, 24)
+    expected = plain_head(head, inputs.embedding, inputs.correlation_logits, inputs.skips)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()

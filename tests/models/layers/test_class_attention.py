@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from models.plain_escnet import plain_class_attention
 
 from mmseg_escnet.models.layers import ClassAttentionBlock
 from mmseg_escnet.models.layers.class_attention import _feature_map
@@ -23,51 +24,39 @@ def inputs(batch=2, classes=5, height=3, width=4):
     return x, F.normalize(torch.randn(classes, D_TEXT), dim=-1)
 
 
-def phi(x: torch.Tensor) -> torch.Tensor:
-    """elu(x) + 1"""
-    return torch.where(x > 0, x + 1, x.exp())
-
-
-def slow_attention(block, x, text):
-    """Token by token and head by head, with queries and keys of one joined Linear each."""
-    batch, classes, height, width, _ = x.shape
-    x = F.layer_norm(x, (DIMS,), block.norm1.weight, block.norm1.bias)
-    if block.sees_text:
-        text = F.layer_norm(text, (D_TEXT,), block.text_norm.weight, block.text_norm.bias)
-    head = DIMS // HEADS
-    out = torch.zeros_like(x)
-    for b in range(batch):
-        for i in range(height):
-            for j in range(width):
-                tokens = x[b, :, i, j]
-                query_weight, key_weight, both = block.query.weight, block.key.weight, tokens
-                if block.sees_text:
-                    both = torch.cat([tokens, text], 1)
-                    query_weight = torch.cat([query_weight, block.text_query.weight], 1)
-                    key_weight = torch.cat([key_weight, block.text_key.weight], 1)
-                q = phi(both @ query_weight.T + block.query.bias)
-                k = phi(both @ key_weight.T + block.key.bias)
-                v = tokens @ block.value.weight.T + block.value.bias
-                for h in range(HEADS):
-                    part = slice(h * head, (h + 1) * head)
-                    for n in range(classes):
-                        weight = torch.stack([q[n, part] @ k[m, part] for m in range(classes)])
-                        out[b, n, i, j, part] = (weight / weight.sum()) @ v[:, part]
-    return out @ block.out.weight.T + block.out.bias
-
-
 @pytest.mark.parametrize('sees_text', [True, False])
 @pytest.mark.parametrize('classes', [1, 2, 6])
 @torch.no_grad()
 def test_equals_quadratic_formula(sees_text, classes):
     block = build(text_dims=D_TEXT if sees_text else None)
     x, text = inputs(classes=classes)
-    expected = x + slow_attention(block, x, text)
-    hidden = F.layer_norm(expected, (DIMS,), block.norm2.weight, block.norm2.bias)
-    expected = expected + block.mlp[2](F.gelu(block.mlp[0](hidden)))
     result = block(x, text)
     assert result.shape == x.shape
+    expected = plain_class_attention(block, x, text)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('size', [1, 2, 3, 5])
+@torch.no_grad()
+def test_sums_of_parts_add_up(size):
+    """Added, they are the sums of all, and with them some classes are refined as among all."""
+    block = build().double()
+    x, text = (value.double() for value in inputs(classes=5))
+    everything = block.summarize(x, text)
+    parts = list(zip(x.split(size, dim=1), text.split(size), strict=True))
+    total = block.summarize(*parts[0])
+    for part in parts[1:]:
+        total = total + block.summarize(*part)
+    head = DIMS // HEADS
+    assert everything.key_value.shape == (2, 12, HEADS, head, head)
+    assert everything.key.shape == (2, 12, HEADS, head)
+    for name, value in vars(everything).items():
+        torch.testing.assert_close(getattr(total, name), value, rtol=1e-12, atol=1e-12)
+    refined = torch.cat([block(*part, total) for part in parts], dim=1)
+    expected = plain_class_attention(block, x, text)
+    torch.testing.assert_close(refined, expected, rtol=1e-10, atol=1e-10)
+    if size < 5:
+        assert (block(*parts[0]) - expected[:, :size]).abs().max() > 1e-2
 
 
 @torch.no_grad()

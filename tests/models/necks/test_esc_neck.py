@@ -1,5 +1,7 @@
 """ESCBlock and ESCNeck: what goes from block to block, what is trained, what may not matter."""
 
+from collections import Counter
+
 import pytest
 import torch
 import torch.nn as nn
@@ -12,6 +14,7 @@ from segment_anything.modeling import PromptEncoder, TwoWayTransformer
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.models.backbones.open_clip import DenseFeatures
+from mmseg_escnet.models.layers import ClassChunks
 
 D = 32
 WORDS = ['cat', 'dog', 'sky', 'wet road']
@@ -62,9 +65,13 @@ def test_blocks_are_chained():
             assert getattr(output.prompts, name).equal(value), name
         sparse, dense = neck.prompt_encoder(prompts)
         position = neck.prompt_encoder.position_encoding(6, 5)
-        guidance = block.sam_block(features.image, sparse, dense, position, prompts.presence)
+        weights = block.sam_block.class_weights(prompts.presence)
+        image = block.sam_block.image_proj(features.image)
+        guidance = block.sam_block(image, sparse, dense, position, weights)
+        guidance = block.sam_block.fuse(guidance)
         torch.testing.assert_close(output.image_features, guidance)
-        embedding = block.fusion(correlation, embedding, guidance, text)
+        embedding = None if embedding is None else embedding.clone()
+        embedding = block.fusion(correlation, embedding, guidance, text, ClassChunks(4))
         torch.testing.assert_close(output.embedding, embedding)
         if index < 2:
             update = block.correlation_update
@@ -77,7 +84,7 @@ def test_blocks_are_chained():
             expected = correlation
         torch.testing.assert_close(output.correlation, expected, rtol=1e-4, atol=1e-5)
         correlation, embedding = output.correlation, output.embedding
-    assert result.embedding is embedding
+    assert result.embedding.equal(embedding)
     torch.testing.assert_close(result.correlation_logits, correlation * 20)
     assert result.embedding.shape == (2, 4, 6, 5, 16)
 
@@ -241,8 +248,8 @@ def test_order_of_classes(name):
     nn.init.normal_(neck.blocks[0].correlation_update.weight, std=0.1)
     features, correlation, text, scale = inputs(classes=7)
     order = torch.randperm(7)
-    expected = neck(features, correlation, text, scale, keep_blocks=True)
-    result = neck(features, correlation[:, order], text[order], scale, keep_blocks=True)
+    expected = neck(features, correlation, text, scale, 3, keep_blocks=True)
+    result = neck(features, correlation[:, order], text[order], scale, 3, keep_blocks=True)
     for one, other in zip(result.blocks, expected.blocks, strict=True):
         torch.testing.assert_close(one.embedding, other.embedding[:, order], rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(
@@ -287,7 +294,7 @@ def test_few_classes(classes):
 
 @pytest.mark.parametrize('name', ['default', 'no SAM block', 'CLIP all trained'])
 def test_activation_checkpointing(name):
-    """Same loss and same gradients, with fewer activations kept."""
+    """Same loss and same gradients, with fewer activations kept: each chunk runs twice."""
     results = []
     images, samples = labelled()
     for with_cp in (False, True):
@@ -298,12 +305,21 @@ def test_activation_checkpointing(name):
         nn.init.normal_(model.neck.blocks[0].correlation_update.weight, std=0.1)
         model.set_vocabulary(WORDS)
         calls = []
-        for block in (*model.neck.blocks, *model.backbone.clip.visual.transformer.resblocks[:-1]):
-            block.register_forward_pre_hook(lambda module, _, calls=calls: calls.append(module))
+        recomputed = [
+            *model.backbone.clip.visual.transformer.resblocks[:-1],
+            *(block.sam_block for block in model.neck.blocks if block.sam_block is not None),
+            *(block.fusion.correlation_proj for block in model.neck.blocks),
+            *(block.fusion.class_attention.value for block in model.neck.blocks),
+            *(block.fusion.class_attention.out for block in model.neck.blocks),
+            model.decode_head.predict_logits,
+        ]
+        for part in recomputed:
+            part.register_forward_pre_hook(lambda module, _, calls=calls: calls.append(module))
         loss = model.loss(images, samples)['decode.loss_ce']
-        forward_calls = len(calls)
+        in_forward = Counter(calls)
+        assert set(in_forward) == set(recomputed)
         loss.backward()
-        assert len(calls) == forward_calls * (2 if with_cp else 1)
+        assert Counter(calls) == {k: v * (2 if with_cp else 1) for k, v in in_forward.items()}
         gradients = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
         results.append((loss.detach(), gradients))
     (loss, gradients), (loss_cp, gradients_cp) = results

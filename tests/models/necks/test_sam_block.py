@@ -1,9 +1,9 @@
-"""SAMBlock against segment_anything's TwoWayTransformer and against a plain loop over classes."""
+"""SAMBlock against segment_anything's TwoWayTransformer and against all classes at once."""
 
 import pytest
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
+from models.plain_escnet import plain_sam_block
 from segment_anything.modeling import TwoWayTransformer
 
 from mmseg_escnet import ESCNetError
@@ -35,6 +35,35 @@ def build(**kwargs) -> tuple[SAMBlock, TwoWayTransformer]:
     return block.eval(), transformer.eval()
 
 
+def understand(block, features, sparse, dense, position, presence, *, size=CLASSES):
+    """F_v', that many classes at a time."""
+    image, batch = block.image_proj(features), len(features)
+    parts = [
+        block(image, some.flatten(0, 1), maps.flatten(0, 1), position, weights)
+        for some, maps, weights in zip(
+            sparse.unflatten(0, (batch, -1)).split(size, dim=1),
+            dense.unflatten(0, (batch, -1)).split(size, dim=1),
+            block.class_weights(presence).split(size, dim=1),
+            strict=True,
+        )
+    ]
+    if block.class_fusion == 'none':
+        maps = torch.cat(parts, dim=1)
+        return block.fuse(maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
+    return block.fuse(sum(parts))
+
+
+def inputs(dense_size=(3, 5)):
+    """F_v, prompts, positions and presence."""
+    return (
+        torch.randn(BATCH, D, 3, 5),
+        torch.randn(BATCH * CLASSES, TOKENS, C),
+        torch.randn(BATCH * CLASSES, C, *dense_size),
+        torch.randn(1, C, 3, 5),
+        torch.randn(BATCH, CLASSES).softmax(1),
+    )
+
+
 @pytest.mark.parametrize(('height', 'width'), [(4, 4), (3, 5)])
 @torch.no_grad()
 def test_image_tokens_are_those_of_sam(height, width):
@@ -42,60 +71,48 @@ def test_image_tokens_are_those_of_sam(height, width):
     image = torch.randn(BATCH, C, height, width)
     position = torch.randn(1, C, height, width)
     sparse = torch.randn(BATCH, TOKENS, C)
-    tokens = block.image_tokens(image, position, sparse)
+    tokens = block.image_tokens(
+        image.flatten(2).transpose(1, 2), position.flatten(2).transpose(1, 2), sparse
+    )
     expected = transformer(image, position.expand_as(image), sparse)[1]
     assert tokens.shape == (BATCH, height * width, C)
     torch.testing.assert_close(tokens, expected, rtol=1e-4, atol=1e-5)
 
 
-def slow_block(block, transformer, features, sparse, dense, position, presence):
-    """Image by image and class by class."""
-    conv, norm = block.image_proj
-    height, width = features.shape[-2:]
-    images = []
-    for b in range(BATCH):
-        image = F.conv2d(features[b : b + 1], conv.weight, conv.bias)
-        mean = image.mean(1, keepdim=True)
-        variance = (image - mean).square().mean(1, keepdim=True)
-        image = (image - mean) / (variance + 1e-6).sqrt()
-        image = image * norm.weight[:, None, None] + norm.bias[:, None, None]
-        pooled = torch.zeros(C, height, width)
-        for n in range(CLASSES):
-            m = b * CLASSES + n
-            tokens = transformer(image + dense[m], position, sparse[m : m + 1])[1][0]
-            weight = presence[b, n] if block.class_fusion == 'presence' else 1 / CLASSES
-            pooled += weight * tokens.T.view(C, height, width)
-        images.append(F.conv2d(pooled[None], block.fuse.weight, block.fuse.bias))
-    return torch.cat(images)
-
-
-@pytest.mark.parametrize('fusion', ['mean', 'presence'])
+@pytest.mark.parametrize('fusion', ['mean', 'presence', 'none'])
 @pytest.mark.parametrize('dense_size', [(3, 5), (1, 1)])
+@pytest.mark.parametrize('size', [1, 2, CLASSES])
 @torch.no_grad()
-def test_equals_loop_over_classes(fusion, dense_size):
-    block, transformer = build(class_fusion=fusion)
-    features = torch.randn(BATCH, D, 3, 5)
-    sparse = torch.randn(BATCH * CLASSES, TOKENS, C)
-    dense = torch.randn(BATCH * CLASSES, C, *dense_size)
-    position = torch.randn(1, C, 3, 5)
-    presence = torch.randn(BATCH, CLASSES).softmax(1)
-    arguments = (features, sparse, dense, position, presence)
-    result = block(*arguments)
-    assert result.shape == (BATCH, C, 3, 5)
-    torch.testing.assert_close(
-        result, slow_block(block, transformer, *arguments), rtol=1e-4, atol=1e-4
-    )
+def test_equals_all_classes_at_once(fusion, dense_size, size):
+    block, _ = build(class_fusion=fusion)
+    arguments = inputs(dense_size)
+    result = understand(block, *arguments, size=size)
+    classes = (CLASSES,) if fusion == 'none' else ()
+    assert result.shape == (BATCH, *classes, C, 3, 5)
+    expected = plain_sam_block(block, *arguments)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_class_weights():
+    """Of all classes, to be split afterwards."""
+    presence = torch.randn(BATCH, 4).softmax(1)
+    assert build(class_fusion='presence')[0].class_weights(presence).equal(presence)
+    for fusion in ('mean', 'none'):
+        weights = build(class_fusion=fusion)[0].class_weights(presence)
+        assert weights.equal(torch.full((BATCH, 4), 0.25))
 
 
 @torch.no_grad()
 def test_a_certain_class_counts_alone_under_presence():
     """All weight on one class gives what that class alone would give."""
     block, _ = build(class_fusion='presence')
-    features, position = torch.randn(1, D, 3, 3), torch.randn(1, C, 3, 3)
-    sparse, dense = torch.randn(3, TOKENS, C), torch.randn(3, C, 3, 3)
-    all_classes = block(features, sparse, dense, position, torch.tensor([[0.0, 1.0, 0.0]]))
-    alone = block(features, sparse[1:2], dense[1:2], position, torch.ones(1, 1))
-    torch.testing.assert_close(all_classes, alone, rtol=1e-4, atol=1e-5)
+    features, sparse, dense, position, _ = inputs()
+    one = torch.tensor([[0.0, 1.0, 0.0]]).expand(BATCH, -1)
+    together = understand(block, features, sparse, dense, position, one)
+    alone = understand(
+        block, features, sparse[1::3], dense[1::3], position, torch.ones(BATCH, 1), size=1
+    )
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
@@ -103,17 +120,14 @@ def test_classes_that_are_not_pooled_are_each_as_if_alone():
     block, _ = build(class_fusion='none')
     mean, _ = build(class_fusion='mean')
     mean.load_state_dict(block.state_dict())
-    features, position = torch.randn(BATCH, D, 3, 5), torch.randn(1, C, 3, 5)
-    sparse = torch.randn(BATCH * CLASSES, TOKENS, C)
-    dense = torch.randn(BATCH * CLASSES, C, 3, 5)
-    presence = torch.full((BATCH, CLASSES), 1 / CLASSES)
-    result = block(features, sparse, dense, position, presence)
-    assert result.shape == (BATCH, CLASSES, C, 3, 5)
+    features, sparse, dense, position, presence = inputs()
+    result = understand(block, features, sparse, dense, position, presence)
     for b in range(BATCH):
         for n in range(CLASSES):
             m = slice(b * CLASSES + n, b * CLASSES + n + 1)
             one = (features[b : b + 1], sparse[m], dense[m], position, torch.ones(1, 1))
-            torch.testing.assert_close(result[b, n], mean(*one)[0], rtol=1e-4, atol=1e-5)
+            alone = understand(mean, *one)[0]
+            torch.testing.assert_close(result[b, n], alone, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('trainable', ['attention', 'all', 'none'])

@@ -3,8 +3,7 @@
 import pytest
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
-from segment_anything.modeling import PromptEncoder
+from models.plain_escnet import plain_box, plain_dense, plain_sam, plain_sparse
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.models import SAMPromptEncoder
@@ -41,78 +40,6 @@ def build(**kwargs) -> SAMPromptEncoder:
     return encoder
 
 
-def plain_sam(encoder, height, width) -> PromptEncoder:
-    """SAM's own with the same weights, for an image of 8 pixels to the patch."""
-    sam = PromptEncoder(C, (height, width), (8 * height, 8 * width), MASK_CHANNELS)
-    sam.load_state_dict(encoder.encoder.state_dict())
-    return sam
-
-
-def in_pixels(points, height, width):
-    """From [0, 1] (x, y) to SAM's pixel numbers, whose centres are at + 0.5."""
-    return points * torch.tensor([8.0 * width, 8.0 * height]) - 0.5
-
-
-def slow_box(mask):
-    """(left, top, right, bottom) in [0, 1] of a (h, w) mask, pixel by pixel."""
-    height, width = mask.shape
-    pixels = [(x, y) for y in range(height) for x in range(width) if mask[y, x]]
-    if not pixels:
-        return [0.0, 0.0, 1.0, 1.0]
-    left, right = min(x for x, _ in pixels), max(x for x, _ in pixels) + 1
-    top, bottom = min(y for _, y in pixels), max(y for _, y in pixels) + 1
-    return [left / width, top / height, right / width, bottom / height]
-
-
-def slow_sparse(sam, prompts, kinds, height, width):
-    """Class by class: the points in one call, then box by box."""
-    rows = []
-    not_a_point = sam.not_a_point_embed.weight[None]
-    for points, valid, masks in zip(
-        prompts.points.flatten(0, 1),
-        prompts.valid.flatten(0, 1),
-        prompts.masks.flatten(0, 1),
-        strict=True,
-    ):
-        tokens = []
-        if 'points' in kinds:
-            coordinates = in_pixels(points, height, width)[None]
-            labels = torch.tensor([[1 if v else -1 for v in valid]])
-            # with a box beside the points SAM adds no padding point
-            box = torch.zeros(1, 4) if 'boxes' in kinds else None
-            embedded, _ = sam(points=(coordinates, labels), boxes=box, masks=None)
-            tokens.append(embedded[:, :OBJECTS] if 'boxes' in kinds else embedded)
-        if 'boxes' in kinds:
-            for k in range(OBJECTS):
-                if valid[k]:
-                    corners = torch.tensor(slow_box(masks[k] > 0)).view(2, 2)
-                    box = in_pixels(corners, height, width).view(1, 4)
-                    tokens.append(sam(points=None, boxes=box, masks=None)[0])
-                else:
-                    tokens += [not_a_point, not_a_point]
-        rows.append(torch.cat(tokens, 1) if tokens else not_a_point)
-    return torch.cat(rows)
-
-
-def slow_dense(sam, prompts, *, as_logits=True):
-    """Class by class and object by object, each mask through SAM, then their mean."""
-    rows = []
-    for valid, masks in zip(prompts.valid.flatten(0, 1), prompts.masks.flatten(0, 1), strict=True):
-        embedded = []
-        for k in range(OBJECTS):
-            if valid[k]:
-                mask = masks[k]
-                if as_logits:
-                    mask = mask.clamp(1e-4, 1 - 1e-4)
-                    mask = (mask / (1 - mask)).log()
-                size = (4 * mask.shape[0], 4 * mask.shape[1])
-                mask = F.interpolate(mask[None, None], size, mode='bilinear')
-                embedded.append(sam(points=None, boxes=None, masks=mask)[1])
-        no_mask = sam(points=None, boxes=None, masks=None)[1]
-        rows.append(sum(embedded) / len(embedded) if embedded else no_mask)
-    return torch.cat(rows)
-
-
 ALL_KINDS = [
     ('points',),
     ('masks',),
@@ -132,14 +59,14 @@ def test_equals_sam(kinds, height, width):
     encoder = build(prompts=kinds)
     sam = plain_sam(encoder, height, width)
     sparse, dense = encoder(prompts)
-    expected = slow_sparse(sam, prompts, kinds, height, width)
+    expected = plain_sparse(sam, prompts, kinds)
     tokens = ('points' in kinds) * OBJECTS + 2 * ('boxes' in kinds) * OBJECTS
     tokens += 'boxes' not in kinds  # SAM's padding; all there is if there are masks alone
     assert sparse.shape == (BATCH * CLASSES, tokens, C)
     torch.testing.assert_close(sparse, expected, rtol=1e-4, atol=1e-4)
     if 'masks' in kinds:
         assert dense.shape == (BATCH * CLASSES, C, height, width)
-        torch.testing.assert_close(dense, slow_dense(sam, prompts), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(dense, plain_dense(sam, prompts), rtol=1e-4, atol=1e-4)
     else:
         no_mask = sam(points=None, boxes=None, masks=None)[1]
         assert dense.expand(-1, -1, height, width).equal(
@@ -153,9 +80,9 @@ def test_masks_as_probabilities():
     encoder = build(prompts='masks', mask_as_logits=False)
     dense = encoder(prompts)[1]
     sam = plain_sam(encoder, 5, 4)
-    expected = slow_dense(sam, prompts, as_logits=False)
+    expected = plain_dense(sam, prompts, as_logits=False)
     torch.testing.assert_close(dense, expected, rtol=1e-4, atol=1e-4)
-    assert (dense - slow_dense(sam, prompts)).abs().max() > 0.1
+    assert (dense - plain_dense(sam, prompts)).abs().max() > 0.1
 
 
 @torch.no_grad()
@@ -199,7 +126,7 @@ def test_mask_boxes():
     masks[0] = False
     masks[1] = True
     assert masks.flatten(1).any(1).sum() > 20
-    expected = torch.tensor([slow_box(mask) for mask in masks])
+    expected = torch.tensor([plain_box(mask) for mask in masks])
     torch.testing.assert_close(mask_boxes(masks), expected)
     assert mask_boxes(masks)[0].tolist() == [0, 0, 1, 1]
 

@@ -1,11 +1,13 @@
-"""VisionLanguageFusion against a plain loop that concatenates, class by class."""
+"""VisionLanguageFusion against a plain one that concatenates, all classes at once."""
 
 import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from models.plain_escnet import plain_fusion
 
 from mmseg_escnet.models import VisionLanguageFusion
+from mmseg_escnet.models.layers import ClassChunks
 
 D, C, DIMS, WINDOW = 12, 10, 16, 4
 
@@ -26,41 +28,23 @@ def inputs(batch=2, classes=3, height=8, width=8):
     return correlation, embedding, image, text
 
 
-def slow_fusion(fusion, correlation, embedding, image, text):
-    """One joined Linear of each class's embedding and the image, then Swin on that class alone."""
-    batch, classes = correlation.shape[:2]
-    rows = []
-    for b in range(batch):
-        values = correlation[b].double()  # mean 0 and variance 1 over classes and positions
-        values = ((values - values.mean()) / values.std(correction=0)).to(correlation.dtype)
-        for n in range(classes):
-            x = values[n][..., None] * fusion.correlation_embed.weight[:, 0]
-            x = x + fusion.correlation_embed.bias
-            if embedding is not None:
-                x = x + embedding[b, n]
-            both, weight = x, fusion.correlation_proj.weight
-            if image is not None:
-                own = image[b] if image.dim() == 4 else image[b, n]
-                both = torch.cat([x, own.permute(1, 2, 0)], -1)
-                weight = torch.cat([weight, fusion.image_proj.weight], 1)
-            x = x + F.linear(both, weight, fusion.correlation_proj.bias)
-            plain, shifted = fusion.window_attention
-            rows.append(shifted(plain(x[None]))[0])
-    x = torch.stack(rows).view(batch, classes, *rows[0].shape)
-    return fusion.class_attention(x, text)
+def refine(fusion, correlation, embedding, image, text, size=2):
+    """In chunks of two classes, a copy of what may be overwritten."""
+    embedding = None if embedding is None else embedding.clone()
+    return fusion(correlation, embedding, image, text, ClassChunks(size))
 
 
 # a multiple of the window, not one, smaller than the window, non-square
 @pytest.mark.parametrize('size', [(8, 8), (6, 9), (3, 2), (5, 4), (1, 7)])
 @pytest.mark.parametrize('first', [True, False])
 @torch.no_grad()
-def test_equals_loop_over_classes(size, first):
+def test_equals_concatenations_of_all_classes(size, first):
     fusion = build()
     correlation, embedding, image, text = inputs(height=size[0], width=size[1])
     embedding = None if first else embedding
-    result = fusion(correlation, embedding, image, text)
+    result = refine(fusion, correlation, embedding, image, text)
     assert result.shape == (2, 3, *size, DIMS)
-    expected = slow_fusion(fusion, correlation, embedding, image, text)
+    expected = plain_fusion(fusion, correlation, embedding, image, text)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -69,17 +53,42 @@ def test_every_class_may_have_its_own_image_features():
     fusion = build()
     correlation, embedding, _, text = inputs()
     image = torch.randn(2, 3, C, 8, 8)
-    result = fusion(correlation, embedding, image, text)
-    expected = slow_fusion(fusion, correlation, embedding, image, text)
+    result = refine(fusion, correlation, embedding, image, text)
+    expected = plain_fusion(fusion, correlation, embedding, image, text)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('size', [1, 3, 31, 32, 33, 70])
+def test_sums_over_more_classes_than_are_summed_at_a_time(size):
+    """70 classes are summed in groups of 32, whatever the chunks."""
+    fusion = build().double()
+    arguments = [value.double() for value in inputs(classes=70, height=3, width=2)]
+    expected = plain_fusion(fusion, *arguments)
+    for gradient in (True, False):
+        with torch.set_grad_enabled(gradient):
+            result = refine(fusion, *arguments, size)
+        torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def test_the_embedding_is_overwritten():
+    """No class is in memory twice, but where a gradient is computed."""
+    fusion = build()
+    correlation, embedding, image, text = inputs()
+    before = embedding.clone()
+    with torch.enable_grad():
+        expected = fusion(correlation, embedding, image, text, ClassChunks(2))
+    assert embedding.equal(before)
+    assert fusion(correlation, embedding, image, text, ClassChunks(2)) is embedding
+    torch.testing.assert_close(embedding, expected)
 
 
 @torch.no_grad()
 def test_one_class():
     fusion = build()
     arguments = inputs(classes=1)
-    expected = slow_fusion(fusion, *arguments)
-    torch.testing.assert_close(fusion(*arguments), expected, rtol=1e-4, atol=1e-4)
+    expected = plain_fusion(fusion, *arguments)
+    torch.testing.assert_close(refine(fusion, *arguments), expected, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
@@ -87,8 +96,8 @@ def test_order_of_classes():
     fusion = build()
     correlation, embedding, image, text = inputs(classes=6)
     order = torch.randperm(6)
-    expected = fusion(correlation, embedding, image, text)[:, order]
-    result = fusion(correlation[:, order], embedding[:, order], image, text[order])
+    expected = refine(fusion, correlation, embedding, image, text)[:, order]
+    result = refine(fusion, correlation[:, order], embedding[:, order], image, text[order])
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -97,8 +106,8 @@ def test_order_of_classes_in_double_precision():
     fusion = build().double()
     correlation, embedding, image, text = (value.double() for value in inputs(classes=6))
     order = torch.randperm(6)
-    expected = fusion(correlation, embedding, image, text)[:, order]
-    result = fusion(correlation[:, order], embedding[:, order], image, text[order])
+    expected = refine(fusion, correlation, embedding, image, text)[:, order]
+    result = refine(fusion, correlation[:, order], embedding[:, order], image, text[order])
     assert (result - expected).abs().max() < 1e-11
 
 
@@ -112,7 +121,7 @@ def test_windows_are_shifted_in_the_second_block():
     correlation, _, image, text = inputs(batch=1, classes=1)
     for (row, column), rows in (((0, 0), range(4)), ((3, 3), range(8)), ((7, 7), range(4, 8))):
         embedding = torch.randn(1, 1, 8, 8, DIMS, requires_grad=True)
-        fusion(correlation, embedding, image, text)[0, 0, row, column].sum().backward()
+        refine(fusion, correlation, embedding, image, text)[0, 0, row, column].sum().backward()
         expected = torch.zeros(8, 8, dtype=torch.bool)
         expected[rows.start : rows.stop, rows.start : rows.stop] = True
         # the mask of shifted windows is e^-100 rather than 0
@@ -126,8 +135,8 @@ def test_scale_and_offset_of_the_cosines_do_not_matter():
     correlation, embedding, image, text = inputs()
     scale = torch.tensor([0.02, 0.5]).view(2, 1, 1, 1)
     offset = torch.tensor([0.25, -0.1]).view(2, 1, 1, 1)
-    expected = fusion(correlation, embedding, image, text)
-    result = fusion(correlation * scale + offset, embedding, image, text)
+    expected = refine(fusion, correlation, embedding, image, text)
+    result = refine(fusion, correlation * scale + offset, embedding, image, text)
     torch.testing.assert_close(result, expected, rtol=1e-2, atol=1e-2)
 
 
@@ -135,8 +144,8 @@ def test_scale_and_offset_of_the_cosines_do_not_matter():
 def test_cosines_that_are_all_equal():
     fusion = build()
     _, embedding, image, text = inputs()
-    result = fusion(torch.full((2, 3, 8, 8), 0.25), embedding, image, text)
-    assert result.equal(fusion(torch.zeros(2, 3, 8, 8), embedding, image, text))
+    result = refine(fusion, torch.full((2, 3, 8, 8), 0.25), embedding, image, text)
+    assert result.equal(refine(fusion, torch.zeros(2, 3, 8, 8), embedding, image, text))
     assert result.isfinite().all()
 
 
@@ -144,12 +153,12 @@ def test_cosines_that_are_all_equal():
 def test_every_input_is_used():
     fusion = build()
     arguments = inputs()
-    expected = fusion(*arguments)
+    expected = refine(fusion, *arguments)
     for index in range(4):
         changed = list(arguments)
         changed[index] = torch.randn_like(arguments[index])
-        assert (fusion(*changed) - expected).abs().max() > 1e-2, index
-    assert (fusion(arguments[0], None, *arguments[2:]) - expected).abs().max() > 1e-2
+        assert (refine(fusion, *changed) - expected).abs().max() > 1e-2, index
+    assert (refine(fusion, arguments[0], None, *arguments[2:]) - expected).abs().max() > 1e-2
 
 
 @torch.no_grad()
@@ -157,8 +166,8 @@ def test_without_image_guidance():
     fusion = build(guidance_dims=None)
     assert not [name for name, _ in fusion.named_parameters() if 'image' in name]
     correlation, embedding, _, text = inputs()
-    result = fusion(correlation, embedding, None, text)
-    expected = slow_fusion(fusion, correlation, embedding, None, text)
+    result = refine(fusion, correlation, embedding, None, text)
+    expected = plain_fusion(fusion, correlation, embedding, None, text)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -167,10 +176,12 @@ def test_without_text_guidance():
     fusion = build(text_guidance=False)
     assert not [name for name, _ in fusion.named_parameters() if 'text' in name]
     correlation, embedding, image, text = inputs()
-    result = fusion(correlation, embedding, image, text)
-    assert result.equal(fusion(correlation, embedding, image, torch.full_like(text, torch.nan)))
+    result = refine(fusion, correlation, embedding, image, text)
+    assert result.equal(
+        refine(fusion, correlation, embedding, image, torch.full_like(text, torch.nan))
+    )
     # classes still see each other
     changed = embedding.clone()
     changed[:, 0] += torch.randn(8, 8, DIMS)
-    difference = fusion(correlation, changed, image, text) - result
+    difference = refine(fusion, correlation, changed, image, text) - result
     assert (difference[:, 1:].abs().amax((0, 2, 3, 4)) > 1e-3).all()

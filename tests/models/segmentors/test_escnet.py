@@ -13,7 +13,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from mmseg_escnet import ESCNetError, Vocabulary
-from mmseg_escnet.models.segmentors import escnet
+from mmseg_escnet.models.text_encoders import text_cache
 from mmseg_escnet.vocabulary import name_color
 
 WORDS = ['cat', 'dog', 'sky', 'wet road']
@@ -23,12 +23,14 @@ MODES = {
     'slide': dict(mode='slide', crop_size=(48, 48), stride=(32, 32)),
     'windows': dict(mode='windows', crop_size=(48, 48), stride=(32, 32)),
 }
+NO_SCORES = dict(keep_scores=False)
 
 
-def build(words=WORDS, seed=0, **kwargs):
+def build(words=WORDS, seed=0, test_cfg=None, **kwargs):
     """A toy ESC-Net in evaluation mode, at random such that its classes differ visibly."""
     torch.manual_seed(seed)
-    model = MODELS.build(toy_model_cfg(**kwargs))
+    test_cfg = dict(keep_scores=True) | (test_cfg or {})
+    model = MODELS.build(toy_model_cfg(test_cfg=test_cfg, **kwargs))
     with torch.no_grad():  # at their usual size, random weights tell no two words apart
         for name, parameter in model.named_parameters():
             if '.text.transformer.' in name and parameter.dim() > 1:
@@ -193,6 +195,35 @@ def test_predict(mode, size):
             assert_result(result, alone)
 
 
+@pytest.mark.parametrize('mode', MODES)
+@torch.no_grad()
+def test_scores_are_kept_only_if_wanted(mode):
+    """Label maps do not depend on it; what MMSegmentation calls returns all scores anyway."""
+    images, items = torch.randn(2, 3, 64, 96), samples((64, 96))
+    keeping, model = build(test_cfg=MODES[mode]), build(test_cfg=MODES[mode] | NO_SCORES)
+    expected = keeping.predict(images, samples((64, 96)))
+    for result, kept in zip(model.predict(images, items), expected, strict=True):
+        assert 'seg_logits' not in result
+        assert result.pred_sem_seg.data.equal(kept.pred_sem_seg.data)
+        assert result.pred_sem_seg.num_classes == 4
+    scores = model.inference(images, [item.metainfo for item in items])
+    torch.testing.assert_close(scores, torch.stack([kept.seg_logits.data for kept in expected]))
+    for result, kept in zip(model.postprocess_result(scores, items), expected, strict=True):
+        assert result.pred_sem_seg.data.equal(kept.pred_sem_seg.data)
+
+
+@torch.no_grad()
+def test_aligned_corners_of_the_decode_head():
+    """They hold for the logits and for the result."""
+    head = toy_model_cfg()['decode_head'] | dict(align_corners=True)
+    model, image = build(decode_head=head), torch.randn(1, 3, 64, 48)
+    (result,) = model.predict(image, samples((64, 48), 1, ori_shape=(90, 110)))
+    expected = model(image)
+    for size in ((64, 48), (90, 110)):
+        expected = F.interpolate(expected, size, mode='bilinear', align_corners=True)
+    assert_result(result, expected[0])
+
+
 @torch.no_grad()
 def test_slide_is_the_mean_of_logits():
     """Four windows of 48 at stride 16 on 64 x 64, each pixel divided by its own count."""
@@ -317,6 +348,7 @@ def test_windows_with_gaps_are_refused():
     ('test_cfg', 'message'),
     [
         (dict(mode='sliding'), "mode='sliding'"),
+        (dict(keep_scores='yes'), "keep_scores='yes' must be True"),
         (dict(mode='windows'), 'crop_size=None must be'),
         (dict(mode='slide', crop_size=(8, 8)), "stride=None must be .* for mode='slide'"),
     ],
@@ -386,9 +418,14 @@ def test_switching_the_vocabulary_there_and_back():
 
 
 def count_encodings(model) -> list:
-    """A list that grows by one whenever the text tower is run."""
-    calls = []
-    model.text_encoder.register_forward_pre_hook(lambda *_: calls.append(1))
+    """A list that grows by one, the number of phrases, whenever the text tower is run."""
+    calls, encode = [], model.text_encoder.encode
+
+    def watched(clip, phrases, **kwargs):
+        calls.append(len(phrases))
+        return encode(clip, phrases, **kwargs)
+
+    model.text_encoder.encode = watched
     return calls
 
 
@@ -505,39 +542,45 @@ def test_the_cache_follows(change):
 
 
 @torch.no_grad()
-def test_vocabularies_used_last_are_kept(monkeypatch):
-    """By their number of classes; the one in use always."""
-    monkeypatch.setattr(escnet, '_CACHED_CLASSES', 6)
+def test_words_used_last_are_kept(monkeypatch):
+    """Only words that were not seen are encoded; the vocabulary in use is kept whole."""
+    monkeypatch.setattr(text_cache, 'MAX_PHRASES', 6)
     model = build()
     calls = count_encodings(model)
 
-    def use(*words):
-        model.set_vocabulary(words)
-        before = len(calls)
+    def use(words):
+        model.set_vocabulary(list(words))
+        before = sum(calls)
         torch.testing.assert_close(model.text_features(), fresh(model))
-        return len(calls) - before
+        return sum(calls) - before
 
-    assert use('a', 'b') == 1
-    assert use('c', 'd', 'e') == 1
-    assert use('a', 'b') == 0
+    assert use('ab') == 2
+    assert use('bcde') == 3
+    assert use('ab') == 0
     assert use('f') == 1  # six in all
-    assert use('g') == 1  # 'c', 'd', 'e' was used longest ago
-    assert use('a', 'b') == use('f') == use('g') == 0
-    assert use('c', 'd', 'e') == 1
-    assert use(*'abcdefghij') == 1  # more than are kept
-    assert use(*'abcdefghij') == 0
-    assert use('a', 'b') == 1
+    assert use('g') == 1  # 'c' was used longest ago
+    assert use('ab') == use('f') == use('g') == use('gefba') == use('d') == 0
+    assert use('c') == 1
+    assert use('abcdefghij') == 4  # more than are kept
+    assert use('abcdefghij') == 0
+    assert use('ij') == 0
+    assert use('a') == 1
 
 
 @torch.no_grad()
 def test_nothing_of_other_weights_is_kept():
     model = build()
+    calls = count_encodings(model)
     for words in (WORDS, OTHER_WORDS):
         model.set_vocabulary(words)
         model.text_features()
     change_weights_in_place(model)
-    model.text_features()
-    assert len(model._text_cache) == 1
+    assert len(calls) == 2
+    for words in (WORDS, OTHER_WORDS):
+        model.set_vocabulary(words)
+        torch.testing.assert_close(model.text_features(), fresh(model))
+    assert len(calls) == 4
+    assert len(model._text_cache._embeddings) == len({*WORDS, *OTHER_WORDS})
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""window_inference against a slow loop over windows and pixels."""
+"""window_inference against a slow loop over windows and pixels; see also test_score_maps.py."""
 
 import pytest
 import torch
@@ -8,20 +8,28 @@ from mmseg_escnet.models.segmentors.window_inference import window_inference, wi
 
 
 class Network:
-    """Three classes whose logits depend on the pixel, its neighbours and the whole window."""
+    """Three classes whose logits depend on the pixel, its neighbours and the whole window.
+
+    They are as large as the window here.
+    """
 
     def __init__(self):
         self.weight = torch.randn(3, 3, 3, 3)
         self.from_mean = torch.randn(3, 3) * 3
         self.seen: list[tuple[int, ...]] = []
 
-    def logits(self, images):
+    def __call__(self, images):
         self.seen.append(tuple(images.shape))
         context = images.mean((2, 3)) @ self.from_mean.T
         return F.conv2d(images, self.weight, padding=1) + context[..., None, None]
 
-    def __call__(self, images):
-        return self.logits(images).softmax(1)
+    def probabilities(self, images):
+        return self(images).softmax(1)
+
+
+def infer(images, network, **options):
+    """(B, 3, H, W)."""
+    return torch.stack([scores.all() for scores in window_inference(images, network, **options)])
 
 
 def slow_starts(length, window, stride):
@@ -38,7 +46,7 @@ def slow_inference(image, network, crop, stride, global_view, activate_first=Tru
     """One image (3, H, W): every window alone, every pixel divided by its own count."""
     _, height, width = image.shape
     total, count = torch.zeros(3, height, width), torch.zeros(height, width)
-    function = network if activate_first else network.logits
+    function = network.probabilities if activate_first else network
     for top in slow_starts(height, crop[0], stride[0]):
         for left in slow_starts(width, crop[1], stride[1]):
             rows, columns = slice(top, top + crop[0]), slice(left, left + crop[1])
@@ -82,7 +90,7 @@ def test_equals_slow_loop(size, global_view, batch_size):
     network = Network()
     images = torch.randn(2, 3, *size) + torch.tensor([0.0, 0.5])[:, None, None, None]
     arguments = dict(crop_size=(8, 8), stride=(5, 3), global_view=global_view)
-    result = window_inference(images, network, **arguments, batch_size=batch_size)
+    result = infer(images, network, **arguments, batch_size=batch_size)
     assert result.shape == (2, 3, *size)
     assert max(shape[0] for shape in network.seen) <= batch_size
     torch.testing.assert_close(result.sum(1), torch.ones(2, *size))
@@ -94,7 +102,7 @@ def test_equals_slow_loop(size, global_view, batch_size):
 def test_non_square_window():
     network = Network()
     images = torch.randn(1, 3, 17, 14)
-    result = window_inference(images, network, crop_size=(10, 6), stride=(4, 5))
+    result = infer(images, network, crop_size=(10, 6), stride=(4, 5))
     expected = slow_inference(images[0], network, (10, 6), (4, 5), True)
     torch.testing.assert_close(result[0], expected, rtol=1e-4, atol=1e-5)
     assert set(network.seen) == {(1, 3, 10, 6)}
@@ -111,7 +119,7 @@ def test_averaged_after_the_activation():
     """The mean of softmaxes and the softmax of means differ, and the former is the protocol."""
     network = Network()
     images = torch.randn(1, 3, 14, 14)
-    result = window_inference(images, network, crop_size=(8, 8), stride=(3, 3))
+    result = infer(images, network, crop_size=(8, 8), stride=(3, 3))
     arguments = (images[0], network, (8, 8), (3, 3), True)
     torch.testing.assert_close(result[0], slow_inference(*arguments), rtol=1e-4, atol=1e-5)
     wrong = slow_inference(*arguments, activate_first=False)
@@ -133,7 +141,7 @@ def fold_inference(images, network, window, stride):
         columns = F.unfold(image, window, stride=stride)[0]  # (3 * window pixels, windows)
         crops = columns.T.reshape(-1, 3, *window)
         view = F.interpolate(image, window, mode='bilinear', align_corners=False)
-        scores = network(torch.cat([crops, view]))
+        scores = network.probabilities(torch.cat([crops, view]))
         folded = F.fold(scores[:-1].flatten(1).T[None], size, window, stride=stride)
         count = F.fold(
             torch.ones_like(columns)[None, : window[0] * window[1]], size, window, stride=stride
@@ -152,7 +160,7 @@ def test_protocol_of_the_benchmarks(size, num_windows, batch_size):
     network = Network()
     images = torch.randn(2, 3, *size)
     arguments = dict(crop_size=(384, 384), stride=(256, 256), batch_size=batch_size)
-    result = window_inference(images, network, **arguments)
+    result = infer(images, network, **arguments)
     seen, network.seen = network.seen, []
     expected = fold_inference(images, network, (384, 384), (256, 256))
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,20 @@
+"""All that the package registers in MMSegmentation's registries: importing this does it.
+
+:mod:`.registration` sees to it that the registries do so when they are first asked for anything.
+"""
+
+from . import compat
+from .environment import explain_import_error
+
+try:
+    compat.setup()  # before anything imports mmseg
+    from . import engine, evaluation, models, visualization
+    from .apis.mmseg_inferencer import support_our_loaders, support_our_pictures
+    from .datasets import registered as datasets
+
+    support_our_loaders()
+    support_our_pictures()
+except Exception as error:
+    explain_import_error(error)
+
+__all__ = ['datasets', 'engine', 'evaluation', 'models', 'visualization']

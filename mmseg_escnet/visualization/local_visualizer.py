@@ -1,0 +1,128 @@
+"""The pictures of MMSegmentation's hook, ``--show-dir`` and APIs.
+
+Shapes: H x W pixels, N classes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import mmcv
+import numpy as np
+from mmengine.dist import master_only
+from mmengine.structures import PixelData
+from mmseg.registry import VISUALIZERS
+from mmseg.structures import SegDataSample
+from mmseg.visualization import SegLocalVisualizer
+
+from ..errors import ESCNetError
+from ..vocabulary import name_color
+from .overlay import draw_comparison
+
+
+@VISUALIZERS.register_module()
+class OpenVocabVisualizer(SegLocalVisualizer):
+    """Image, ground truth and prediction side by side, with a legend of what is there.
+
+    ``SegLocalVisualizer`` writes every name over the label map at the size of the image, and leaves
+    ignored pixels as they are; with hundreds of classes its pictures cannot be read. This one draws
+    with :func:`.overlay.draw_comparison`. Of several processes only the first one draws.
+
+    Where ``dataset_meta`` has a ``background_from``, classes from this one on are drawn as
+    background, as the metric counts them.
+
+    Args:
+        name: Name of the instance.
+        alpha: Opacity of the colours, 0 to 1.
+        kwargs: All other arguments of ``SegLocalVisualizer``.
+    """
+
+    def __init__(self, name: str = 'visualizer', *, alpha: float = 0.55, **kwargs) -> None:
+        super().__init__(name, alpha=alpha, **kwargs)
+        self._sources: dict[str, str] = {}  # name of a picture -> the image it is of
+
+    @master_only
+    def add_datasample(
+        self,
+        name: str,
+        image: np.ndarray,
+        data_sample: SegDataSample | None = None,
+        draw_gt: bool = True,
+        draw_pred: bool = True,
+        show: bool = False,
+        wait_time: float = 0,
+        out_file: str | None = None,
+        step: int = 0,
+        with_labels: bool | None = True,
+    ) -> None:
+        """Draw an image and what is known of it.
+
+        Args:
+            name: Name of the picture. A second image of that name gets its folders added.
+            image: (H, W, 3) uint8, RGB.
+            data_sample: With ``gt_sem_seg``, ``pred_sem_seg``, both or none.
+            draw_gt: Draw the ground truth, if there is one.
+            draw_pred: Draw the prediction, if there is one.
+            show: Show the picture in a window.
+            wait_time: Seconds that the window stays.
+            out_file: Write the picture to this file instead of to the backends.
+            step: Which one of the pictures of this name it is, for the backends.
+            with_labels: Write names into the label maps, besides the legend.
+
+        Raises:
+            ESCNetError: If there is something to draw and no class names.
+        """
+        maps = {}
+        for title, key, wanted in (
+            ('ground truth', 'gt_sem_seg', draw_gt),
+            ('prediction', 'pred_sem_seg', draw_pred),
+        ):
+            if wanted and data_sample is not None and key in data_sample:
+                maps[title] = _labels_of(data_sample.get(key), image.shape[:2])
+        names, palette = self._classes(maps)
+        picture = draw_comparison(
+            image, maps, names=names, palette=palette, opacity=self.alpha, tags=bool(with_labels)
+        )
+        drawn = np.array(picture)
+        self.set_image(drawn)  # what get_image returns
+        if show:
+            self.show(drawn, win_name=name, wait_time=wait_time)
+        if out_file is not None:
+            mmcv.imwrite(mmcv.rgb2bgr(drawn), out_file)
+        else:
+            source = '' if data_sample is None else data_sample.get('img_path', '')
+            self.add_image(self._unlike_others(name, source), drawn, step)
+
+    def _classes(self, maps: dict[str, np.ndarray]) -> tuple[list[str], list]:
+        """Names and colours of the classes; merges the background in the maps."""
+        meta = self.dataset_meta or {}
+        names = list(meta.get('classes') or ())
+        if maps and not names:
+            raise ESCNetError(
+                'The visualizer does not know the class names: set visualizer.dataset_meta = '
+                "dict(classes=['...', ...])."
+            )
+        palette = list(meta.get('palette') or map(name_color, names))
+        first = meta.get('background_from')
+        if first is not None:
+            for labels in maps.values():
+                labels[(labels >= first) & (labels < len(names))] = first
+            names, palette = [*names[:first], 'background'], [*palette[:first], (128, 128, 128)]
+        return names, palette
+
+    def _unlike_others(self, name: str, source: str) -> str:
+        # the hook names pictures by the file alone, so that x/1.png would replace y/1.png
+        if self._sources.setdefault(name, source) == source:
+            return name
+        return f'{name}_{"_".join(Path(source).parent.parts[-2:])}'
+
+
+def _labels_of(pixels: PixelData, size: tuple[int, int]) -> np.ndarray:
+    """A label map (H, W) of uint16, at the size of the image."""
+    labels = np.asarray(pixels.cpu().data)
+    labels = labels.reshape(labels.shape[-2:])
+    labels = labels.astype(np.uint16)  # -1, which some take for ignored pixels, becomes 65535
+    if labels.shape != size:  # loaded before the image was resized
+        labels = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST)
+    return labels

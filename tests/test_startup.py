@@ -1,0 +1,137 @@
+"""What starts at once, and that all is registered in time nevertheless; in fresh processes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+HEAVY = ('torch', 'mmengine', 'mmcv', 'mmseg', 'open_clip', 'timm', 'segment_anything', 'sklearn')
+HEAVY += ('matplotlib', 'scipy', 'pycocotools', 'gradio', 'torchvision', 'transformers', 'pandas')
+# programs around a network of their own, which begin with torch
+OF_TORCH = ('benchmark', 'canary', 'pretrain_clip', 'pretrain_sam', 'prompt_influence', 'shortlist')
+TOOLS = sorted(
+    path
+    for path in (ROOT / 'tools').rglob('*.py')
+    if path.stem not in OF_TORCH and '__main__' in path.read_text()
+)
+SAY_MODULES = 'import json, sys; print(json.dumps(sorted({n.split(".")[0] for n in sys.modules})))'
+
+
+def run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, '-W', 'error::UserWarning:mmseg_escnet', '-c', code],
+        cwd=ROOT,
+        env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def modules(code: str) -> set[str]:
+    return set(json.loads(run(f'{code}\n{SAY_MODULES}').splitlines()[-1]))
+
+
+def test_importing_the_package():
+    loaded = modules('import mmseg_escnet, mmseg_escnet.cli; mmseg_escnet.Vocabulary.create(["a"])')
+    assert not loaded & {*HEAVY, 'numpy', 'cv2', 'PIL'}
+    assert 'mmseg_escnet' in loaded
+
+
+def test_there_are_tools():
+    assert len(TOOLS) >= 15
+    assert {'infer', 'test', 'train', 'check_dataset'} <= {path.stem for path in TOOLS}
+
+
+def test_help_of_every_tool():
+    """One process for all: what one of them imports is there at the end."""
+    paths = [str(path) for path in TOOLS]
+    loaded = modules(
+        'import os, runpy, sys\n'
+        f'for path in {paths!r}:\n'
+        '    sys.argv, before = [path, "--help"], list(sys.path)\n'
+        '    sys.path.insert(0, os.path.dirname(path))\n'
+        '    try:\n'
+        '        runpy.run_path(path, run_name="__main__")\n'
+        '    except SystemExit as end:\n'
+        '        assert not end.code, path\n'
+        '    else:\n'
+        '        raise AssertionError(path)\n'
+        '    sys.path[:] = before\n'
+        f'    heavy = sorted(sys.modules.keys() & set({HEAVY!r}))\n'
+        '    assert not heavy, (path, heavy)\n'
+    )
+    assert 'mmseg_escnet' in loaded
+
+
+def test_the_check_without_its_probe():
+    assert not modules('import mmseg_escnet.check') & set(HEAVY)
+
+
+def test_converters_run_without_torch():
+    code = (
+        'from mmseg_escnet.datasets import load_benchmark, vocabulary_names, raw_folders\n'
+        'from mmseg_escnet.datasets import conversion, benchmark_conversion, mat_files\n'
+    )
+    assert not modules(code) & set(HEAVY)
+
+
+ASK = """
+from mmseg.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS, VISUALIZERS
+for registry, name in (
+    (MODELS, 'ESCNet'), (DATASETS, 'ToyWorldDataset'), (TRANSFORMS, 'LoadLabelMap'),
+    (METRICS, 'OpenVocabIoUMetric'), (HOOKS, 'VocabularyHook'),
+    (VISUALIZERS, 'OpenVocabVisualizer'),
+):
+    found = registry.get(name)
+    assert found is not None and found.__module__.startswith('mmseg_escnet.'), (name, found)
+from mmseg.apis import MMSegInferencer
+assert MMSegInferencer._get_transform_idx.__module__.startswith('mmseg_escnet.')
+"""
+WAYS = {
+    'the package first': (
+        'import importlib.util, sys, mmseg_escnet\n'
+        'assert importlib.util.find_spec("mmseg").loader\n'  # which is not an import
+        'finders = len(sys.meta_path)\n'
+        'mmseg_escnet.registration.register()\n'
+        'assert len(sys.meta_path) == finders\n'
+        'from mmseg.registry import MODELS\n'
+        'mmseg_escnet.registration.register()\n'
+        'assert MODELS._locations.count("mmseg_escnet.components") == 1\n'
+        'assert "mmseg_escnet.components" not in sys.modules\n'
+    ),
+    # as MMSegmentation's own tools/test.py has it: nothing else of us
+    'by a config': (
+        'import sys\n'
+        'from mmengine.config import Config\n'
+        'cfg = Config.fromfile("configs/toyworld/escnet_toy.py")\n'
+        'assert not sys.modules.keys() & {"mmseg", "mmseg_escnet.components"}\n'
+        'from mmengine.registry import MODELS, init_default_scope\n'
+        'init_default_scope(cfg.default_scope)\n'
+        'model = MODELS.build(cfg.model)\n'
+        'assert type(model).__module__ == "mmseg_escnet.models.segmentors.escnet"\n'
+    ),
+    'a part of it first': 'from mmseg_escnet.models.segmentors.escnet import ESCNet',
+    'as an attribute': 'import mmseg_escnet; mmseg_escnet.apis.OpenVocabInferencer',
+}
+# without our import at all: what is in this process is MMSegmentation alone
+LATE = """
+import sys, types
+from mmseg_escnet import compat
+sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != '_MMSegFinder']
+compat.setup()
+from mmseg.registry import MODELS
+assert MODELS.get('EncoderDecoder') is not None and MODELS.get('ESCNet') is None
+for name in [name for name in sys.modules if name.split('.')[0] == 'mmseg_escnet']:
+    del sys.modules[name]
+import mmseg_escnet
+"""
+
+
+@pytest.mark.parametrize('way', [*WAYS.values(), LATE], ids=[*WAYS, 'registries in use'])
+def test_all_is_registered(way):
+    run(f'{way}\n{ASK}')

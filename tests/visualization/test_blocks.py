@@ -1,0 +1,206 @@
+"""The figure of what the ESC blocks do for a word: what is drawn is what was given."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from matplotlib._pylab_helpers import Gcf
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from mmseg_escnet.apis.inside import WordBlock, WordInside, WordPrompts
+from mmseg_escnet.visualization import blocks_figure
+
+GRID = (4, 8)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind():
+    yield
+    assert Gcf.get_all_fig_managers() == []
+
+
+@pytest.fixture
+def prompts() -> WordPrompts:
+    """Objects 0 and 2 in two corners of the grid; 1 is not valid."""
+    objects = np.full(GRID, -1)
+    objects[0, :2], objects[3, 7] = 0, 2
+    masks = np.zeros((3, *GRID), np.float32)
+    masks[0, 0, :2], masks[2, 3, 7] = (1.0, 0.5), 0.75
+    return WordPrompts(
+        region=objects >= 0,
+        objects=objects,
+        points=np.array([[0.0625, 0.125], [0, 0], [0.9375, 0.875]]),
+        masks=masks,
+        valid=np.array([True, False, True]),
+        presence=0.25,
+    )
+
+
+@pytest.fixture
+def inside(prompts) -> WordInside:
+    """Three blocks of random maps; 80 x 40 pixels."""
+    generator = np.random.default_rng(0)
+    maps = generator.normal(size=(4, *GRID))
+    return WordInside(
+        word='owl',
+        image=generator.integers(0, 256, (40, 80, 3), np.uint8),
+        blocks=tuple(
+            WordBlock(maps[i], maps[i + 1], prompts, generator.uniform(-0.5, 0.9, GRID))
+            for i in range(3)
+        ),
+        point=(1, 5),
+        similarity=generator.uniform(-0.5, 0.9, GRID),
+        probability=generator.random((16, 32)),
+    )
+
+
+def draw(figure: Figure) -> Figure:
+    """Draw for real, without a warning: some mistakes come to light only there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        FigureCanvasAgg(figure).draw()
+    return figure
+
+
+def drawn_values(axes) -> np.ndarray:
+    """The values of the map that is drawn over the faded picture."""
+    _, heat = axes.images
+    return np.asarray(heat.get_array())
+
+
+def rows_of(figure: Figure) -> list[list]:
+    """The panels, row by row from the top, left to right."""
+    panels = [axes for axes in figure.axes if axes.get_subplotspec() is None]
+    tops = sorted({round(axes.get_position().y1, 6) for axes in panels}, reverse=True)
+    return [[a for a in panels if round(a.get_position().y1, 6) == top] for top in tops]
+
+
+def test_correlation_and_what_the_decoder_says(inside):
+    figure = draw(blocks_figure(inside))
+    picture, *maps, last = rows_of(figure)[0]
+    assert figure.texts[0].get_text() == '“owl”'
+    np.testing.assert_array_equal(picture.images[0].get_array(), inside.image)
+    assert picture.get_title() == '+ where C₂ peaks'
+    titles = ['C₀, read by block 1', 'C₁, read by block 2', 'C₂, read by block 3']
+    assert [axes.get_title() for axes in maps] == titles
+    for axes, block in zip(maps, inside.blocks, strict=True):
+        np.testing.assert_array_equal(drawn_values(axes), block.read)
+        faded, heat = axes.images
+        np.testing.assert_allclose(faded.get_array(), inside.image.mean(axis=-1))
+        assert 0 < heat.get_alpha() < 1
+        assert heat.get_extent() == faded.get_extent()
+        ends = [float(label.get_text()) for label in heat.colorbar.ax.get_xticklabels()]
+        np.testing.assert_allclose(ends, heat.get_clim(), rtol=0.05)
+        np.testing.assert_allclose(heat.get_clim(), (block.read.min(), block.read.max()))
+    np.testing.assert_array_equal(drawn_values(last), inside.probability)
+    assert last.images[-1].get_clim() == (0, inside.probability.max())
+
+
+def test_prompts(inside, prompts):
+    figure = draw(blocks_figure(inside))
+    explanation, *drawn, _ = rows_of(figure)[1]
+    assert explanation.texts[0].get_text() == 'Pseudo prompts'
+    for axes in drawn:
+        assert axes.get_title() == '2 objects, presence 0.25'
+        points = {tuple(line.get_xydata()[0]) for line in axes.lines}
+        assert points == {(0.0625, 0.125), (0.9375, 0.875)}
+        assert [text.get_text() for text in axes.texts] == ['1', '3']
+        colors = [to_rgb(line.get_color()) for line in axes.lines]
+        layer = drawn_values(axes)
+        np.testing.assert_allclose(layer[0, 0, :3], colors[0])
+        np.testing.assert_allclose(layer[3, 7, :3], colors[1])
+        assert colors[0] != colors[1]
+        opacity = layer[..., 3]
+        assert (opacity[~prompts.region] == 0).all()
+        np.testing.assert_allclose(opacity[0, :2] / opacity[3, 7], [1 / 0.75, 0.5 / 0.75])
+        # the outline: two regions, in the corners, of which one has two patches
+        (outline,) = axes.collections
+        corners = sorted(
+            (*polygon.min(axis=0), *polygon.max(axis=0))
+            for polygon in outline.get_paths()[0].to_polygons(closed_only=False)
+        )
+        expected = [(0, 0, 0.25, 0.25), (0.875, 0.75, 1, 1)]
+        np.testing.assert_allclose(corners, expected, atol=0.02)
+
+
+def test_similarity_and_its_change(inside):
+    _, _, after, change = rows_of(draw(blocks_figure(inside)))
+    maps = [inside.similarity, *(block.similarity for block in inside.blocks)]
+    titles = ['Fᵥ, from CLIP', 'Fᵥ′, SAM block 1', 'Fᵥ′, SAM block 2', 'Fᵥ′, SAM block 3']
+    assert [axes.get_title() for axes in after[:-1]] == titles
+    for axes, values in zip(after[:-1], maps, strict=True):
+        np.testing.assert_array_equal(drawn_values(axes), values)
+        assert axes.images[-1].get_clim() == (np.min(maps), 1)
+    largest = np.abs(np.array(maps[1:]) - maps[0]).max()
+    for axes, values in zip(change[1:-1], maps[1:], strict=True):
+        np.testing.assert_allclose(drawn_values(axes), values - maps[0])
+        assert axes.images[-1].get_clim() == (-largest, largest)
+    for axes in (*after[:-1], *change[1:-1]):  # the patch in the second row, sixth column
+        assert {tuple(line.get_xydata()[0]) for line in axes.lines} == {(5.5 / 8, 1.5 / 4)}
+
+
+def test_rows_line_up_and_nothing_overlaps(inside):
+    figure = draw(blocks_figure(inside))
+    rows = rows_of(figure)
+    assert [len(row) for row in rows] == [5, 5, 5, 5]
+    for column in zip(*rows, strict=True):
+        assert len({round(axes.get_position().x0, 6) for axes in column}) == 1
+    boxes = [axes.get_tightbbox() for row in rows for axes in row]
+    width, height = figure.bbox.size
+    for number, box in enumerate(boxes):
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= width
+        assert box.y1 <= height
+        assert not any(box.overlaps(other) for other in boxes[:number])
+
+
+@pytest.mark.parametrize('shape', [(400, 80, 3), (30, 800, 3), (1, 1, 3)])
+def test_pictures_of_any_shape(inside, shape):
+    changed = replace(inside, image=np.zeros(shape, np.uint8), blocks=inside.blocks[:1])
+    figure = draw(blocks_figure(changed))
+    assert max(figure.get_size_inches()) < 25
+
+
+def without(inside: WordInside, **changes) -> WordInside:
+    return replace(inside, blocks=tuple(replace(block, **changes) for block in inside.blocks))
+
+
+def test_models_without_some_parts(inside):
+    """No SAM block: F_v is projected. No image guidance: the correlation alone."""
+    rows = rows_of(draw(blocks_figure(without(inside, prompts=None))))
+    assert len(rows) == 3
+    assert rows[1][1].get_title() == 'Fᵥ′, projection 1'
+    assert rows[2][0].texts[0].get_text() == 'What the projection changed'
+    rows = rows_of(draw(blocks_figure(without(inside, prompts=None, similarity=None))))
+    assert len(rows) == 1
+
+
+def test_a_map_without_a_peak(inside, prompts):
+    """A region without an end has no outline, a range of one number one label; no change at all."""
+    everywhere = replace(prompts, region=np.ones(GRID, bool), objects=np.zeros(GRID, int))
+    ones = np.ones(GRID)
+    changed = without(inside, read=0.25 * ones, prompts=everywhere, similarity=ones)
+    rows = rows_of(draw(blocks_figure(replace(changed, similarity=ones))))
+    assert len(rows[1][1].collections) == 0
+    bar = rows[0][1].images[-1].colorbar.ax
+    assert [label.get_text() for label in bar.get_xticklabels()] == ['0.25']
+    assert not drawn_values(rows[3][1]).any()
+
+
+@pytest.mark.parametrize(
+    ('word', 'shown'),
+    [
+        ('$\\frac{$', '“$\\frac{$”'),
+        ('sea | water', '“sea”'),
+        ('x' * 200, f'“{"x" * 27}…”'),
+        ('\U000e0001 dog', '“? dog”'),  # no font has it
+    ],
+)
+def test_words_are_drawn_as_they_are(inside, word, shown):
+    small = replace(inside, word=word, blocks=inside.blocks[:1])
+    figure = draw(blocks_figure(without(small, prompts=None, similarity=None)))
+    assert figure.texts[0].get_text() == shown
