@@ -9,13 +9,16 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 CANDIDATES = $(or $(PYTHON),python3.12 python3.11 python3.10 python3)
 READY = $(VENV)/.ready
 
-.PHONY: help demo test lint format check clean
+.PHONY: help demo web test lint format check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## train and measure a miniature ESC-Net on drawn scenes (five minutes)
 	$(VENV)/bin/python tools/toyworld/demo.py
+
+web: $(READY) ## the toy model in your browser, no download
+	$(VENV)/bin/python tools/web_demo.py
 
 test: lint ## lint, and all tests
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --durations=10 $(PYTEST_ARGS)

@@ -53,7 +53,6 @@ def world(monkeypatch):
     monkeypatch.setattr(importlib.metadata, 'version', version)
     monkeypatch.setattr(environment, '_probe', lambda: probed)
     monkeypatch.setattr(environment.platform, 'python_version', lambda: '3.11.7')
-    monkeypatch.setattr(environment, 'import_error', None)
     return versions, probed
 
 
@@ -215,16 +214,13 @@ def test_an_error_of_our_own_is_not_blamed_on_the_environment(world):
     assert caught.value is original
 
 
-@pytest.mark.parametrize('command', [['-m', 'mmseg_escnet.check'], ['-mmmseg_escnet.check']])
-def test_the_check_goes_on(world, monkeypatch, capsys, command):
-    monkeypatch.setattr(sys, 'orig_argv', ['python', *command])
-    monkeypatch.setattr(sys, 'argv', ['-m'])
-    error = AttributeError('a slip of ours')
-    environment.explain_import_error(error)
-    assert environment.import_error is error
-    # Nothing is known to be amiss, yet the package does not import: that is not "all right".
+def test_components_that_do_not_import_for_no_reason_that_we_know(world, monkeypatch, capsys):
+    def fail(name, package):
+        raise AttributeError(f'a slip of ours in {package}{name}')
+
+    monkeypatch.setattr(check.importlib, 'import_module', fail)
     assert check.main() == 1
-    assert 'a slip of ours' in capsys.readouterr().out
+    assert 'a slip of ours in mmseg_escnet.components' in capsys.readouterr().out
 
 
 def run(*arguments, path: Path):
@@ -244,12 +240,22 @@ def test_the_real_thing_with_a_torchvision_that_does_not_import(tmp_path):
     code = "raise RuntimeError('operator torchvision::nms does not exist')\n"
     (tmp_path / 'torchvision' / '__init__.py').write_text(code)
 
+    assert run('-c', 'import mmseg_escnet', path=tmp_path).returncode == 0
     checked = run('-m', 'mmseg_escnet.check', path=tmp_path)
     assert checked.returncode == 1
     assert checked.stderr == ''
     assert 'are not a matching pair' in checked.stdout
 
-    imported = run('-c', 'import mmseg_escnet', path=tmp_path)
-    assert imported.returncode == 1
-    assert 'ImportError: mmseg_escnet cannot be imported here' in imported.stderr
-    assert 'are not a matching pair' in imported.stderr
+    config = 'configs/toyworld/escnet_toy.py'
+    build = f'from mmengine.config import Config; cfg = Config.fromfile({config!r}); ' + (
+        'from mmseg.registry import DATASETS; DATASETS.build(cfg.test_dataloader.dataset)'
+    )
+    for command in (
+        ('-c', build),
+        ('tools/test.py', config, 'checkpoint.pth'),
+    ):
+        imported = run(*command, path=tmp_path)
+        assert imported.returncode == 1, command
+        said = 'ImportError: mmseg_escnet cannot be imported here'
+        assert imported.stderr.count(said) == 1, (command, imported.stderr)
+        assert imported.stderr.count('are not a matching pair') == 1, command

@@ -1,6 +1,8 @@
-"""The commands of the README exist and take the options that it gives them."""
+"""The commands of the README and of every page exist, take the options given, and are tested."""
 
+import functools
 import re
+import shlex
 import subprocess
 import sys
 
@@ -8,41 +10,99 @@ import pytest
 from conftest import ROOT
 
 README = (ROOT / 'README.md').read_text()
-BLOCKS = re.findall(r'```bash\n(.*?)```', README, re.DOTALL)
-LINES = [
-    line.split('#')[0].strip()
-    for block in BLOCKS
-    for line in block.replace('\\\n', '').splitlines()
-]
-TOOLS = [line for line in LINES if line.startswith('python tools/')]
+PAGES = [ROOT / 'README.md', ROOT / 'data/README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+# Which test runs the tool as the pages call it, at toy size: for each tool that has a command.
+RUN_BY = {
+    'mmseg_escnet.check': 'test_check.py',
+    'tools/analysis/benchmark.py': 'tools/test_benchmark.py',
+    'tools/analysis/evaluate_predictions.py': 'tools/test_evaluation_tools.py',
+    'tools/analysis/parameter_table.py': 'tools/test_parameter_table.py',
+    'tools/analysis/visualize_blocks.py': 'tools/test_visualize_blocks.py',
+    'tools/check_dataset.py': 'tools/test_check_dataset.py',
+    'tools/dataset_converters/ade20k_847.py': 'tools/test_ade20k_847_converter.py',
+    'tools/dataset_converters/coco_stuff164k.py': 'tools/test_coco_stuff164k_converter.py',
+    'tools/dataset_converters/pascal_context.py': 'tools/test_pascal_context_converter.py',
+    'tools/dataset_converters/pascal_voc.py': 'tools/test_pascal_voc_converter.py',
+    'tools/download_weights.py': 'tools/test_download_weights.py',
+    'tools/infer.py': 'apis/test_inference_docs.py',
+    'tools/test.py': 'tools/test_evaluation_tools.py',
+    'tools/toyworld/canary.py': 'test_canary.py',
+    'tools/toyworld/demo.py': 'tools/test_demo.py',
+    'tools/toyworld/make_scenes.py': 'apis/test_inference_docs.py',
+    'tools/toyworld/pretrain_clip.py': 'tools/test_pretraining.py',
+    'tools/toyworld/prompt_influence.py': 'tools/test_prompt_influence.py',
+    'tools/toyworld/study.py': 'tools/test_study.py',
+    'tools/train.py': 'tools/test_train_and_test.py',
+    'tools/web_demo.py': 'web/test_page.py',
+}
+MAKE_RUN_BY = {'demo': 'tools/test_demo.py', 'web': 'web/test_page.py'}
+
+
+def commands() -> list[list[str]]:
+    """Every command that calls a tool, in blocks and in lines, without what stands before it."""
+    found = []
+    for page in PAGES:
+        text = page.read_text().replace('\\\n', '')
+        for line in re.findall(r'^ *((?:python|torchrun) .*)$', text, re.MULTILINE):
+            found.append(shlex.split(line, comments=True))
+        for line in re.findall(r'`((?:python|torchrun) [^`]*)`', text):
+            found.append(shlex.split(line))
+    calls = []
+    for words in found:
+        first = next(i for i, word in enumerate(words) if word.startswith(('tools/', 'mmseg_')))
+        calls.append(words[first:])
+    return calls
+
+
+COMMANDS = commands()
+TARGETS = re.findall(r'^make (\w+)', README, re.MULTILINE)
 
 
 def test_there_are_commands():
-    assert len(TOOLS) >= 5
-    assert {'make demo', 'make test'} <= set(LINES)
+    assert len(COMMANDS) >= 25
+    assert {words[0] for words in COMMANDS} <= set(RUN_BY), 'say here which test runs the tool'
+    assert {'demo', 'test'} <= set(TARGETS) <= {'test', *MAKE_RUN_BY}
 
 
-@pytest.mark.parametrize('target', [line.split()[1] for line in LINES if line.startswith('make ')])
+@pytest.mark.parametrize('tool', RUN_BY)
+def test_somebody_runs_it(tool):
+    test = (ROOT / 'tests' / RUN_BY[tool]).read_text()
+    name = tool.removeprefix('mmseg_escnet.').removesuffix('.py').rsplit('/', 1)[-1]
+    # the page of docs/inference.md is run as it stands
+    assert name in test or 'docs/inference.md' in test
+
+
+@pytest.mark.parametrize('target', TARGETS)
 def test_make_targets(target):
-    assert re.search(rf'^{target}:', (ROOT / 'Makefile').read_text(), re.MULTILINE)
+    makefile = (ROOT / 'Makefile').read_text()
+    assert re.search(rf'^{target}:', makefile, re.MULTILINE)
+    if target in MAKE_RUN_BY:
+        script = re.search(rf'^{target}:.*\n\t.*/(\w+)\.py', makefile, re.MULTILINE).group(1)
+        assert script in (ROOT / 'tests' / MAKE_RUN_BY[target]).read_text()
 
 
-@pytest.mark.parametrize('line', TOOLS)
-def test_tools(line):
-    _, script, *arguments = line.split()
-    assert (ROOT / script).is_file()
+@functools.cache
+def options_of(tool: str) -> str:
+    script = ['-m', tool] if tool.startswith('mmseg_') else [ROOT / tool]
     done = subprocess.run(
-        [sys.executable, ROOT / script, '--help'],
+        [sys.executable, *script, '--help'],
         capture_output=True,
         text=True,
         env={'PYTHONPATH': str(ROOT), 'COLUMNS': '200'},
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize('words', COMMANDS, ids=' '.join)
+def test_tools(words):
+    tool, *arguments = words
     for argument in arguments:
         if argument.startswith('--'):
-            assert argument in done.stdout, f'{script} has no {argument}'
+            assert argument in options_of(tool), f'{tool} has no {argument}'
         elif argument.startswith('configs/'):
             assert (ROOT / argument).is_file()
+    assert tool.startswith('mmseg_') or (ROOT / tool).is_file()
 
 
 def test_files_that_the_readme_points_to():

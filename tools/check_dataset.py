@@ -21,19 +21,19 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mmseg_escnet.cli import load_config, run_tool
-from mmseg_escnet.datasets.contact_sheet import contact_sheet, format_share
+from mmseg_escnet.cli import ConfigOptions, load_config, run_tool
 from mmseg_escnet.datasets.conversion import default_workers, write_atomically
-from mmseg_escnet.datasets.inspection import Inspection, LabelIds, build_dataset, inspect_dataset
-from mmseg_escnet.datasets.inspection_problems import Problem, find_problems
 from mmseg_escnet.errors import ESCNetError
-from mmseg_escnet.visualization.names import short_name
-from mmseg_escnet.visualization.report import save_figure
+
+if TYPE_CHECKING:
+    from mmseg_escnet.datasets.inspection import Inspection, LabelIds
+    from mmseg_escnet.datasets.inspection_problems import Problem
 
 PHASES = ('train', 'val', 'test')
 EXIT_WRONG = 1
@@ -72,8 +72,6 @@ class Target:
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -90,7 +88,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         '--allow-partial', action='store_true', help='fewer images than were published are right'
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='override settings of the configs'
+        '--cfg-options', nargs='+', action=ConfigOptions, help='override settings of the configs'
     )
     parser.set_defaults(work_dir=None, launcher='none')
     return parser.parse_args(argv)
@@ -171,6 +169,8 @@ def class_table(inspection: Inspection) -> bytes:
 
 def print_inspection(console: Console, inspection: Inspection) -> None:
     """Print what is in a data set."""
+    from mmseg_escnet.datasets.contact_sheet import format_share
+
     labels, looked_at = inspection.labels, len(inspection.samples)
     total = f'{inspection.total}' + (
         f' of {inspection.expected} published' if inspection.expected else ''
@@ -224,6 +224,9 @@ def _sizes(inspection: Inspection) -> str:
 
 def print_classes(console: Console, inspection: Inspection) -> None:
     """Print the most frequent and the rarest classes, and those that never occur."""
+    from mmseg_escnet.datasets.contact_sheet import format_share
+    from mmseg_escnet.visualization.names import short_name
+
     names, pixels = inspection.labels.names, inspection.class_pixels
     order = np.argsort(-pixels, kind='stable')
     seen = [int(i) for i in order if pixels[i] > 0]
@@ -278,6 +281,11 @@ def check_target(console: Console, target: Target, args: argparse.Namespace) -> 
     Returns:
         Whether it is right.
     """
+    from mmseg_escnet.datasets.contact_sheet import contact_sheet
+    from mmseg_escnet.datasets.inspection import build_dataset, inspect_dataset
+    from mmseg_escnet.datasets.inspection_problems import Problem, find_problems
+    from mmseg_escnet.visualization.report import save_figure
+
     try:
         inspection = inspect_dataset(
             build_dataset(target.cfg),

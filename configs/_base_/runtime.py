@@ -1,6 +1,7 @@
 _base_ = 'mmseg::_base_/default_runtime.py'
 
 custom_imports = dict(imports=['mmseg_escnet'])
+visualizer = dict(type='OpenVocabVisualizer')
 custom_hooks = [dict(type='VocabularyHook')]
 randomness = dict(seed=0)
 tta_model = None

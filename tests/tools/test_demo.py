@@ -92,7 +92,8 @@ class Sources(HTMLParser):
 def test_report_is_one_page_that_needs_nothing(demo):
     out, _ = demo
     page = (out / 'report.html').read_text()
-    assert 'http' not in page.replace('http-equiv', '')
+    without_pictures = re.sub(r'base64,[\w+/=]*', '', page)  # by chance there is any word in them
+    assert 'http' not in without_pictures.replace('http-equiv', '')
     sources = Sources(page).found
     pictures = [source for source in sources if source.startswith('data:image/png;base64,')]
     assert len(pictures) == 5  # scenes, classes, the insides of two, training

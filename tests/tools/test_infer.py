@@ -13,7 +13,10 @@ from PIL import Image
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis import inferencer as inferencer_module
+from mmseg_escnet.apis import result as result_module
+from mmseg_escnet.apis.images import MAX_PIXELS
 from mmseg_escnet.apis.toy_model import toy_model
+from mmseg_escnet.datasets.conversion import write_atomically
 from mmseg_escnet.datasets.toyworld_scenes import scene
 
 SCENE = 1_000_000
@@ -228,6 +231,70 @@ def test_bad_input_ends_before_anything_is_written(tool, segmented, photos, argu
         tool.main([*arguments, '--out-dir', str(out)])
     assert not out.exists()
     assert segmented == []
+
+
+@pytest.mark.parametrize('pixels', ['0', '-5', 'many', '1e6'])
+def test_numbers_of_pixels(tool, photos, pixels, capsys):
+    with pytest.raises(SystemExit) as caught:
+        tool.main([str(photos), '--max-pixels', pixels])
+    assert caught.value.code == 2
+    assert f"'{pixels}' is no number of pixels above 0" in capsys.readouterr().err
+    assert tool.parse_args([str(photos)]).max_pixels == MAX_PIXELS
+
+
+def test_where_nothing_can_be_written(tool, photos, monkeypatch):
+    """It is said before the model is loaded, and what is there is left alone."""
+    monkeypatch.setattr(inferencer_module, 'OpenVocabInferencer', None)
+    file, link = photos / 'a.png', photos / 'link'
+    before = file.read_bytes()
+    link.symlink_to('nowhere')
+    for out in (file, file / 'sub/deep', link):
+        with pytest.raises(ESCNetError, match=r'cannot be written to .* is no folder: choose'):
+            tool.main([str(photos), '--out-dir', str(out)])
+    assert file.read_bytes() == before
+    monkeypatch.setattr(os, 'access', lambda path, mode: path != photos)
+    with pytest.raises(ESCNetError, match=r'photos is not writable: choose another folder'):
+        tool.main([str(photos), '--out-dir', str(photos / 'deep/out')])
+
+
+def test_a_full_disk(infer, photos, monkeypatch):
+    """It ends with a sentence; what was written is whole, and the same command goes on."""
+    writes, out = [], photos.parent / 'out'
+
+    def write(path, content):
+        writes.append(path)
+        if len(writes) == 5:  # names.json, two files of the first image, one of the second
+            raise OSError(28, 'No space left on device')
+        write_atomically(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(result_module, 'write_atomically', write)
+        with pytest.raises(ESCNetError, match=r'labels/a\.png\.png cannot be written \(No space'):
+            infer()
+    assert files(out) >= {'names.json', 'labels/a.jpg.png', 'overlays/a.jpg.png'}
+    status, segmented, said = infer()
+    assert (status, segmented) == (0, ['a.png', 'a.png'])
+    assert '2 images segmented, 1 already there, 0 failed' in said.out
+
+
+def test_interrupted_by_a_key(tool, infer, segmented, photos, seg, monkeypatch):
+    """Ctrl-C in the second image: the first one is kept, and the same command goes on."""
+    stream = seg.stream
+
+    def interrupted(images, *args, **kwargs):
+        if images and images[0].name == 'a.png':
+            raise KeyboardInterrupt
+        return stream(images, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(seg, 'stream', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            infer()
+    out = photos.parent / 'out'
+    assert files(out) == {'names.json', 'labels/a.jpg.png', 'overlays/a.jpg.png'}
+    assert infer()[1] == ['a.png', 'a.png']
+    source = (ROOT / 'tools/infer.py').read_text()
+    assert "run_tool(main, interrupted='run the same command again to go on')" in source
 
 
 def test_statuses_and_the_words_of_the_toy_world(photos):

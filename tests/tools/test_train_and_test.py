@@ -7,9 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
 
 from mmseg_escnet.datasets.toyworld_scenes import scene
 from mmseg_escnet.datasets.toyworld_vocabulary import to_seen_ids
@@ -46,8 +48,6 @@ def run(*arguments: str, background: bool = False):
 @pytest.fixture(scope='module')
 def options(tmp_path_factory) -> list[str]:
     """A data set of six scenes, and the options that point the toy config at it."""
-    from PIL import Image
-
     root = tmp_path_factory.mktemp('scenes')
     for split in ('train', 'val'):
         for kind in ('images', 'annotations'):
@@ -68,6 +68,11 @@ def trained(options, tmp_path_factory) -> Path:
     done = run('tools/train.py', CONFIG, '--work-dir', work_dir, *options)
     assert done.returncode == 0, done.stderr[-2000:]
     return work_dir
+
+
+def read_image(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.array(image)
 
 
 def read(path: Path) -> dict:
@@ -121,14 +126,26 @@ def test_test_prints_the_table_in_the_words_of_the_data_set(trained, options, tm
         '--show-dir',
         tmp_path / 'shown',
         *options,
+        'visualizer.alpha=1.0',
     )
     output = done.stdout + done.stderr
     assert done.returncode == 0, output[-2000:]
     assert 'yellow triangle' in output, 'a word that training did not have'
     assert 'mIoU_unseen' in output
     assert len(list((tmp_path / 'predictions').glob('*.png'))) == 2
-    painted = list((tmp_path / 'shown').rglob('*.png'))
+    painted = sorted((tmp_path / 'shown').rglob('*.png'))
     assert len(painted) == 2, painted
+    for number, picture in enumerate(painted):
+        labels = read_image(tmp_path / f'predictions/{number}.png').astype(int)
+        drawn = read_image(picture)
+        panel, legend = drawn[28:412, 2 * 391 :], drawn[412:]
+        for class_id in np.flatnonzero(np.bincount(labels.ravel()) > 500):
+            where = np.kron(labels == class_id, np.ones((4, 4), bool))
+            colors, counts = np.unique(panel[where], axis=0, return_counts=True)
+            color = colors[counts.argmax()]
+            assert counts.max() > 0.8 * where.sum(), 'apart from its name'
+            boxes = (legend == color).all(axis=-1).sum()
+            assert boxes > 100, 'the colour of the prediction is not in the legend'
 
 
 def test_bad_input_is_one_sentence(trained, options, tmp_path):

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import argparse
 
-from mmseg_escnet.cli import load_config, run_tool
+from mmseg_escnet.cli import ConfigOptions, load_config, run_tool
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -25,7 +23,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('config', help='config file they were made with')
     parser.add_argument('--benchmark', metavar='KEY', help='the benchmark they are for')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='override settings of the config'
+        '--cfg-options', nargs='+', action=ConfigOptions, help='override settings of the config'
     )
     parser.set_defaults(work_dir=None, launcher='none')
     return parser.parse_args(argv)

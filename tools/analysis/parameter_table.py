@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from math import prod
 
-from mmseg_escnet.cli import load_config, run_tool
+from mmseg_escnet.cli import ConfigOptions, load_config, run_tool
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,13 @@ class Row:
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file')
     parser.add_argument('--all', action='store_true', help='a line for every parameter')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='override settings of the config'
+        '--cfg-options', nargs='+', action=ConfigOptions, help='override settings of the config'
     )
     parser.set_defaults(work_dir=None, launcher='none')
     return parser.parse_args(argv)

@@ -1,0 +1,107 @@
+"""See what the ESC blocks do for a word of an image.
+
+    python tools/analysis/visualize_blocks.py IMAGE --classes "taxi, wet road" --word taxi
+
+For each block: the correlation that it reads, the pseudo prompts made of it, and what its SAM block
+does to the features. One word makes --out; several make a file for each, named after --out and the
+word. The whole image is one view: for a model that has windows it is resized to the size of one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmseg_escnet.cli import ConfigOptions, run_tool
+
+_LONGEST = 60  # characters of a word in a file name
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('image')
+    parser.add_argument(
+        '--word', action='append', help='may be given several times; by default all words'
+    )
+    parser.add_argument('--config', help='by default the model of the toy world')
+    parser.add_argument('--checkpoint', help='weights of the model of --config')
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument(
+        '--classes', help='names between commas, synonyms between bars: "taxi, sofa | couch"'
+    )
+    words.add_argument(
+        '--classes-file', type=Path, help='a .txt (a name on each line), .json or .yaml of classes'
+    )
+    parser.add_argument(
+        '--background', help="what is none of the classes: words between commas, or 'other'"
+    )
+    parser.add_argument(
+        '--templates', help="scene, imagenet (80), or a text with '{}'; by default the config's"
+    )
+    parser.add_argument(
+        '--synonyms',
+        choices=['mean', 'first'],
+        default='mean',
+        help="of several synonyms use the mean, or the first as benchmarks do (default: 'mean')",
+    )
+    parser.add_argument(
+        '--out', type=Path, default=Path('blocks.png'), help='.png, .pdf or .svg; blocks.png'
+    )
+    parser.add_argument('--arrays', action='store_true', help='also write all numbers, as .npz')
+    parser.add_argument('--device', default='auto', help='auto (default), cpu, cuda:0, ...')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=ConfigOptions, help='override settings of the config'
+    )
+    parser.set_defaults(threshold=None)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Check what was asked, run the model once, write the files."""
+    args = parse_args(argv)
+    warnings.filterwarnings('ignore', message='``build_loss`` would be deprecated')
+    from mmseg_escnet.apis.inferencer import OpenVocabInferencer
+    from mmseg_escnet.apis.inside import FIGURE_SUFFIXES, check_suffix, find_word
+
+    # the same arguments mean the same there and here
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
+    from infer import choose_model, choose_templates, choose_words
+
+    check_suffix(args.out, FIGURE_SUFFIXES)
+    cfg, checkpoint = choose_model(args)
+    query = choose_words(args)
+    words = args.word or query.vocabulary.names
+    words = [query.vocabulary.names[find_word(query, word)] for word in words]
+    words = list(dict.fromkeys(words))
+    seg = OpenVocabInferencer(cfg, checkpoint, args.device)
+    templates = choose_templates(args.templates)
+    found = seg.look_inside(args.image, query, words, templates=templates, synonyms=args.synonyms)
+    for inside, path in zip(found, name_files(args.out, words), strict=True):
+        inside.save(path, arrays=path.with_suffix('.npz') if args.arrays else None)
+        print(f'{path}: {inside.word}')
+
+
+def name_files(out: Path, words: Sequence[str]) -> list[Path]:
+    """A file for each word: ``out`` for a single one, ``out_taxi.png`` and so on for several."""
+    if len(words) == 1:
+        return [out]
+    names = []
+    for word in words:
+        name = first = re.sub(r'\W+', '_', word)[:_LONGEST].strip('_').lower()
+        number = 1
+        while name in names:
+            number += 1
+            name = f'{first}_{number}'
+        names.append(name)
+    return [out.with_name(f'{out.stem}_{name}{out.suffix}') for name in names]
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,78 @@
+"""Segment your pictures into your words in the browser: python tools/web_demo.py
+
+Serves a page on this machine alone. Without --config and --checkpoint it is the miniature model of
+the toy world, which needs no download.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Sequence
+
+from infer import choose_model
+
+from mmseg_escnet.cli import ConfigOptions, run_tool
+
+_LOOPBACK = ('127.0.0.1', 'localhost', '::1')
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--config', help='by default the model of the toy world')
+    parser.add_argument('--checkpoint', help='weights of the model of --config')
+    parser.add_argument('--device', default='auto', help='auto (default), cpu, cuda:0, ...')
+    parser.add_argument(
+        '--host', default='127.0.0.1', help='address to bind to (default: 127.0.0.1)'
+    )
+    parser.add_argument('--port', type=int, help='default: the first free one from 7860 on')
+    parser.add_argument(
+        '--max-pixels',
+        type=int,
+        default=40_000_000,
+        help='refuse larger pictures (default: 40000000)',
+    )
+    parser.add_argument(
+        '--max-words', type=int, default=1000, help='refuse more words at a time (default: 1000)'
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=ConfigOptions, help='override settings of the config'
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Load the model and serve the page until Ctrl-C."""
+    args = parse_args(argv)
+    from mmseg_escnet.web.page import build_page, launch_page  # says what is missing, if so
+
+    # the one is of MMSegmentation's own making, the other stands on the page
+    warnings.filterwarnings('ignore', message='``build_loss`` would be deprecated')
+    warnings.filterwarnings('ignore', message='The only class is')
+    from mmseg_escnet.apis.inferencer import OpenVocabInferencer
+    from mmseg_escnet.web.desk import Desk
+    from mmseg_escnet.web.form import toy_examples
+
+    segmenter = OpenVocabInferencer(*choose_model(args), args.device)
+    desk = Desk(segmenter, max_pixels=args.max_pixels, max_words=args.max_words)
+    if args.config is None:
+        note = (
+            'This is the miniature model of the toy world. It knows drawings of coloured shapes '
+            '(*red heart*, *cyan ring*, *white star*) on textured ground (*wood*, *water*, '
+            '*brick*), and no photographs.'
+        )
+        page = build_page(desk, note=note, examples=toy_examples())
+    else:
+        page = build_page(desk)
+    url = launch_page(page, host=args.host, port=args.port)
+    if args.host not in _LOOPBACK:
+        print(f'note: without a password for whoever reaches this machine at {args.host}')
+    print(f'The page is at {url} (Ctrl-C ends it)', flush=True)
+    page.block_thread()
+
+
+if __name__ == '__main__':
+    run_tool(main)
