@@ -35,7 +35,19 @@ def seg():
 @pytest.fixture
 def folder(tmp_path, seg, monkeypatch):
     """The working folder, with a.png in it; the model is loaded once for all tests."""
-    monkeypatch.setattr(inferencer_module, 'OpenVocabInferencer', lambda *_, **__: seg)
+    seg.loaded, seg.options = 0, []
+    look_inside = seg.look_inside
+
+    def load(*_, **__):
+        seg.loaded += 1
+        return seg
+
+    def watched(*args, **options):
+        seg.options.append(options)
+        return look_inside(*args, **options)
+
+    monkeypatch.setattr(seg, 'look_inside', watched)
+    monkeypatch.setattr(inferencer_module, 'OpenVocabInferencer', load)
     monkeypatch.setattr(sys, 'path', list(sys.path))
     monkeypatch.chdir(tmp_path)
     Image.fromarray(scene(0, 1_000_000)[0]).save('a.png')
@@ -54,13 +66,14 @@ def test_one_word(tool, seg, folder, capsys):
             np.testing.assert_array_equal(stored[name], values)
 
 
-def test_all_words(tool, folder, capsys):
+def test_all_words(tool, seg, folder):
     """A file for each, of the classes and of the background."""
     options = ['--background', 'brick', '--templates', 'a {}', '--synonyms', 'first']
     tool.main(['a.png', '--classes', 'wood, sea | water', *options])
     made = ['blocks_brick.png', 'blocks_sea_water.png', 'blocks_wood.png']
     assert sorted(path.name for path in folder.glob('blocks*')) == made
     assert not list(folder.glob('*.npz'))
+    assert seg.options == [dict(templates=['a {}'], synonyms='first')]
 
 
 def test_names_of_files(tool, folder):
@@ -72,17 +85,18 @@ def test_names_of_files(tool, folder):
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'message'),
+    ('arguments', 'message', 'loaded'),
     [
-        (['a.png', '--word', 'yelow heart'], "such as 'yellow heart'"),
-        (['a.png', '--word', 'wood', '--out', 'a.jpg'], 'a.jpg must end in .png or'),
-        (['b.png', '--word', 'wood'], r'b\.png cannot be read'),
-        (['a.png', '--config', 'c.py'], '--checkpoint is missing'),
+        (['a.png', '--word', 'yelow heart'], "such as 'yellow heart'", 0),
+        (['a.png', '--word', 'wood', '--out', 'a.jpg'], 'a.jpg must end in .png or', 0),
+        (['a.png', '--config', 'c.py'], '--checkpoint is missing', 0),
+        (['b.png', '--word', 'wood'], r'b\.png cannot be read', 1),
     ],
 )
-def test_bad_input(tool, folder, arguments, message):
+def test_bad_input(tool, seg, folder, arguments, message, loaded):
     with pytest.raises(ESCNetError, match=message):
         tool.main(arguments)
+    assert seg.loaded == loaded, 'the model takes long'
     assert [path.name for path in folder.iterdir()] == ['a.png']
 
 

@@ -58,7 +58,7 @@ def server(tmp_path_factory):
         | {
             'PYTHONPATH': str(ROOT),
             'OMP_NUM_THREADS': '1',
-            'GRADIO_TEMP_DIR': str(tmp_path_factory.mktemp('gradio')),
+            'TMPDIR': str(tmp_path_factory.mktemp('files')),
             'GRADIO_ANALYTICS_ENABLED': 'True',  # the tool knows better
         },
         stdout=subprocess.PIPE,

@@ -116,7 +116,7 @@ def draw(rows: list[dict], words: int):
             axes.annotate(
                 row['setting'].split('=')[-1],
                 (row['seconds'], row['miou']),
-                xytext=(6, 4),
+                xytext=(8, -12) if kind == 'threshold' else (6, 6),
                 textcoords='offset points',
                 fontsize=8,
             )

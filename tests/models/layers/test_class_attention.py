@@ -60,6 +60,18 @@ def test_sums_of_parts_add_up(size):
 
 
 @torch.no_grad()
+def test_sums_of_classes_that_count_several_times():
+    block = build().double()
+    x, text = (value.double() for value in inputs(classes=3))
+    times = torch.tensor([2, 1, 3])
+    again = torch.arange(3).repeat_interleave(times)
+    expected = block.summarize(x[:, again], text[again])
+    result = block.summarize(x, text, times.double())
+    for name, value in vars(expected).items():
+        torch.testing.assert_close(getattr(result, name), value, rtol=1e-12, atol=1e-12)
+
+
+@torch.no_grad()
 def test_order_of_classes():
     block = build()
     x, text = inputs(classes=9)

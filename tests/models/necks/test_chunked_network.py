@@ -65,7 +65,7 @@ def inputs(batch=2, classes=CLASSES):
     return (image, correlation, text, *skips)
 
 
-def forward(neck, head, values, class_chunk):
+def forward(neck, head, values, class_chunk, **kwargs):
     """Outputs by name, from the real network or, without a size of chunks, from the plain one."""
     image, correlation, text, *skips = values
     scale = torch.tensor(20.0, dtype=image.dtype)
@@ -74,7 +74,7 @@ def forward(neck, head, values, class_chunk):
         logits = plain_head(head, blocks[-1].embedding, blocks[-1].correlation * scale, skips)
     else:
         features = DenseFeatures(image=image, skips=tuple(skips))
-        result = neck(features, correlation, text, scale, class_chunk, keep_blocks=True)
+        result = neck(features, correlation, text, scale, class_chunk, keep_blocks=True, **kwargs)
         blocks, logits = result.blocks, head(result)
     outputs = {'logits': logits}
     for index, block in enumerate(blocks):
@@ -161,6 +161,23 @@ def test_any_chunk_gives_the_plain_network(variant, batch, sizes, recomputed, in
         assert_same(found, {key: expected_gradients[key] for key in found}, size)
         with torch.no_grad():  # where chunks overwrite those of the block before
             assert_same(forward(neck, head, values, size), expected, size)
+
+
+@pytest.mark.parametrize('variant', ['points and masks', 'presence', 'not pooled'])
+@torch.no_grad()
+def test_a_class_that_stands_for_several(variant, in_double):
+    """As if it were in the vocabulary that often."""
+    neck, head, values = in_double(*build(variant), inputs())
+    times = torch.tensor([1, 3, 1, 2, 1])
+    again = torch.arange(CLASSES).repeat_interleave(times)
+    image, correlation, text, *skips = values
+    expected = forward(neck, head, (image, correlation[:, again], text[again], *skips), None)
+    for size in (1, 2, CLASSES):
+        found = forward(neck, head, values, size, counts=times.double())
+        for key in found:
+            if not key.startswith('F_') or variant == 'not pooled':
+                found[key] = found[key][:, again]
+        assert_same(found, expected, size)
 
 
 class Allocations(TorchDispatchMode):

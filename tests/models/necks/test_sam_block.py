@@ -96,10 +96,18 @@ def test_equals_all_classes_at_once(fusion, dense_size, size):
 def test_class_weights():
     """Of all classes, to be split afterwards."""
     presence = torch.randn(BATCH, 4).softmax(1)
-    assert build(class_fusion='presence')[0].class_weights(presence).equal(presence)
+    assert build(class_fusion='presence')[0].class_weights(presence).allclose(presence)
     for fusion in ('mean', 'none'):
         weights = build(class_fusion=fusion)[0].class_weights(presence)
         assert weights.equal(torch.full((BATCH, 4), 0.25))
+
+
+def test_class_weights_of_classes_that_count_several_times():
+    presence, times = torch.tensor([[0.5, 0.25, 0.25]]), torch.tensor([1.0, 1.0, 2.0])
+    mean, by_presence = (build(class_fusion=kind)[0] for kind in ('mean', 'presence'))
+    assert mean.class_weights(presence, times).tolist() == [[0.25, 0.25, 0.5]]
+    expected = torch.tensor([[0.4, 0.2, 0.4]])
+    torch.testing.assert_close(by_presence.class_weights(presence, times), expected)
 
 
 @torch.no_grad()
