@@ -9,7 +9,7 @@ from .figures import (
 )
 from .local_visualizer import OpenVocabVisualizer
 from .overlay import draw_comparison, draw_overlay
-from .panels import draw_pseudo_prompts, overlay_labels, paint_labels
+from .panels import overlay_labels, paint_labels
 from .report import Section, Table, save_figure, write_report
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     'curve_figure',
     'draw_comparison',
     'draw_overlay',
-    'draw_pseudo_prompts',
     'overlay_labels',
     'paint_labels',
     'ranges_figure',

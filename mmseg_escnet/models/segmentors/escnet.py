@@ -6,6 +6,7 @@ Shapes: B images, N classes, H x W pixels, h x w patch grid, D CLIP joint width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -55,6 +56,8 @@ class ESCNet(EncoderDecoder):
     ``seg_logits``: in 'windows' mode the averaged probabilities.
     ``shortlist=dict(top_k=32, threshold=0.0)`` drops the classes without a chance before the ESC
     blocks (:class:`.shortlist.Shortlist`): much quicker for many words, and not exact.
+    ``autocast='bfloat16'`` (or 'float16', on a GPU) computes matrix products in that type: up to
+    twice as quick where the device has instructions for it.
 
     Args:
         backbone: Config of the CLIP model.
@@ -243,6 +246,17 @@ class ESCNet(EncoderDecoder):
             logits[index, chosen.ids[: chosen.num_kept]] = found[0].float()
         return logits
 
+    def _forward_for_test(self, inputs: Tensor) -> Tensor:
+        """Logits (B, N, 4h, 4w) in the precision and with the shortlist of ``test_cfg``."""
+        dtype = self.test_cfg.get('autocast')
+        context = nullcontext()
+        if dtype is not None:
+            context = torch.autocast(inputs.device.type, dtype=getattr(torch, dtype))
+        with context:
+            if self.test_cfg.get('shortlist'):
+                return self._forward_shortlist(inputs)
+            return self._forward(inputs)
+
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Logits (B, N, H, W) of images (B, 3, H, W), at their own size."""
         return F.interpolate(
@@ -321,7 +335,7 @@ class ESCNet(EncoderDecoder):
         windows = cfg.mode == 'windows'
         return window_inference(
             inputs,
-            self._forward_shortlist if cfg.get('shortlist') else self._forward,
+            self._forward_for_test,
             **options,
             activate=windows,
             global_view=windows and cfg.get('global_view', True),
@@ -361,6 +375,10 @@ def _check_test_cfg(test_cfg: ConfigDict) -> None:
         raise ESCNetError(
             f'test_cfg.keep_scores={test_cfg.keep_scores!r} must be True, to keep the scores of '
             'all classes, or False.'
+        )
+    if test_cfg.get('autocast') not in (None, 'bfloat16', 'float16'):
+        raise ESCNetError(
+            f"test_cfg.autocast={test_cfg.autocast!r} must be None, 'bfloat16' or 'float16'."
         )
     if test_cfg.get('shortlist'):
         Shortlist.create(test_cfg.shortlist)

@@ -323,6 +323,24 @@ def test_bfloat16_autocast(seed):
     torch.testing.assert_close(low_scores.sum(0), torch.ones(64, 64))
 
 
+@torch.no_grad()
+def test_autocast_of_the_test_cfg():
+    """It does what autocast around the call does, and nothing without it."""
+    model = build(test_cfg=dict(mode='whole'))
+    model.set_vocabulary(['cat', 'dog', 'sky'])
+    images = torch.randn(1, 3, 64, 64)
+    plain = model.inference(images, [{}])
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        expected = model.inference(images, [{}])
+    model.test_cfg.autocast = 'bfloat16'
+    found = model.inference(images, [{}])
+    assert found.dtype == torch.float32
+    assert found.equal(expected)
+    assert not found.equal(plain)
+    with pytest.raises(ESCNetError, match="autocast='half' must be None, 'bfloat16' or 'float16'"):
+        build(test_cfg=dict(mode='whole', autocast='half'))
+
+
 def test_training_under_bfloat16_autocast():
     """The loss is that of float32 within 0.1 % (measured: 0.005 %), the gradients are finite."""
     model = build().train()
