@@ -36,9 +36,10 @@ def _precise(x: Tensor) -> Tensor:
 def _feature_map(x: Tensor) -> Tensor:
     """The positive feature map elu(x) + 1 of linear attention (Katharopoulos et al., 2020).
 
-    Written so that it stays positive where ``elu(x) + 1`` rounds to zero, below x = -17.
+    Written so that it stays positive where ``elu(x) + 1`` rounds to zero, below x = -17, and
+    without ``torch.where``, which takes longer on a processor than all else here.
     """
-    return torch.where(x > 0, x + 1, x.clamp(max=0).exp())
+    return x.clamp(max=0).exp() + x.relu()
 
 
 class ClassAttentionBlock(nn.Module):

@@ -111,7 +111,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, *, fused: bo
     """
     if fused:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2) + bias
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    scores += bias  # in place: the scores are the largest thing here
     return scores.softmax(dim=-1) @ value
 
 

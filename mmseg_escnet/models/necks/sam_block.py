@@ -116,6 +116,8 @@ class SAMBlock(BaseModule):
             then given to ``fuse``; or (F_v^n)' itself, (B, n, C, h, w), if classes are not pooled.
         """
         batch, height, width = len(image), *image.shape[-2:]
+        # the tokens of all classes are many: under autocast in the type of its convolutions
+        image, sparse, position = (x.to(dense.dtype) for x in (image, sparse, position))
         image = image.flatten(2).transpose(1, 2)[:, None]  # (B, 1, L, C)
         dense = dense.flatten(2).transpose(1, 2).unflatten(0, (batch, -1))
         tokens = self.image_tokens(

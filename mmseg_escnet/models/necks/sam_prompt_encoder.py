@@ -88,12 +88,12 @@ class SAMPromptEncoder(BaseModule):
             Sparse embeddings (M, number of tokens, C) and dense embeddings (M, C, h, w), or
             (M, C, 1, 1) to be broadcast if masks are not used.
         """
-        with torch.autocast(self._device_type, enabled=False):
+        with torch.autocast(self._device_type, enabled=False):  # sines of large angles
             sparse = self._encode_sparse(prompts)
-            if 'masks' in self.prompts:
-                dense = self._encode_masks(prompts)
-            else:
-                dense = self._no_mask(len(sparse))
+        if 'masks' in self.prompts:
+            dense = self._encode_masks(prompts)
+        else:
+            dense = self._no_mask(len(sparse))
         return sparse, dense
 
     @property
@@ -146,7 +146,8 @@ class SAMPromptEncoder(BaseModule):
         # the last layer is linear, so the mean is taken before it: K times less work, same result
         # SAM's transformer reads the channels of a position together
         dense = projection(pooled.contiguous(memory_format=torch.channels_last))
-        return torch.where((count > 0)[:, None, None, None], dense, self._no_mask(num_maps))
+        no_mask = self._no_mask(num_maps).to(dense.dtype)
+        return torch.where((count > 0)[:, None, None, None], dense, no_mask)
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
