@@ -170,7 +170,7 @@ def test_autocast():
     assert sparse[0].equal(sparse[1])
     assert position[0].equal(position[1])
     assert dense[0].dtype == torch.bfloat16
-    torch.testing.assert_close(dense[0].float(), dense[1], rtol=0.02, atol=0.02)
+    assert (dense[0] - dense[1]).norm() < 0.02 * dense[1].norm()
 
 
 def test_frozen():
