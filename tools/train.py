@@ -29,7 +29,7 @@ def main() -> None:
     cfg = load_config(args)
 
     import torch
-    from mmengine.runner import Runner, find_latest_checkpoint
+    from mmengine.runner import Runner
 
     from mmseg_escnet.apis.preflight import (
         check_checkpoint,
@@ -37,6 +37,7 @@ def main() -> None:
         check_weights,
         forget_pretrained,
     )
+    from mmseg_escnet.engine import InterruptHook, latest_whole_checkpoint
 
     cfg.resume = args.resume or cfg.get('resume', False)
     if args.amp:
@@ -48,14 +49,18 @@ def main() -> None:
     # everything that can be wrong with the input is found before anything expensive is done
     check_datasets(cfg, 'train', 'val')
     latest = cfg.get('load_from')
-    if latest is None and cfg.resume:
-        latest = find_latest_checkpoint(cfg.work_dir)
     if latest is not None:
         check_checkpoint(latest)
+    elif cfg.resume:
+        latest = cfg.load_from = latest_whole_checkpoint(cfg.work_dir)
     if args.random_weights or latest is not None:
         forget_pretrained(cfg.model)
     check_weights(cfg.model)
-    Runner.from_cfg(cfg).train()
+    runner = Runner.from_cfg(cfg)
+    interruption = InterruptHook()
+    runner.register_hook(interruption)
+    with interruption:
+        runner.train()
 
 
 if __name__ == '__main__':

@@ -1,4 +1,11 @@
 from .augmented_testing import OpenVocabTTAModel
-from .hooks import VocabularyHook
+from .checkpoints import latest_whole_checkpoint
+from .hooks import AtomicCheckpointHook, InterruptHook, VocabularyHook
 
-__all__ = ['OpenVocabTTAModel', 'VocabularyHook']
+__all__ = [
+    'AtomicCheckpointHook',
+    'InterruptHook',
+    'OpenVocabTTAModel',
+    'VocabularyHook',
+    'latest_whole_checkpoint',
+]

@@ -1,0 +1,169 @@
+"""AtomicCheckpointHook in MMEngine's own runner, AtomicBackend, and the choice to resume from."""
+
+import os
+
+import pytest
+import torch
+import torch.nn as nn
+from mmengine.fileio import get_file_backend
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from mmseg_escnet import ESCNetError
+from mmseg_escnet.engine import AtomicCheckpointHook, latest_whole_checkpoint
+from mmseg_escnet.engine.atomic_backend import AtomicBackend
+
+
+class Model(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, inputs, mode='tensor'):
+        return dict(loss=(self.weight * inputs.sum()).sum())
+
+
+class Watcher(AtomicCheckpointHook):
+    """Writes down which checkpoints are there at the worst moment: when one is being written."""
+
+    def __init__(self, folder, **kwargs):
+        super().__init__(**kwargs)
+        self.folder, self.seen = folder, []
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        self.seen.append(names(self.folder))
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.glob('*.pth'))
+
+
+def train(work_dir, *, iterations=4, resume=False, hook='AtomicCheckpointHook', **options):
+    checkpoint = dict(type=hook, by_epoch=False, interval=1, max_keep_ckpts=1) | options
+    runner = Runner(
+        model=Model(),
+        work_dir=str(work_dir),
+        train_dataloader=DataLoader([dict(inputs=torch.ones(2))] * 4),
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=iterations),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        default_hooks=dict(checkpoint=checkpoint),
+        resume=resume,
+        default_scope='mmseg',
+        experiment_name=f'{work_dir.name}-{os.urandom(4).hex()}',
+        log_level='ERROR',
+    )
+    if hook is Watcher:
+        (hook,) = (h for h in runner.hooks if isinstance(h, Watcher))
+    runner.train()
+    return hook
+
+
+def test_the_old_checkpoint_goes_after_the_new_one_is_there(tmp_path):
+    hook = train(tmp_path, hook=Watcher, folder=tmp_path)
+    # MMEngine's own hook leaves none in that moment
+    assert hook.seen == [[], ['iter_1.pth'], ['iter_2.pth'], ['iter_3.pth']]
+    assert names(tmp_path) == ['iter_4.pth']
+    train(tmp_path, iterations=6, resume=True)
+    assert names(tmp_path) == ['iter_6.pth'], 'the resumed run knows what it has to remove'
+
+
+def test_what_a_killed_run_left_is_cleared_away(tmp_path):
+    (tmp_path / '.iter_3.pth.part').write_bytes(b'half')
+    (tmp_path / 'other.part').write_bytes(b'not ours')
+    train(tmp_path, iterations=1)
+    assert not (tmp_path / '.iter_3.pth.part').exists()
+    assert (tmp_path / 'other.part').exists()
+
+
+def test_another_backend_keeps_its_ways(tmp_path):
+    train(tmp_path, backend_args=dict(backend='local'), iterations=2)
+    assert names(tmp_path) == ['iter_2.pth']
+
+
+def test_the_backend_is_found_by_its_name():
+    assert isinstance(get_file_backend(backend_args=dict(backend='atomic')), AtomicBackend)
+
+
+@pytest.mark.parametrize('fault', ['write', 'sync', 'read back', 'rename'])
+def test_writing_fails(tmp_path, monkeypatch, fault):
+    """Whatever fails, the file is as it was, nothing is left, and it is said in a sentence."""
+    path = tmp_path / 'file.pth'
+    AtomicBackend().put(b'before', path)
+
+    def fail(*_):
+        raise OSError(28, 'No space left on device')
+
+    if fault == 'write':
+        path_of_folder = tmp_path / 'file.pth' / 'x.pth'  # a folder that is a file
+        with pytest.raises(ESCNetError, match='could not be written'):
+            AtomicBackend().put(b'after', path_of_folder)
+    elif fault == 'read back':
+        monkeypatch.setattr('mmseg_escnet.engine.atomic_backend._crc32', lambda path: 0)
+        with pytest.raises(ESCNetError, match='what was read back is not what was written'):
+            AtomicBackend().put(b'after', path)
+    else:
+        monkeypatch.setattr(os, dict(sync='fsync', rename='replace')[fault], fail)
+        with pytest.raises(ESCNetError, match=r'No space left on device.*make room'):
+            AtomicBackend().put(b'after', path)
+    assert path.read_bytes() == b'before'
+    assert [entry.name for entry in tmp_path.iterdir()] == ['file.pth']
+
+
+def test_removing_afterwards(tmp_path):
+    backend = AtomicBackend()
+    first, second = tmp_path / 'first', tmp_path / 'second'
+    first.touch(), second.touch()
+    with backend.removing_afterwards():
+        with backend.removing_afterwards():
+            backend.remove(first)
+        assert first.exists()
+    assert not first.exists()
+    with pytest.raises(FileNotFoundError), backend.removing_afterwards():
+        backend.remove(second) or backend.get(first)
+    assert second.exists()
+    backend.remove(second)
+    assert not second.exists()
+
+
+class TestLatestWholeCheckpoint:
+    @pytest.fixture
+    def run(self, tmp_path):
+        train(tmp_path, max_keep_ckpts=9)
+        return tmp_path
+
+    def test_the_one_of_the_note(self, run):
+        (run / 'last_checkpoint').write_text(str(run / 'iter_2.pth'))  # of a run begun anew
+        assert latest_whole_checkpoint(run) == str(run / 'iter_2.pth')
+
+    @pytest.mark.parametrize('note', [None, '', '/moved/away/iter_4.pth'])
+    def test_without_a_note_the_newest(self, run, note):
+        (run / 'last_checkpoint').unlink()
+        if note is not None:
+            (run / 'last_checkpoint').write_text(note)
+        assert latest_whole_checkpoint(run) == str(run / 'iter_4.pth')
+
+    @pytest.mark.parametrize('damage', ['half', 'empty', 'missing', 'flipped'])
+    def test_damaged(self, run, damage):
+        newest = run / 'iter_4.pth'
+        content = bytearray(newest.read_bytes())
+        if damage == 'missing':
+            newest.unlink()
+        elif damage == 'flipped':
+            number = content.index(
+                torch.load(newest, weights_only=True)['state_dict']['weight'].numpy().tobytes()
+            )
+            content[number] ^= 1
+            newest.write_bytes(content)
+        else:
+            newest.write_bytes(content[: len(content) // 2] if damage == 'half' else b'')
+        assert latest_whole_checkpoint(run) == str(run / 'iter_3.pth')
+
+    def test_all_damaged(self, run):
+        for path in run.glob('*.pth'):
+            path.write_bytes(b'')
+        with pytest.raises(ESCNetError, match=r'None of the checkpoints in .* can be read'):
+            latest_whole_checkpoint(run)
+
+    def test_none(self, tmp_path):
+        assert latest_whole_checkpoint(tmp_path) is None
