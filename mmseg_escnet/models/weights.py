@@ -22,6 +22,16 @@ from ..errors import ESCNetError
 _CHUNK = 1 << 20
 _TIMEOUT_SECONDS = 20
 _NAMED_KEYS = 5
+_ZIP_START = b'PK\x03\x04'  # by which torch itself tells its archives from its older files
+# What entries of an archive may unpack to beyond the size of the file: torch packs code alone.
+_MAX_UNPACKED = 64 << 20
+# TorchScript calls methods of this name while a file is read, and they may write files.
+_RUNS_WHEN_READ = b'__setstate__'
+_DTYPES = (
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
+)
+_MAX_DENSE = 1 << 28  # numbers that a sparse tensor may become: a GiB
 
 
 def sha256(path: str | os.PathLike) -> str:
@@ -116,6 +126,10 @@ def download(url: str, target: str | os.PathLike, *, expected_sha256: str | None
 def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str]:
     """Read a state dict without executing anything from the file.
 
+    Damage is noticed by the checksums of torch's archives. Safetensors and the files of torch
+    before 1.6 have none: there a changed number is noticed only if it is no longer finite, so for
+    files of which a SHA-256 is published see :func:`check_sha256`.
+
     Args:
         path: A ``.safetensors`` file, a TorchScript archive (OpenAI's CLIP), or what
             ``torch.save`` wrote, with the tensors at the top or under ``state_dict``.
@@ -125,7 +139,8 @@ def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str]:
         'pickle'.
 
     Raises:
-        ESCNetError: If the file is missing, damaged, or holds anything but tensors by name.
+        ESCNetError: If the file is missing, damaged, would run code or unpack to a giant, or holds
+            anything but tensors of finite numbers by name.
     """
     path = Path(path)
     if not path.is_file():
@@ -133,7 +148,7 @@ def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str]:
     try:
         if path.suffix == '.safetensors':
             content, file_format = load_file(path), 'safetensors'
-        elif _is_torchscript(path):
+        elif (is_archive := _is_archive(path)) and _check_archive(path):
             content = torch.jit.load(path, map_location='cpu').state_dict()
             file_format = 'torchscript'
         else:
@@ -142,9 +157,11 @@ def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str]:
                 str(path),  # torch < 2.3 maps no Path
                 map_location='cpu',
                 weights_only=True,
-                mmap=zipfile.is_zipfile(path),
+                mmap=is_archive,
             )
             file_format = 'pickle'
+    except ESCNetError:
+        raise
     except Exception as error:  # there is no end to what a damaged pickle stream raises
         raise _unreadable(path, error) from error
     if isinstance(content, Mapping) and isinstance(content.get('state_dict'), Mapping):
@@ -155,14 +172,23 @@ def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str]:
             'a state dict.'
         )
     # `module.` is left by DataParallel
-    content = {str(key).removeprefix('module.'): value for key, value in content.items()}
-    for key, value in content.items():
+    tensors = {str(key).removeprefix('module.'): value for key, value in content.items()}
+    if len(tensors) < len(content):
+        raise ESCNetError(
+            f"{path} holds tensors with and without 'module.' before the same name: remove one of "
+            'each.'
+        )
+    for key, value in tensors.items():
         if not isinstance(value, Tensor):
             raise ESCNetError(
                 f'{path} holds a {type(value).__name__} under {key!r} and not a tensor: give a '
                 'file with a state dict.'
             )
-    return to_dense(content, source=str(path)), file_format
+        _check_kind(value, key, str(path))
+    tensors = to_dense(tensors, source=str(path))
+    for key, value in tensors.items():
+        _check_numbers(value, key, str(path))
+    return tensors, file_format
 
 
 def sparse_rows(weight: Tensor) -> Tensor:
@@ -203,9 +229,10 @@ def _to_dense(value: Tensor, key: str, source: str) -> Tensor:
         )
     try:
         # torch.load leaves the indices unchecked, and to_dense would write wherever they point
-        checked = torch.sparse_coo_tensor(
-            value._indices(), value._values(), value.shape, check_invariants=True
-        )
+        indices, values = value._indices(), value._values()
+        if max(value.numel(), indices.numel(), values.numel()) > _MAX_DENSE:
+            raise RuntimeError(f'it has more than {_MAX_DENSE} numbers')
+        checked = torch.sparse_coo_tensor(indices, values, value.shape, check_invariants=True)
         return checked.to_dense()
     except RuntimeError as error:
         raise ESCNetError(
@@ -214,11 +241,72 @@ def _to_dense(value: Tensor, key: str, source: str) -> Tensor:
         ) from error
 
 
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
+def _is_archive(path: Path) -> bool:
+    with open(path, 'rb') as file:
+        return file.read(len(_ZIP_START)) == _ZIP_START
+
+
+def _check_archive(path: Path) -> bool:
+    """Check what torch does not: checksums, the size when unpacked, and code that would run.
+
+    Returns:
+        Whether the archive is one of TorchScript.
+
+    Raises:
+        ESCNetError: If it is larger than it looks, or has code that runs when it is read.
+        zipfile.BadZipFile: If it is damaged.
+    """
     with zipfile.ZipFile(path) as archive:
-        return any('/code/' in name for name in archive.namelist())
+        size = sum(entry.file_size for entry in archive.infolist())
+        if size > path.stat().st_size + _MAX_UNPACKED:
+            raise ESCNetError(
+                f'The weights file {path} unpacks to {size} bytes, which no file of tensors does: '
+                'get it from somewhere else.'
+            )
+        # torch finds entries whatever the case of their names
+        names = [name.lower() for name in archive.namelist()]
+        is_script = any('/code/' in name or name.endswith('/constants.pkl') for name in names)
+        for entry, name in zip(archive.infolist(), names, strict=True):
+            is_code = is_script and name.endswith('.py')
+            with archive.open(entry) as content:
+                before = b''
+                while chunk := content.read(_CHUNK):  # at the end it compares the checksums
+                    if is_code and _RUNS_WHEN_READ in before + chunk:
+                        raise ESCNetError(
+                            f'The weights file {path} has code that runs when it is read '
+                            f'({_RUNS_WHEN_READ.decode()}): give a file of tensors alone, such as '
+                            'safetensors.'
+                        )
+                    before = chunk[-len(_RUNS_WHEN_READ) :]
+    return is_script
+
+
+def _check_kind(value: Tensor, key: str, source: str) -> None:
+    """Refuse tensors that have no numbers of their own, or not those of weights."""
+    if value.device.type != 'cpu':
+        what = f'is on the device {value.device}'
+    elif value.is_quantized or value.dtype not in _DTYPES:
+        what = f'is of {value.dtype}'
+    elif (
+        value.layout == torch.strided
+        and value.numel() * value.element_size() > value.untyped_storage().nbytes()
+    ):
+        what = f'of shape {tuple(value.shape)} repeats fewer numbers'
+    else:
+        return
+    raise ESCNetError(
+        f'{source} holds a tensor under {key!r} that {what}: store it as a whole float32 tensor.'
+    )
+
+
+def _check_numbers(value: Tensor, key: str, source: str) -> None:
+    if value.is_floating_point() and not value.isfinite().all():
+        count = int((~value.isfinite()).sum())
+        raise ESCNetError(
+            f'{source} holds {count} of {value.numel()} numbers that are not finite (NaN or Inf) '
+            f'under {key!r}: the training that wrote it diverged, or the file is damaged; give '
+            'another one.'
+        )
 
 
 def _unreadable(path: Path, error: Exception) -> ESCNetError:
@@ -232,7 +320,9 @@ def _unreadable(path: Path, error: Exception) -> ESCNetError:
 def check_fit(
     module: nn.Module, state_dict: Mapping[str, Tensor], *, source: str, prefix: str = ''
 ) -> None:
-    """Check that tensors fit a module: every key is there, known, and of the right shape.
+    """Check that tensors fit a module: every key is there, known, and of the right shape and kind.
+
+    Floating point numbers of any precision are of one kind, whole numbers of another.
 
     Args:
         module: The module to be filled.
@@ -241,7 +331,7 @@ def check_fit(
         prefix: What comes before the module's own names.
 
     Raises:
-        ESCNetError: Naming the missing, unexpected or misshapen keys.
+        ESCNetError: Naming the missing, unexpected, misshapen or mistyped keys.
     """
     own = {prefix + key: tuple(value.shape) for key, value in module.state_dict().items()}
     given = {key: tuple(value.shape) for key, value in state_dict.items()}
@@ -252,12 +342,19 @@ def check_fit(
         for key in own
         if key in given and given[key] != own[key]
     ]
+    kinds = {prefix + key: _kind(value) for key, value in module.state_dict().items()}
+    mistyped = [
+        f'{key} is {value.dtype}'
+        for key, value in state_dict.items()
+        if key in kinds and _kind(value) != kinds[key]
+    ]
     problems = [
         f'{len(keys)} {what} ({_some(keys)})'
         for keys, what in (
             (missing, 'missing'),
             (unexpected, 'unexpected'),
             (misshapen, 'of another shape'),
+            (mistyped, 'of another kind of number'),
         )
         if keys
     ]
@@ -266,6 +363,10 @@ def check_fit(
             f'{source} does not fit {type(module).__name__}: of its keys, '
             f'{"; ".join(problems)}; use weights of the architecture in the config.'
         )
+
+
+def _kind(value: Tensor) -> tuple[bool, bool]:
+    return value.is_floating_point(), value.is_complex()
 
 
 def load_strict(
