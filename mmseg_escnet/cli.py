@@ -5,20 +5,28 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from .errors import ESCNetError
 
+FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
+_DEAD_WORKER = re.compile(r'DataLoader worker \(pid(\(s\))? [\d, ]+\)[^.\n]*')
+_WHY_WORKERS_DIE = (
+    'a process that loads data died, as a rule because memory ran out (`dmesg` tells) or /dev/shm '
+    'is too small; set train_dataloader.num_workers lower, or to 0 to see the error itself'
+)
 
 
 def run_tool(main: Callable[[], int | None], *, interrupted: str = '') -> None:
     """Run a tool's main function and exit.
 
-    Bad input ends with one sentence and status 2, Ctrl-C with status 130; neither with a traceback.
+    Bad input ends with one sentence and status 2, the death of a data loading worker with status 1,
+    Ctrl-C with status 130; none of them with a traceback.
 
     Args:
         main: The tool; returns its exit status, None for 0.
@@ -32,6 +40,11 @@ def run_tool(main: Callable[[], int | None], *, interrupted: str = '') -> None:
         sentence = str(error).rsplit('ESCNetError: ', 1)[-1].strip()
         print(f'error: {sentence}', file=sys.stderr)
         status = BAD_INPUT
+    except RuntimeError as error:
+        if not (death := _DEAD_WORKER.search(str(error))):
+            raise
+        print(f'error: {death[0]}: {_WHY_WORKERS_DIE}', file=sys.stderr)
+        status = FAILED
     except KeyboardInterrupt as interruption:
         how_to_go_on = str(interruption) or interrupted
         print(f'interrupted: {how_to_go_on}' if how_to_go_on else 'interrupted', file=sys.stderr)

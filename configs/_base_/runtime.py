@@ -2,6 +2,6 @@ _base_ = 'mmseg::_base_/default_runtime.py'
 
 custom_imports = dict(imports=['mmseg_escnet'])
 visualizer = dict(type='OpenVocabVisualizer')
-custom_hooks = [dict(type='VocabularyHook')]
+custom_hooks = [dict(type='VocabularyHook'), dict(type='FiniteHook')]
 randomness = dict(seed=0)
 tta_model = None

@@ -1,5 +1,6 @@
 from .checkpoint_hook import AtomicCheckpointHook
+from .finite_hook import FiniteHook
 from .interrupt_hook import InterruptHook
 from .vocabulary_hook import VocabularyHook
 
-__all__ = ['AtomicCheckpointHook', 'InterruptHook', 'VocabularyHook']
+__all__ = ['AtomicCheckpointHook', 'FiniteHook', 'InterruptHook', 'VocabularyHook']

@@ -22,15 +22,15 @@ from torch.profiler import record_function
 from ...errors import ESCNetError
 from ...vocabulary import Vocabulary
 from ..backbones import DenseFeatures
+from ..finite import check_losses, check_scores, check_weights
 from ..necks.esc_neck import ESCFeatures
 from ..text_encoders.text_cache import TextCache, default_folder
 from ..weights import check_fit, to_dense
 from .score_maps import ScoreMaps, write_result
 from .score_views import ViewScores
 from .shortlist import HOPELESS, Shortlist
+from .test_options import check_test_cfg
 from .window_inference import window_inference
-
-_MODES = ('whole', 'slide', 'windows')
 
 
 @MODELS.register_module()
@@ -115,7 +115,7 @@ class ESCNet(EncoderDecoder):
         self.class_chunk = class_chunk
         self.train_cfg = train_cfg
         self.test_cfg = ConfigDict(dict(mode='whole'), **(test_cfg or {}))
-        _check_test_cfg(self.test_cfg)
+        check_test_cfg(self.test_cfg)
         self._vocabulary: Vocabulary | None = None
         self._text_cache = TextCache(default_folder())
 
@@ -183,7 +183,9 @@ class ESCNet(EncoderDecoder):
         # every way to load a checkpoint comes by here, also those that only warn of a misfit
         own = {key: value for key, value in state_dict.items() if key.startswith(prefix)}
         check_fit(self, own, source='The checkpoint', prefix=prefix)
-        state_dict.update(to_dense(own, source='The checkpoint'))  # a copy made for loading
+        own = to_dense(own, source='The checkpoint')
+        check_weights(own, source='The checkpoint')
+        state_dict.update(own)  # a copy made for loading
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     # -- network ---------------------------------------------------------------------------------
@@ -252,10 +254,25 @@ class ESCNet(EncoderDecoder):
         context = nullcontext()
         if dtype is not None:
             context = torch.autocast(inputs.device.type, dtype=getattr(torch, dtype))
+        forward = self._forward_shortlist if self.test_cfg.get('shortlist') else self._forward
         with context:
-            if self.test_cfg.get('shortlist'):
-                return self._forward_shortlist(inputs)
-            return self._forward(inputs)
+            logits = forward(inputs)
+            check_scores(logits, self, inputs, lambda: forward(inputs))
+        return logits
+
+    def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
+        """The losses of a training step.
+
+        Args:
+            inputs: (B, 3, H, W) RGB, normalised.
+            data_samples: B samples with ``gt_sem_seg`` (1, H, W).
+
+        Raises:
+            ESCNetError: If one is NaN or Inf, with the name of the tensor in which it begins.
+        """
+        losses = super().loss(inputs, data_samples)
+        check_losses(losses, self, inputs, lambda: self._forward(inputs))
+        return losses
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Logits (B, N, H, W) of images (B, 3, H, W), at their own size."""
@@ -365,37 +382,3 @@ def correlate(image_features: Tensor, text: Tensor) -> Tensor:
     with torch.autocast(image_features.device.type, enabled=False):
         image = F.normalize(image_features.to(text.dtype), dim=1)
         return torch.einsum('bdhw,nd->bnhw', image, text)
-
-
-def _check_test_cfg(test_cfg: ConfigDict) -> None:
-    mode = test_cfg.mode
-    if mode not in _MODES:
-        raise ESCNetError(f'test_cfg.mode={mode!r} must be one of {_MODES}.')
-    if not isinstance(test_cfg.get('keep_scores', False), bool):
-        raise ESCNetError(
-            f'test_cfg.keep_scores={test_cfg.keep_scores!r} must be True, to keep the scores of '
-            'all classes, or False.'
-        )
-    if test_cfg.get('autocast') not in (None, 'bfloat16', 'float16'):
-        raise ESCNetError(
-            f"test_cfg.autocast={test_cfg.autocast!r} must be None, 'bfloat16' or 'float16'."
-        )
-    if test_cfg.get('shortlist'):
-        Shortlist.create(test_cfg.shortlist)
-        if mode == 'slide':  # it averages logits, and a dropped class has none
-            raise ESCNetError(
-                "test_cfg.shortlist does not go with mode='slide': use 'windows' or 'whole'."
-            )
-    if mode == 'whole':
-        return
-    for key in ('crop_size', 'stride'):
-        value = test_cfg.get(key)
-        if not isinstance(value, (tuple, list)) or len(value) != 2 or min(value) < 1:
-            raise ESCNetError(
-                f'test_cfg.{key}={value!r} must be (height, width) in pixels for mode={mode!r}.'
-            )
-    if any(step > size for step, size in zip(test_cfg.stride, test_cfg.crop_size, strict=True)):
-        raise ESCNetError(
-            f'test_cfg.stride={test_cfg.stride} is larger than crop_size={test_cfg.crop_size}: '
-            'windows would leave gaps; make it smaller.'
-        )

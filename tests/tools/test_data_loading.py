@@ -1,0 +1,123 @@
+"""Training with files that go bad and data loading processes that die, as a user meets it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+
+from mmseg_escnet.datasets.toyworld_scenes import scene
+from mmseg_escnet.datasets.toyworld_vocabulary import to_seen_ids
+
+BROKEN = '3.png'
+
+
+def draw(root: Path) -> Path:
+    for kind in ('images', 'annotations'):
+        for split in ('train', 'val'):
+            (root / kind / split).mkdir(parents=True)
+    for split in ('train', 'val'):
+        for number in range(6):
+            image, label = scene(1, number)
+            Image.fromarray(image).save(root / 'images' / split / f'{number}.png')
+            label = to_seen_ids(label) if split == 'train' else label
+            Image.fromarray(label).save(root / 'annotations' / split / f'{number}.png')
+    return root
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory) -> Path:
+    return draw(tmp_path_factory.mktemp('whole'))
+
+
+@pytest.fixture(scope='module')
+def broken(tmp_path_factory) -> Path:
+    root = draw(tmp_path_factory.mktemp('broken'))
+    image = root / 'images' / 'train' / BROKEN
+    image.write_bytes(image.read_bytes()[:200])
+    return root
+
+
+def start(root: Path, work_dir: Path, *options: str, iterations: int = 6) -> subprocess.Popen:
+    return subprocess.Popen(
+        [
+            *(sys.executable, 'tools/train.py', 'configs/toyworld/escnet_toy.py'),
+            *('--work-dir', str(work_dir), '--cfg-options'),
+            *(f'{phase}_dataloader.dataset.data_root={root}/' for phase in ('train', 'val')),
+            *('train_dataloader.num_workers=2', 'train_dataloader.batch_size=1'),
+            *('val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False'),
+            *('model.neck.num_blocks=1', 'default_hooks.logger.interval=1'),
+            *(f'train_cfg.max_iters={iterations}', 'val_dataloader.dataset.indices=1'),
+            *options,
+        ],
+        cwd=ROOT,
+        env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def train(*arguments, **options) -> tuple[int, str, str]:
+    process = start(*arguments, **options)
+    output, errors = process.communicate()
+    return process.returncode, output + errors, errors.strip().splitlines()[-1] if errors else ''
+
+
+def test_an_unreadable_image_ends_it_with_its_name(broken, tmp_path):
+    status, output, last = train(broken, tmp_path)
+    assert status == 2
+    assert last.startswith(f'error: Image {broken}/images/train/{BROKEN} cannot be decoded')
+    assert 'Traceback' not in output
+
+
+def test_by_choice_it_is_skipped_named_and_counted(broken, tmp_path):
+    status, output, _ = train(broken, tmp_path, 'train_dataloader.dataset.on_error=skip')
+    assert status == 0, output[-2000:]
+    assert f'1 so far: Image {broken}/images/train/{BROKEN} cannot be decoded' in output
+    assert (tmp_path / 'iter_6.pth').is_file()
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
+
+
+def commands(pids: list[int]) -> list[int]:
+    """Of these processes those that run the training, data loading workers."""
+    return [pid for pid in pids if b'tools/train.py' in Path(f'/proc/{pid}/cmdline').read_bytes()]
+
+
+@pytest.mark.skipif(not Path('/proc/self/task').is_dir(), reason='needs /proc')
+def test_a_dead_worker_is_one_sentence(whole, tmp_path):
+    process = start(whole, tmp_path, iterations=2000)
+    log = iter(process.stdout.readline, '')
+    assert any('Iter(train)' in line for line in log), process.stderr.read()[-2000:]
+    workers = commands(children(process.pid))
+    assert workers
+    os.kill(workers[0], signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        process.stdout.readline()
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith('error: DataLoader worker (pid')
+    assert str(workers[0]) in last
+    assert 'num_workers' in last
+    assert 'Traceback' not in errors
+
+
+def test_two_runs_with_workers_end_alike(whole, tmp_path):
+    weights = []
+    for name in ('first', 'second'):
+        status, output, _ = train(whole, tmp_path / name)
+        assert status == 0, output[-2000:]
+        checkpoint = torch.load(tmp_path / name / 'iter_6.pth', weights_only=True)
+        weights.append(checkpoint['state_dict'])
+    assert all(torch.equal(tensor, weights[1][key]) for key, tensor in weights[0].items())
