@@ -29,7 +29,7 @@ def main() -> None:
     cfg = load_config(args)
 
     import torch
-    from mmengine.runner import Runner
+    from mmengine.registry import RUNNERS
 
     from mmseg_escnet.apis.preflight import (
         check_checkpoint,
@@ -37,8 +37,14 @@ def main() -> None:
         check_weights,
         forget_pretrained,
     )
-    from mmseg_escnet.engine import InterruptHook, latest_whole_checkpoint
+    from mmseg_escnet.engine import (
+        InterruptHook,
+        in_turns,
+        join_processes,
+        latest_whole_checkpoint,
+    )
 
+    join_processes(cfg)
     cfg.resume = args.resume or cfg.get('resume', False)
     if args.amp:
         if not torch.cuda.is_available():
@@ -55,8 +61,8 @@ def main() -> None:
         latest = cfg.load_from = latest_whole_checkpoint(cfg.work_dir)
     if args.random_weights or latest is not None:
         forget_pretrained(cfg.model)
-    check_weights(cfg.model)
-    runner = Runner.from_cfg(cfg)
+    in_turns(lambda: check_weights(cfg.model))
+    runner = RUNNERS.build(cfg)  # MMEngine's Runner, unless runner_type says otherwise
     interruption = InterruptHook()
     runner.register_hook(interruption)
     with interruption:

@@ -1,12 +1,17 @@
 from .augmented_testing import OpenVocabTTAModel
 from .checkpoints import latest_whole_checkpoint
+from .fsdp_strategy import ESCNetFSDPStrategy
 from .hooks import AtomicCheckpointHook, FiniteHook, InterruptHook, VocabularyHook
+from .processes import in_turns, join_processes
 
 __all__ = [
     'AtomicCheckpointHook',
+    'ESCNetFSDPStrategy',
     'FiniteHook',
     'InterruptHook',
     'OpenVocabTTAModel',
     'VocabularyHook',
+    'in_turns',
+    'join_processes',
     'latest_whole_checkpoint',
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import print_log
 
 from ..apis.preflight import check_checkpoint
@@ -15,7 +16,8 @@ def latest_whole_checkpoint(work_dir: str | Path) -> str | None:
     """The latest checkpoint of a training that can be read.
 
     That is the one that MMEngine's ``last_checkpoint`` names; if that note or its checkpoint is
-    missing or damaged, the latest written of the others.
+    missing or damaged, the latest written of the others. Of several processes the first one
+    chooses for all, lest one that looks later sees other files.
 
     Args:
         work_dir: Work dir of the training.
@@ -26,7 +28,12 @@ def latest_whole_checkpoint(work_dir: str | Path) -> str | None:
     Raises:
         ESCNetError: If there are checkpoints, and all are damaged.
     """
-    work_dir = Path(work_dir)
+    found = [_latest_whole(Path(work_dir)) if is_main_process() else None]
+    broadcast_object_list(found)
+    return found[0]
+
+
+def _latest_whole(work_dir: Path) -> str | None:
     candidates, note = [], work_dir / 'last_checkpoint'
     if note.is_file():
         named = note.read_text(errors='replace').strip()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
+from ..engine.processes import join_processes
 from ..errors import ESCNetError
 from .saved_predictions import check_prediction_names
 
@@ -133,24 +132,12 @@ def build_test_runner(cfg: Config) -> Runner:
     """A runner that only tests: it never looks for the training data.
 
     Args:
-        cfg: A whole config. With ``launcher='pytorch'`` on a machine without a GPU, where MMEngine
-            would ask for one for each process, the processes meet by gloo on the CPU.
+        cfg: A whole config; its ``launcher`` as in :func:`join_processes`.
 
     Raises:
-        ESCNetError: If the launcher is 'pytorch' and this is none of several processes.
+        ESCNetError: If the launcher did not start this process.
     """
-    if cfg.get('launcher') == 'pytorch':
-        if 'RANK' not in os.environ:
-            raise ESCNetError(
-                '--launcher pytorch is for processes that torchrun starts: use `torchrun '
-                '--nproc_per_node 2 tools/test.py ...`, or leave --launcher out.'
-            )
-        if not torch.cuda.is_available() and not torch.distributed.is_initialized():
-            torch.distributed.init_process_group('gloo')
-            wrapper = dict(
-                type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False
-            )
-            cfg.setdefault('model_wrapper_cfg', wrapper)
+    join_processes(cfg)
     runner = Runner.from_cfg(cfg)
     # SegVisualizationHook asks for runner.iter, which builds the training data set to count in
     runner._train_loop = None

@@ -32,6 +32,7 @@ class InterruptHook(Hook):
     def __init__(self) -> None:
         self._requested = False
         self._previous: dict[int, object] = {}
+        self._common_val_iters = 0
 
     def __enter__(self) -> InterruptHook:
         if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
@@ -49,9 +50,16 @@ class InterruptHook(Hook):
         """End here if it was asked for."""
         self._end_if_requested(runner, runner.iter + 1)
 
-    def after_val_iter(self, runner: Runner, *_, **__) -> None:
+    def before_val(self, runner: Runner) -> None:
+        """Find out how many batches every process has: a sampler may give some one more."""
+        batches = torch.tensor(len(runner.val_dataloader), device=dist.get_comm_device())
+        dist.all_reduce(batches, op='min')
+        self._common_val_iters = int(batches)
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, *_, **__) -> None:
         """End here if it was asked for: the validation is lost, no training is."""
-        self._end_if_requested(runner, runner.iter)
+        if batch_idx < self._common_val_iters:
+            self._end_if_requested(runner, runner.iter)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         if self._requested and not dist.is_distributed():  # a launcher passes it on once more

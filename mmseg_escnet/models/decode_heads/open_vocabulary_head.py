@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import gcd
 
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from mmengine.dist import all_reduce, get_world_size
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
+from mmseg.utils import SampleList
 from torch import Tensor
 
 from ..necks.esc_neck import ESCFeatures
@@ -86,7 +89,9 @@ class OpenVocabularyHead(BaseDecodeHead):
     The number of classes is that of the vocabulary: ``num_classes`` and ``out_channels`` are set
     by the segmentor, and there is no per-class weight. The loss is chosen in the config
     (``loss_decode``) among those of MMSegmentation that take any number of classes;
-    cross-entropy over the classes with ignored pixels excluded by default (paper).
+    cross-entropy over the classes with ignored pixels excluded by default (paper). In several
+    processes it is the mean over the labelled pixels of all of them, as for one process with all
+    the images (ours).
 
     Args:
         in_channels: Width d of the correlation embedding; filled in by the segmentor.
@@ -170,6 +175,38 @@ class OpenVocabularyHead(BaseDecodeHead):
                 align_corners=self.align_corners,
             )
         return logits
+
+    def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """Losses and accuracy of this process.
+
+        Distributed training averages gradients over processes, which makes a mean of means. A loss
+        that is a mean over the labelled pixels (``avg_non_ignore``) is weighed by this process's
+        share of them, so that the result is the mean over those of all processes.
+
+        Args:
+            seg_logits: (B, N, 4h, 4w).
+            batch_data_samples: B samples with ``gt_sem_seg``.
+
+        Returns:
+            Losses by name, and ``acc_seg``.
+        """
+        losses = super().loss_by_feat(seg_logits, batch_data_samples)
+        if get_world_size() > 1:
+            weight = self._share_of_labelled(batch_data_samples, seg_logits.device)
+            modules = self.loss_decode
+            modules = modules if isinstance(modules, nn.ModuleList) else [modules]
+            means = [loss for loss in modules if getattr(loss, 'avg_non_ignore', False)]
+            for name in {loss.loss_name for loss in means}:
+                losses[name] = losses[name] * weight
+        return losses
+
+    def _share_of_labelled(self, samples: SampleList, device: torch.device) -> Tensor:
+        """Labelled pixels of this process by their mean over all processes."""
+        labels = (sample.gt_sem_seg.data for sample in samples)
+        own = sum((label != self.ignore_index).sum() for label in labels).to(device).double()
+        mean = own.clone()
+        all_reduce(mean, op='mean')
+        return (own / mean.clamp(min=1)).float()
 
     def _decode(self, embedding: Tensor, from_skips: Sequence[Tensor]) -> Tensor:
         """Logits (B, n, 4h, 4w) of some classes (B, n, h, w, d), without the residual."""
