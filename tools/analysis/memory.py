@@ -56,10 +56,8 @@ class ResidentSize:
 
     @property
     def added(self) -> float:
-        """MiB that the second half of the steps has added: last quarter's mean less second's."""
-        quarter = max(1, len(self.mebibytes) // 4)
-        last, second = self.mebibytes[-quarter:], self.mebibytes[quarter : 2 * quarter]
-        return sum(last) / len(last) - sum(second) / len(second)
+        """MiB that the second half of the steps has added."""
+        return self.mebibytes[-1] - self.mebibytes[len(self.mebibytes) // 2]
 
 
 def evaluate(num_images: int) -> ResidentSize:
@@ -118,7 +116,8 @@ def draw(path: Path, measured: dict[str, ResidentSize]) -> None:
     figure = Figure(figsize=(9, 3), layout='constrained')
     for axes, (name, size) in zip(figure.subplots(1, len(measured)), measured.items(), strict=True):
         axes.plot(size.steps, size.mebibytes)
-        axes.set(title=name, ylabel='resident size (MiB)', ylim=(0, None), xlabel='images')
+        top = 1.2 * max(size.mebibytes)
+        axes.set(title=name, ylabel='resident size (MiB)', ylim=(0, top), xlabel='images')
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
 

@@ -36,7 +36,7 @@ def check_test_cfg(test_cfg: ConfigDict) -> None:
         return
     for key in ('crop_size', 'stride'):
         value = test_cfg.get(key)
-        if not isinstance(value, (tuple, list)) or len(value) != 2 or min(value) < 1:
+        if not _is_size(value):
             raise ESCNetError(
                 f'test_cfg.{key}={value!r} must be (height, width) in pixels for mode={mode!r}.'
             )
@@ -45,3 +45,8 @@ def check_test_cfg(test_cfg: ConfigDict) -> None:
             f'test_cfg.stride={test_cfg.stride} is larger than crop_size={test_cfg.crop_size}: '
             'windows would leave gaps; make it smaller.'
         )
+
+
+def _is_size(value: object) -> bool:
+    pair = isinstance(value, (tuple, list)) and len(value) == 2
+    return pair and all(type(side) is int and side >= 1 for side in value)
