@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn as nn
 from mmengine._strategy import FSDPStrategy
-from mmengine.optim import BaseOptimWrapper
+from mmengine.optim import BaseOptimWrapper, OptimWrapper
 from mmengine.registry import STRATEGIES
 from torch.distributed.fsdp import FullyShardedDataParallel
 
@@ -41,7 +43,9 @@ class ESCNetFSDPStrategy(FSDPStrategy):
         """As ``FSDPStrategy``'s, with the norm over all processes."""
         optim_wrapper = super().build_optim_wrapper(*args, **kwargs)
         if getattr(optim_wrapper, 'clip_func', None) is nn.utils.clip_grad_norm_:
-            optim_wrapper.clip_func = self._clip_grad_norm
+            # all of it: a process whose share is frozen has nothing to clip, and would not call
+            # clip_func, in which the others would wait for it
+            optim_wrapper._clip_grad = partial(self._clip_grad_norm, optim_wrapper)
         return optim_wrapper
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
@@ -52,5 +56,6 @@ class ESCNetFSDPStrategy(FSDPStrategy):
         )
         self.optim_wrapper.load_state_dict(state_dict)
 
-    def _clip_grad_norm(self, _: list[nn.Parameter], **kwargs) -> torch.Tensor:
-        return self.model.clip_grad_norm_(**kwargs)
+    def _clip_grad_norm(self, optim_wrapper: OptimWrapper) -> None:
+        norm = self.model.clip_grad_norm_(**optim_wrapper.clip_grad_kwargs)
+        optim_wrapper.message_hub.update_scalar(f'train/{optim_wrapper.grad_name}', float(norm))
