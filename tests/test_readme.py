@@ -16,6 +16,7 @@ RUN_BY = {
     'mmseg_escnet.check': 'test_check.py',
     'tools/analysis/benchmark.py': 'tools/test_benchmark.py',
     'tools/analysis/evaluate_predictions.py': 'tools/test_evaluation_tools.py',
+    'tools/analysis/memory.py': 'tools/test_memory_tool.py',
     'tools/analysis/parameter_table.py': 'tools/test_parameter_table.py',
     'tools/analysis/visualize_blocks.py': 'tools/test_visualize_blocks.py',
     'tools/check_dataset.py': 'tools/test_check_dataset.py',
@@ -112,3 +113,11 @@ def test_files_that_the_readme_points_to():
             assert (ROOT / target).exists(), target
     for target in re.findall(r"'(configs/[^']+\.py)'", README):
         assert (ROOT / target).is_file(), target
+
+
+def test_the_tests_that_the_faults_name_are_there():
+    named = re.findall(r'`(tests/[\w/]+\.py)(?:::(\w+))?`', (ROOT / 'docs/faults.md').read_text())
+    assert len(named) > 25
+    for file, name in named:
+        content = (ROOT / file).read_text()
+        assert not name or re.search(rf'^(def|class) {name}\b', content, re.MULTILINE), (file, name)

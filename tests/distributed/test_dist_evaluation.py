@@ -12,6 +12,7 @@ from evaluation_worker import COUNTS
 from jobs import TOY_CHECKPOINT, jobs, scenes
 
 WORKER = Path(__file__).parent / 'evaluation_worker.py'
+TIMEOUT = 'env_cfg.dist_cfg.timeout=120'  # an error and no endless test
 CONFIG = ROOT / 'configs/toyworld/escnet_toy.py'
 
 
@@ -33,6 +34,8 @@ def evaluate(server, data, tmp_path_factory):
     """A function that tests in some processes: folders of results by number of images."""
     options = [f'load_from={TOY_CHECKPOINT}', f'test_dataloader.dataset.data_root={data}/']
     options += ['test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False']
+
+    options += [TIMEOUT]
 
     def run(size: int, **kwargs: str) -> Path:
         work_dir = tmp_path_factory.mktemp(f'{size} processes')
@@ -103,7 +106,7 @@ def test_validation_of_unequal_lengths(server, data, tmp_path):
     options = ['val_dataloader.sampler.round_up=False', 'val_dataloader.dataset.indices=3']
     options += ['train_cfg.max_iters=1', 'train_cfg.val_interval=1', f'load_from={TOY_CHECKPOINT}']
     options += ['param_scheduler=None', 'optim_wrapper.optimizer.lr=0', *phases]
-    options += ['env_cfg.dist_cfg.timeout=60']
+    options += [TIMEOUT]
     found = []
     for size in (1, 2):
         work_dir = tmp_path / str(size)
