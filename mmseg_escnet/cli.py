@@ -55,10 +55,12 @@ def run_tool(main: Callable[[], int | None], *, interrupted: str = '') -> None:
 class ConfigOptions(argparse.Action):
     """MMEngine's ``DictAction``, imported when there is something to read."""
 
-    def __call__(self, *args) -> None:
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
         from mmengine.config import DictAction
 
-        DictAction(self.option_strings, self.dest)(*args)
+        if bad := [value for value in values if '=' not in value.strip('=')]:
+            parser.error(f'{option_string}: {bad[0]!r} is not key=value')
+        DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

@@ -111,7 +111,8 @@ def test_the_wheel_has_every_file_of_the_package(wheel, suffixes):
 
 @pytest.mark.parametrize('folder', ['configs', 'tools'])
 def test_the_wheel_carries_configs_and_tools(wheel, folder):
-    wanted = files_below(ROOT / folder, '.py', '.sh', '.yml')
+    wanted = files_below(ROOT / folder, '.py', '.sh', '.yaml', '.yml')
+    wanted.add('model-index.yml')
     assert len(wanted) > 3
     assert {f'mmseg_escnet/.mim/{name}' for name in wanted} <= set(wheel.namelist())
 

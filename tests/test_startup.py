@@ -122,7 +122,7 @@ WAYS = {
 LATE = """
 import sys, types
 from mmseg_escnet import compat
-sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != '_MMSegFinder']
+sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != '_Finder']
 compat.setup()
 from mmseg.registry import MODELS
 assert MODELS.get('EncoderDecoder') is not None and MODELS.get('ESCNet') is None

@@ -34,7 +34,6 @@ def evaluate(server, data, tmp_path_factory):
     """A function that tests in some processes: folders of results by number of images."""
     options = [f'load_from={TOY_CHECKPOINT}', f'test_dataloader.dataset.data_root={data}/']
     options += ['test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False']
-
     options += [TIMEOUT]
 
     def run(size: int, **kwargs: str) -> Path:
@@ -105,8 +104,7 @@ def test_validation_of_unequal_lengths(server, data, tmp_path):
     ]
     options = ['val_dataloader.sampler.round_up=False', 'val_dataloader.dataset.indices=3']
     options += ['train_cfg.max_iters=1', 'train_cfg.val_interval=1', f'load_from={TOY_CHECKPOINT}']
-    options += ['param_scheduler=None', 'optim_wrapper.optimizer.lr=0', *phases]
-    options += [TIMEOUT]
+    options += ['param_scheduler=None', 'optim_wrapper.optimizer.lr=0', *phases, TIMEOUT]
     found = []
     for size in (1, 2):
         work_dir = tmp_path / str(size)
