@@ -9,7 +9,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 CANDIDATES = $(or $(PYTHON),python3.12 python3.11 python3.10 python3)
 READY = $(VENV)/.ready
 
-.PHONY: help demo web test lint format check clean
+.PHONY: help demo web test lint format docs hooks check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,11 +31,17 @@ format: $(READY) ## let ruff mend what it can
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+docs: $(READY) ## the documentation as a site of files: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+
+hooks: $(READY) ## make lint before every commit
+	$(VENV)/bin/pre-commit install
+
 check: $(READY) ## versions, devices, and what is missing
 	$(VENV)/bin/python -m mmseg_escnet.check
 
 clean: ## remove the environment and everything built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache
 	find mmseg_escnet tools tests configs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A candidate has to run (pyenv leaves shims that do not), to be of a supported version, and to be
