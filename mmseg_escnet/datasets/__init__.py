@@ -11,6 +11,7 @@ _REGISTERED = (
     'ADE20K847Dataset',
     'COCOStuff171Dataset',
     'CheckedDatasetMixin',
+    'FolderDataset',
     'LoadImage',
     'LoadLabelMap',
     'PascalContext59Dataset',

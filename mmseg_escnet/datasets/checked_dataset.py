@@ -154,9 +154,10 @@ class CheckedDatasetMixin:
 
         images = self._files(image_dir, self.img_suffix)
         if not images:
+            suffixes = [self.img_suffix] if isinstance(self.img_suffix, str) else self.img_suffix
             raise ESCNetError(
                 f'The image directory {self._shown(image_dir)} holds no file '
-                f'*{self.img_suffix}: {self.prepare_hint}.'
+                f'*{", *".join(suffixes)}: {self.prepare_hint}.'
             )
         data_list = super().load_data_list()
         if not data_list:

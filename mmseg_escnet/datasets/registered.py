@@ -5,6 +5,7 @@ from .ade20k150 import ADE20K150Dataset
 from .ade20k847 import ADE20K847Dataset
 from .checked_dataset import CheckedDatasetMixin
 from .coco_stuff171 import COCOStuff171Dataset
+from .folder import FolderDataset
 from .pascal_context59 import PascalContext59Dataset
 from .pascal_context459 import PascalContext459Dataset
 from .pascal_voc20 import PascalVOC20Dataset
@@ -17,6 +18,7 @@ __all__ = [
     'ADE20K847Dataset',
     'COCOStuff171Dataset',
     'CheckedDatasetMixin',
+    'FolderDataset',
     'LoadImage',
     'LoadLabelMap',
     'PascalContext59Dataset',

@@ -1,0 +1,118 @@
+"""Data of one's own: a folder of images, a folder of label maps and a file of names."""
+
+from __future__ import annotations
+
+import os
+import os.path as osp
+from collections.abc import Sequence
+
+from mmengine import fileio
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
+
+from ..class_files import read_classes
+from ..errors import ESCNetError
+from ..vocabulary import Vocabulary
+from .checked_dataset import CheckedDatasetMixin
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+
+
+class _AnyImageSuffix(BaseSegDataset):
+    """``BaseSegDataset``, whose images may end in one of several suffixes."""
+
+    def load_data_list(self) -> list[dict]:
+        image_dir = self.data_prefix['img_path']
+        label_dir = self.data_prefix.get('seg_map_path')
+        by_stem: dict[str, str] = {}
+        for name in sorted(self._files(image_dir, self.img_suffix)):
+            stem = osp.splitext(name)[0]
+            if stem in by_stem:
+                raise ESCNetError(
+                    f'{by_stem[stem]} and {name} in {self._shown(image_dir)} have the label map '
+                    f'{stem}{self.seg_map_suffix} in common: rename one of them.'
+                )
+            by_stem[stem] = name
+        stems = list(by_stem)
+        if self.ann_file:
+            lines = fileio.get_text(self.ann_file, backend_args=self.backend_args).splitlines()
+            stems = [line.strip() for line in lines if line.strip()]
+        data_list = []
+        for stem in stems:
+            info = dict(
+                img_path=osp.join(image_dir, by_stem.get(stem, stem)),
+                label_map=self.label_map,
+                reduce_zero_label=self.reduce_zero_label,
+                seg_fields=[],
+            )
+            if label_dir is not None:
+                info['seg_map_path'] = osp.join(label_dir, stem + self.seg_map_suffix)
+            data_list.append(info)
+        return data_list
+
+
+@DATASETS.register_module()
+class FolderDataset(CheckedDatasetMixin, _AnyImageSuffix):
+    """Images, label maps of the same names, and the names of the classes (ours).
+
+    ::
+
+        data/mine/
+            names.txt            dog
+            images/train/a.jpg   cat | kitten
+            labels/train/a.png   ...
+
+    Line i of the names, from 0, is id i in the label maps: grey PNGs of 8 or 16 bits, or palette
+    PNGs; never colours. Pixels of ``ignore_index`` (255) have no class. Words for training and
+    evaluation are the names, with synonyms between bars.
+
+    Args:
+        names: The file of names, below ``data_root`` (see :func:`.class_files.read_classes`), or a
+            list of names.
+        metainfo: As in ``BaseSegDataset``; ``classes`` chooses among the names.
+        img_suffix: One suffix of images, or several.
+        kwargs: All other arguments of ``BaseSegDataset``. ``ann_file`` lists names of images
+            without their suffix; ``ignore_index=65535`` where 255 is a class.
+
+    Raises:
+        ESCNetError: If a folder or the file of names is missing or not usable.
+    """
+
+    prepare_hint = (
+        'FolderDataset reads images, label maps and names as docs/own_data.md describes; correct '
+        'data_root or data_prefix'
+    )
+
+    def __init__(
+        self,
+        *,
+        names: str | os.PathLike | Sequence[str],
+        metainfo: dict | None = None,
+        img_suffix: str | Sequence[str] = IMAGE_SUFFIXES,
+        **kwargs,
+    ) -> None:
+        if isinstance(names, (str, os.PathLike)):
+            path = osp.join(kwargs.get('data_root') or '', names)
+            names = [_class_name(*each) for each in read_classes(path).items()]
+        self.vocabulary = Vocabulary.create(names)
+        metainfo = dict(self.vocabulary.dataset_meta, **(metainfo or {}))
+        suffixes = [img_suffix] if isinstance(img_suffix, str) else img_suffix
+        both = {case(suffix) for suffix in suffixes for case in (str.lower, str.upper)}
+        super().__init__(metainfo=metainfo, img_suffix=tuple(sorted(both)), **kwargs)
+
+    @property
+    def file_classes(self) -> Sequence[str]:
+        return self.vocabulary.names
+
+    @property
+    def file_palette(self) -> Sequence[Sequence[int]]:
+        return self.vocabulary.dataset_meta['palette']
+
+
+def _class_name(name: str, phrases: Sequence[str] | None) -> str:
+    """The class name that stands for phrases: data sets have no other place for them."""
+    if phrases is None:
+        return name
+    if len(phrases) == 1 and ',' in phrases[0]:
+        return f'{phrases[0]} |'  # with a bar, the comma separates nothing
+    return ' | '.join(phrases)

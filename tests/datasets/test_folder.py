@@ -1,0 +1,148 @@
+"""FolderDataset: a folder of images, a folder of label maps, a file of names."""
+
+import numpy as np
+import pytest
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
+from PIL import Image
+
+from mmseg_escnet import ESCNetError
+
+LOAD = [dict(type='LoadImage'), dict(type='LoadLabelMap')]
+FILES = ('a.jpg', 'b.PNG', 'deep/c.webp', 'd.e.tiff')
+
+
+@pytest.fixture(autouse=True)
+def _scope():
+    init_default_scope('mmseg')
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """Four images of different kinds; every pixel of image i has the id i."""
+    for folder in ('images', 'labels'):
+        (tmp_path / folder / 'deep').mkdir(parents=True)
+    for number, file in enumerate(FILES):
+        path = tmp_path / 'images' / file
+        Image.new('RGB', (12, 8), (10 * number, 0, 0)).save(
+            path, path.suffix[1:].replace('jpg', 'jpeg')
+        )
+        labels = tmp_path / 'labels' / file
+        Image.fromarray(np.full((8, 12), number, np.uint8)).save(labels.with_suffix('.png'))
+    (tmp_path / 'names.txt').write_text(
+        'cat | kitten\nboat: a small boat, in a harbour\nwater\nsky\n'
+    )
+    (tmp_path / 'images/notes.txt').write_text('no image')
+    return tmp_path
+
+
+def build(folder, **changes):
+    prefix = dict(img_path='images', seg_map_path='labels')
+    cfg = dict(
+        type='FolderDataset',
+        data_root=str(folder),
+        data_prefix=prefix,
+        names='names.txt',
+        pipeline=LOAD,
+    )
+    return DATASETS.build(cfg | changes)
+
+
+def test_images_and_their_label_maps(mine):
+    dataset = build(mine)
+    assert len(dataset) == len(FILES)
+    for item in dataset:
+        number = [str(mine / 'images' / file) for file in FILES].index(item['img_path'])
+        assert np.unique(item['gt_seg_map']).tolist() == [number]
+        assert abs(item['img'][..., 2].astype(int) - 10 * number).max() <= 2  # BGR
+
+
+def test_names_with_what_stands_for_them(mine):
+    dataset = build(mine)
+    vocabulary = dataset.vocabulary
+    assert vocabulary.synonyms == (
+        ('cat', 'kitten'),
+        ('a small boat, in a harbour',),
+        ('water',),
+        ('sky',),
+    )
+    assert dataset.metainfo['classes'] == vocabulary.names
+    assert len(dataset.metainfo['palette']) == 4
+
+
+def test_names_in_the_config(mine):
+    dataset = build(mine, names=['one', 'two', 'three', 'four'])
+    assert dataset.metainfo['classes'] == ('one', 'two', 'three', 'four')
+
+
+def test_some_of_the_names(mine):
+    dataset = build(mine, metainfo=dict(classes=('sky', 'water')))
+    values = {np.unique(item['gt_seg_map']).item() for item in dataset}
+    assert values == {0, 1, 255}
+    last = next(item for item in dataset if item['img_path'].endswith('d.e.tiff'))
+    assert np.unique(last['gt_seg_map']).tolist() == [0]
+
+
+def test_a_list_of_images(mine):
+    (mine / 'val.txt').write_text('deep/c\n\na\n')
+    dataset = build(mine, ann_file='val.txt')
+    assert [item['img_path'].rsplit('images/')[-1] for item in dataset] == ['deep/c.webp', 'a.jpg']
+
+
+def test_images_alone_for_inference(mine):
+    dataset = build(mine, data_prefix=dict(img_path='images'), pipeline=LOAD[:1], test_mode=True)
+    assert len(dataset) == len(FILES)
+    assert 'seg_map_path' not in dataset.get_data_info(0)
+
+
+def test_two_images_of_one_label_map(mine):
+    Image.new('RGB', (12, 8)).save(mine / 'images/a.png')
+    with pytest.raises(ESCNetError, match=r'a\.jpg and a\.png .* a\.png in common'):
+        build(mine)
+
+
+def _without_labels(mine):
+    (mine / 'labels/a.png').unlink()
+
+
+def _without_names(mine):
+    (mine / 'names.txt').unlink()
+
+
+def _without_images(mine):
+    (mine / 'images').rename(mine / 'others')
+
+
+def _with_few_names(mine):
+    (mine / 'names.txt').write_text('cat\nboat\n')
+
+
+def _with_colours(mine):
+    Image.new('RGB', (12, 8), (255, 0, 0)).save(mine / 'labels/a.png')
+
+
+def _with_another_size(mine):
+    Image.new('L', (8, 12)).save(mine / 'labels/a.png')
+
+
+def _with_an_unknown_image(mine):
+    (mine / 'list.txt').write_text('a\nzebra\n')
+
+
+@pytest.mark.parametrize(
+    ('damage', 'said'),
+    [
+        (_without_labels, r'missing first: a\.png'),
+        (_without_names, r'names\.txt'),
+        (_without_images, r'images'),
+        (_with_few_names, r'\b[23]\b'),
+        (_with_colours, r'a\.png'),
+        (_with_another_size, r'a\.png|a\.jpg'),
+        (_with_an_unknown_image, 'zebra'),
+    ],
+)
+def test_what_is_wrong_is_named(mine, damage, said):
+    damage(mine)
+    changes = dict(ann_file='list.txt') if (mine / 'list.txt').exists() else {}
+    with pytest.raises(ESCNetError, match=said):
+        list(build(mine, **changes))
