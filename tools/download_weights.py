@@ -2,6 +2,7 @@
 
     python tools/download_weights.py sam-vit-b
     python tools/download_weights.py clip --model ViT-B-16 --tag openai
+    python tools/download_weights.py clip --model EVA02-B-16 --tag merged2b_s8b_b131k
 
 SAM goes to ``data/weights`` and is checked by its SHA-256. CLIP goes to open_clip's own cache,
 where the configs find it.

@@ -13,6 +13,7 @@ import open_clip
 import torch.nn as nn
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
+from open_clip.timm_model import TimmModel
 from open_clip.transformer import QuickGELU
 from torch import Tensor
 
@@ -104,7 +105,7 @@ def load_clip(clip: nn.Module, *, model_name: str | None, pretrained: str, activ
 
     With the wrong activation nothing fails and accuracy is lost, so it is taken from the weights:
     open_clip's tags state it, and OpenAI's own files (TorchScript, or a state dict of one) need
-    QuickGELU. Of any other file it cannot be known and must be given.
+    QuickGELU; EVA-02 needs GELU. Of any other file it cannot be known and must be given.
 
     Args:
         clip: The model to fill.
@@ -124,6 +125,8 @@ def load_clip(clip: nn.Module, *, model_name: str | None, pretrained: str, activ
     scalars = [state_dict.pop(key, None) for key in _OPENAI_SCALARS]
     if quick_gelu is None and (file_format == 'torchscript' or scalars[0] is not None):
         quick_gelu = True
+    elif quick_gelu is None and isinstance(clip.visual, TimmModel):
+        quick_gelu = False  # an EVA-02: all were trained with GELU in their text towers
     if activation == 'auto' and quick_gelu is None:
         raise ESCNetError(
             f'The file {path} does not say whether this CLIP was trained with QuickGELU or GELU, '
@@ -164,8 +167,13 @@ class ChosenGELU(nn.Module):
 
 
 def set_activation(clip: nn.Module, quick_gelu: bool) -> None:
-    """Give every transformer block of both towers the activation its weights were trained with."""
+    """Give every transformer block of both towers the activation its weights were trained with.
+
+    The image tower of an EVA-02 has one of its own, SwiGLU.
+    """
     for tower in (clip.visual, clip.text):
+        if isinstance(tower, TimmModel):
+            continue
         for block in tower.transformer.resblocks:
             if not isinstance(block.mlp.gelu, ChosenGELU):
                 block.mlp.gelu = ChosenGELU()

@@ -2,6 +2,7 @@
 # world saw pictures of 48 px
 _base_ = './escnet_vitb16.py'
 
+weights_dir = '{{ fileDirname }}/../../../data/toyworld'  # in the repository and in the wheel
 vision_cfg = dict(
     image_size=48, patch_size=8, width=128, head_width=32, layers=4, pos_embed_type='sin_cos_2d'
 )
@@ -11,7 +12,7 @@ model = dict(
     backbone=dict(
         model_name=None,
         model_cfg=dict(embed_dim=128, quick_gelu=True, vision_cfg=vision_cfg, text_cfg=text_cfg),
-        pretrained='data/toyworld/clip.pth',
+        pretrained=f'{weights_dir}/clip.pth',
         activation='quick_gelu',
         stride=8,
         stem_channels=(32, 64, 128),
@@ -21,7 +22,7 @@ model = dict(
         prompt_encoder=dict(embed_dims=64),
         sam_block=dict(embed_dims=64, num_heads=4, mlp_dims=256),
         fusion=dict(embed_dims=32, window_size=6),
-        sam_pretrained='data/toyworld/sam.pth',
+        sam_pretrained=f'{weights_dir}/sam.pth',
         with_cp=False,
     ),
     decode_head=dict(stage_channels=(32, 16), skip_channels=(16, 8), residual=True),

@@ -10,17 +10,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 import open_clip
+import timm
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
-from open_clip.transformer import TextTransformer, VisionTransformer
+from open_clip.transformer import TextTransformer
+from timm.models.eva import EvaBlock
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ...errors import ESCNetError
 from ..clip_weights import load_clip, set_activation
+from .towers import EvaTower, PlainTower, eva_value_path, tower_type
 
 _TRAINABLE = ('attention', 'all', 'none')
 
@@ -44,24 +47,26 @@ class OpenCLIPBackbone(BaseModule):
 
     ::
 
-        image --resize--> --conv1, ln_pre--> blocks 1 .. n-1 --> last block, value path only
-              --ln_post, proj--> F_v              |
+        image --resize--> --patches, norm--> blocks 1 .. n-1 --> last block, value path only
+              --norm, projection--> F_v           |
                                                   +--> skips at n/3 and 2n/3
 
     In the last block the attention is replaced by its value path, so every patch keeps its own
     content: ``v = out_proj(W_v ln_1(x) + b_v)``, ``x = x + v``, ``x = x + mlp(ln_2(x))``; the
     class token is dropped (CAT-Seg's recipe, after MaskCLIP). Positional embeddings are resized
-    bicubically to any grid, non-square included.
+    bicubically to any grid, non-square included; rotary ones are made for it.
 
+    The image tower is open_clip's own vision transformer or timm's EVA, as in EVA-02-CLIP (ours);
+    in the latter what the attention does to the values stays, its inner norm and layer scale.
     The text tower is in ``clip.text``; the text encoder calls it.
 
     Args:
-        model_name: open_clip's name of an architecture with a plain vision transformer.
+        model_name: open_clip's name of an architecture with a plain vision transformer or EVA-02.
         model_cfg: In place of a name, the keyword arguments of ``open_clip.CustomTextCLIP``.
         pretrained: open_clip tag ('openai'), local file, or None for random weights; read by
             ``init_weights()``, never by the constructor.
         activation: 'auto' takes QuickGELU or GELU from the weights; 'quick_gelu' or 'gelu' for a
-            file that does not tell.
+            file that does not tell. An EVA has GELU in its text tower and SwiGLU in the other.
         stride: Image pixels per patch. Images are resized so that a patch of any CLIP covers as
             many: 384 x 384 px give 24 x 24 patches for ViT-B/16 and, resized to 336, for
             ViT-L/14 (recipe).
@@ -70,11 +75,12 @@ class OpenCLIPBackbone(BaseModule):
             to patches (ours, for a CLIP so small that it learns shapes from little data; no
             published CLIP has one). () keeps open_clip's own.
         trainable: Which parameters of both towers are trained: their 'attention' layers (paper),
-            'all' or 'none'. The logit scale never is: nothing differentiable reads it.
+            'all' or 'none'. The logit scale never is, nor separate queries and keys of the last
+            block: nothing differentiable reads them.
         with_cp: Recompute each block in the backward pass instead of keeping its activations.
 
     Raises:
-        ESCNetError: If the architecture is unknown or not a plain vision transformer.
+        ESCNetError: If the architecture is unknown or dense features are not defined for it.
     """
 
     def __init__(
@@ -116,41 +122,63 @@ class OpenCLIPBackbone(BaseModule):
                 'comes from another library): choose an architecture such as ViT-B-16.'
             )
         model_cfg = {key: value for key, value in model_cfg.items() if key != 'custom_text'}
+        vision_cfg = model_cfg.get('vision_cfg', {})
+        if (timm_name := vision_cfg.get('timm_model_name')) is not None:
+            if not timm.is_model(timm_name):  # it may even be an address
+                raise ESCNetError(
+                    f'timm has no model {timm_name!r}: choose another timm_model_name, for '
+                    'instance eva02_base_patch16_clip_224.'
+                )
+            model_cfg['vision_cfg'] = dict(vision_cfg, timm_model_pretrained=False)
         self.model_name = model_name
         self.pretrained = pretrained
         self.activation = activation
         self.stride = stride
         self.with_cp = with_cp
         self.clip = open_clip.CustomTextCLIP(**model_cfg)
-        visual = self.clip.visual
-        if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None:
+        kind = tower_type(self.clip.visual)
+        if kind is None:
             raise ESCNetError(
                 f'The image tower of {model_name or model_cfg} is not a plain vision transformer '
-                'of open_clip, for which alone the dense value path is defined: choose a ViT such '
-                'as ViT-B-16.'
+                'of open_clip nor an EVA-02 of timm with norms before its attention, for which '
+                'alone the dense value path is defined: choose one such as ViT-B-16 or EVA02-B-16.'
             )
+        self._tower_type = kind
         _check_text_tower(self.clip.text, model_name or model_cfg)
         if stem_channels:
-            visual.conv1 = ConvolutionalStem(stem_channels, visual.conv1)
+            if kind is not PlainTower:
+                raise ESCNetError(
+                    f'OpenCLIPBackbone: stem_channels={tuple(stem_channels)} goes with a plain '
+                    'vision transformer of open_clip only: leave it empty.'
+                )
+            self.clip.visual.conv1 = ConvolutionalStem(stem_channels, self.clip.visual.conv1)
         quick_gelu = activation == 'quick_gelu' or (
             activation == 'auto' and bool(model_cfg.get('quick_gelu', False))
         )
+        if quick_gelu and kind is EvaTower:
+            raise ESCNetError(
+                'OpenCLIPBackbone: QuickGELU (activation or model_cfg.quick_gelu) does not go with '
+                "an EVA-02, all of which were trained with GELU: set activation='auto'."
+            )
         # in the state dict, so that a checkpoint says which activation its weights need
         self.register_buffer('quick_gelu', torch.tensor(quick_gelu))
         set_activation(self.clip, quick_gelu)
-        self.embed_dims = visual.output_dim
-        depth = len(visual.transformer.resblocks)
+        tower = self.tower
+        self.embed_dims = self.clip.text.output_dim
+        depth = len(tower.blocks)
         if depth < 3:
             raise ESCNetError(
                 f'The image tower of {model_name or model_cfg} has {depth} layers: the skips at '
                 'one and two thirds of the depth need at least 3.'
             )
         self.skip_layers = (round(depth / 3), round(2 * depth / 3))  # 1-based
-        self.skip_dims = (visual.conv1.out_channels,) * len(self.skip_layers)
+        self.skip_dims = (tower.width,) * len(self.skip_layers)
         for name, parameter in self.clip.named_parameters():
             parameter.requires_grad = name != 'logit_scale' and (
                 trainable == 'all' or (trainable == 'attention' and '.attn.' in name)
             )
+        for parameter in tower.unread():
+            parameter.requires_grad = False
 
     def init_weights(self) -> None:
         """Load CLIP's weights and choose their activation.
@@ -174,6 +202,11 @@ class OpenCLIPBackbone(BaseModule):
         set_activation(self.clip, bool(self.quick_gelu))
 
     @property
+    def tower(self) -> PlainTower | EvaTower:
+        """The image tower, of whichever kind."""
+        return self._tower_type(self.clip.visual)
+
+    @property
     def logit_scale(self) -> Tensor:
         """CLIP's logit scale, about 100 once trained; a scalar."""
         return self.clip.logit_scale.exp()
@@ -188,11 +221,10 @@ class OpenCLIPBackbone(BaseModule):
         Args:
             images: (B, 3, H, W) RGB, normalised with CLIP's mean and standard deviation.
         """
-        visual = self.clip.visual
+        tower = self.tower
         x, skips = self.penultimate(images)
         height, width = self.grid_size(*images.shape[-2:])
-        x = value_path(visual.transformer.resblocks[-1], x[:, 1:])
-        x = visual.ln_post(x) @ visual.proj
+        x = tower.project(value_path(tower.blocks[-1], x[:, 1:]))
         return DenseFeatures(image=self._to_map(x, height, width), skips=skips)
 
     def penultimate(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -204,22 +236,23 @@ class OpenCLIPBackbone(BaseModule):
         Returns:
             Class token and patch tokens (B, 1 + L, W); the two skips, each (B, W, h, w).
         """
-        visual = self.clip.visual
+        tower = self.tower
         height, width = self.grid_size(*images.shape[-2:])
-        patch_height, patch_width = visual.patch_size
+        patch_height, patch_width = tower.patch_size
         size = (height * patch_height, width * patch_width)
         if images.shape[-2:] != size:
             images = F.interpolate(images, size, mode='bilinear', align_corners=False)
-        x = visual.conv1(images).flatten(2).transpose(1, 2)
-        class_token = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        x = tower.patches(images)
+        class_token = tower.class_token.to(x.dtype).expand(len(x), 1, -1)
         x = torch.cat([class_token, x], dim=1)
-        x = visual.ln_pre(x + self._positional_embedding(height, width).to(x.dtype))
+        x = tower.norm_pre(x + self._positional_embedding(height, width).to(x.dtype))
+        rotary = tower.rotary(height, width)
         skips = []
-        for index, block in enumerate(visual.transformer.resblocks[:-1], start=1):
+        for index, block in enumerate(tower.blocks[:-1], start=1):
             if self.with_cp and self.training:
-                x = checkpoint(block, x, use_reentrant=False)
+                x = checkpoint(block, x, *rotary, use_reentrant=False)
             else:
-                x = block(x)
+                x = block(x, *rotary)
             if index in self.skip_layers:
                 skips.append(self._to_map(x[:, 1:], height, width))
         return x, tuple(skips)
@@ -230,12 +263,12 @@ class OpenCLIPBackbone(BaseModule):
 
     def _positional_embedding(self, height: int, width: int) -> Tensor:
         """(1, 1 + L, W) positional embeddings on an h x w grid."""
-        visual = self.clip.visual
-        embedding = visual.positional_embedding
-        if (height, width) == tuple(visual.grid_size):
+        tower = self.tower
+        embedding = tower.positions
+        if (height, width) == tower.grid_size:
             return embedding[None]
         class_part, grid = embedding[:1], embedding[1:]
-        grid = grid.unflatten(0, visual.grid_size).permute(2, 0, 1)[None]
+        grid = grid.unflatten(0, tower.grid_size).permute(2, 0, 1)[None]
         # antialiasing as open_clip itself resizes them; it acts only where the grid shrinks
         grid = F.interpolate(
             grid.float(), (height, width), mode='bicubic', align_corners=False, antialias=True
@@ -292,15 +325,17 @@ def _check_text_tower(tower: nn.Module, name: str | dict) -> None:
 
 
 def value_path(block: nn.Module, x: Tensor) -> Tensor:
-    """A residual attention block of open_clip in which every token attends to itself alone.
+    """A transformer block in which every token attends to itself alone.
 
     Args:
-        block: open_clip's ResidualAttentionBlock.
+        block: open_clip's ResidualAttentionBlock or timm's EvaBlock.
         x: Tokens (B, L, W).
 
     Returns:
         Tokens (B, L, W).
     """
+    if isinstance(block, EvaBlock):
+        return eva_value_path(block, x)
     attention = block.attn
     width = attention.embed_dim
     value = F.linear(

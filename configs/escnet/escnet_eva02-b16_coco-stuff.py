@@ -1,0 +1,5 @@
+# ESC-Net with EVA-02-CLIP B/16 on COCO-Stuff164k, 171 classes (ours, not in the paper)
+_base_ = './escnet_vitb16_coco-stuff.py'
+
+# 384 px -> 24 x 24 patches; open_clip normalises its images with OpenAI's mean and deviation too
+model = dict(backbone=dict(model_name='EVA02-B-16', pretrained='merged2b_s8b_b131k'))
