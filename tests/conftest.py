@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import init_default_scope
 
 import mmseg_escnet.components  # noqa: F401  before any test imports mmseg: compat, registration
 
@@ -22,6 +23,13 @@ def _own_cache(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _default_scope():
+    """A runner that a test makes without a scope leaves MMEngine's to the tests that follow."""
+    yield
+    init_default_scope('mmseg')
 
 
 @pytest.fixture(scope='session')

@@ -23,9 +23,8 @@ class ESCNetFSDPStrategy(FSDPStrategy):
     - The state of the optimiser is loaded in the order of arguments that PyTorch has had since 2.1.
     - Without a GPU the model stays on the CPU.
 
-    Args:
-        **kwargs: Of ``FSDPStrategy``. ``state_dict_cfg='full'`` writes checkpoints that any number
-            of processes can load.
+    Its arguments are those of ``FSDPStrategy``. ``state_dict_cfg='full'`` writes checkpoints that
+    any number of processes can load.
     """
 
     def _wrap_model(self, model: nn.Module) -> FullyShardedDataParallel:

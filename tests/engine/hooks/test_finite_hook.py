@@ -17,13 +17,15 @@ BAD = 3  # the iteration in which the gradient is not finite
 class Explode(torch.autograd.Function):
     """The loss is finite, its gradient is not."""
 
+    factor = float('inf')
+
     @staticmethod
     def forward(ctx, x):
         return x.clone()
 
     @staticmethod
     def backward(ctx, gradient):
-        return gradient * float('inf')
+        return gradient * Explode.factor
 
 
 class Model(BaseModel):
@@ -39,13 +41,13 @@ class Model(BaseModel):
         return dict(loss=(self.healthy.sum() + weight.sum()) * inputs.mean())
 
 
-def train(work_dir, *, clip=True, skip=False):
+def train(work_dir, *, clip=True, skip=False, interval=1):
     optimizer = dict(type='SGD', lr=0.1)
     wrapper = dict(type='OptimWrapper', optimizer=optimizer)
     if clip:
         wrapper['clip_grad'] = dict(max_norm=1.0)
     model = Model()
-    checkpoint = dict(type='AtomicCheckpointHook', by_epoch=False, interval=1)
+    checkpoint = dict(type='AtomicCheckpointHook', by_epoch=False, interval=interval)
     runner = Runner(
         model=model,
         work_dir=str(work_dir),
@@ -72,6 +74,15 @@ def train(work_dir, *, clip=True, skip=False):
 
 def saved(work_dir) -> list[str]:
     return sorted(path.name for path in work_dir.glob('*.pth'))
+
+
+@pytest.mark.parametrize('factor', [float('inf'), float('-inf'), float('nan')])
+def test_it_is_noticed_at_once(tmp_path, factor, monkeypatch):
+    monkeypatch.setattr(Explode, 'factor', factor)
+    runner = train(tmp_path, interval=5)
+    with pytest.raises(ESCNetError, match=r'not finite .*iteration 3,'):
+        runner.train()
+    assert runner.iter == BAD - 1
 
 
 def test_weights_and_iteration_are_named_and_nothing_is_saved(tmp_path):
