@@ -24,17 +24,18 @@ class ClassChunks:
     """How classes go through the network: a chunk at a time, so that memory does not grow with N.
 
     Attributes:
-        size: Classes of a chunk.
+        size: Classes of a chunk; None for all at once, without a loop: what is traced then is the
+            graph of any number of classes.
         recompute: Recompute each chunk in the backward pass instead of keeping its activations.
     """
 
-    size: int
+    size: int | None
     recompute: bool = False
 
     @classmethod
     def create(
         cls,
-        size: int | Literal['auto'],
+        size: int | Literal['auto', 'all'],
         *,
         num_tokens: int,
         device: torch.device,
@@ -44,12 +45,14 @@ class ClassChunks:
 
         Args:
             size: Classes of a chunk; 'auto' for as many as the cache of a processor or the free
-                memory of a GPU suggests.
+                memory of a GPU suggests, 'all' for all at once.
             num_tokens: Positions of the patch grids of all images of a batch, B * h * w.
             device: Where they are.
             recompute: See above.
         """
-        if size == 'auto':
+        if size == 'all':
+            size = None
+        elif size == 'auto':
             one = torch.zeros(1, 1)
             budget = _CPU_TOKENS * 4 // (one @ one).dtype.itemsize  # 2 bytes under autocast
             if device.type == 'cuda':
@@ -61,7 +64,7 @@ class ClassChunks:
 
     def split(self, classes: Tensor, dim: int) -> tuple[Tensor, ...]:
         """The chunks of a tensor that has the classes along a dimension."""
-        return classes.split(self.size, dim=dim)
+        return (classes,) if self.size is None else classes.split(self.size, dim=dim)
 
     def collect(
         self, parts: Iterable[Tensor], num_classes: int, out: Tensor | None = None
@@ -77,7 +80,7 @@ class ClassChunks:
         Returns:
             (B, N, ...).
         """
-        if torch.is_grad_enabled():
+        if self.size is None or torch.is_grad_enabled():
             return torch.cat(tuple(parts), dim=1)
         # into one tensor: kept one by one, the chunks would tear the heap of a processor to three
         # times their size

@@ -185,7 +185,7 @@ class ESCBlock(BaseModule):
         parts = (
             chunks.run(decode, part, weight)
             for part, weight in zip(
-                prompts.split(chunks.size), chunks.split(weights, dim=1), strict=True
+                prompts.split(chunks), chunks.split(weights, dim=1), strict=True
             )
         )
         if self.sam_block.class_fusion != 'none':
@@ -277,7 +277,7 @@ class ESCNeck(BaseModule):
         correlation: Tensor,
         text: Tensor,
         logit_scale: Tensor,
-        class_chunk: int | Literal['auto'] = 'auto',
+        class_chunk: int | Literal['auto', 'all'] = 'auto',
         counts: Tensor | None = None,
         keep_blocks: bool = False,
     ) -> ESCFeatures:
@@ -288,7 +288,8 @@ class ESCNeck(BaseModule):
             correlation: C_0 (B, N, h, w).
             text: F_l (N, D), unit norm.
             logit_scale: CLIP's, a scalar.
-            class_chunk: Classes at a time; the result does not depend on it.
+            class_chunk: Classes at a time, see :meth:`.ClassChunks.create`; the result does not
+                depend on it.
             counts: How many classes each stands for (N,), where some of a vocabulary represent
                 others; None for one.
             keep_blocks: Also return what every block left behind, to look inside.

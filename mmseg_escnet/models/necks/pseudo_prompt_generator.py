@@ -15,6 +15,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...errors import ESCNetError
+from ..layers import ClassChunks
 
 _MAPS_AT_A_TIME = 256  # several times K values for each pixel are needed while objects are found
 
@@ -39,9 +40,9 @@ class PseudoPrompts:
     region: Tensor
     presence: Tensor
 
-    def split(self, size: int) -> Iterator[PseudoPrompts]:
-        """The prompts of that many classes at a time."""
-        parts = [value.split(size, dim=1) for value in vars(self).values()]
+    def split(self, chunks: ClassChunks) -> Iterator[PseudoPrompts]:
+        """The prompts of some classes at a time."""
+        parts = [chunks.split(value, dim=1) for value in vars(self).values()]
         return map(PseudoPrompts, *parts)
 
 
@@ -187,9 +188,11 @@ class PseudoPromptGenerator(BaseModule):
         with torch.autocast(correlation.device.type, enabled=False):
             logits = correlation.detach().float().flatten(0, 1).flatten(1) * logit_scale.float()
             coordinates = _pixel_coordinates(height, width, device=logits.device)
+            # a traced loop would be that of one number of classes
+            tracing = torch.compiler.is_compiling()
+            maps = (logits,) if tracing else logits.split(_MAPS_AT_A_TIME)
             parts = [
-                self._find_objects(some, coordinates, width=width, height=height)
-                for some in logits.split(_MAPS_AT_A_TIME)
+                self._find_objects(some, coordinates, width=width, height=height) for some in maps
             ]
             points, valid, masks, region = map(torch.cat, zip(*parts, strict=True))
             presence = logits.amax(dim=1).view(batch, num_classes).softmax(dim=1)

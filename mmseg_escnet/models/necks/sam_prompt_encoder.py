@@ -93,7 +93,7 @@ class SAMPromptEncoder(BaseModule):
         if 'masks' in self.prompts:
             dense = self._encode_masks(prompts)
         else:
-            dense = self._no_mask(len(sparse))
+            dense = self._no_mask(sparse.shape[0])
         return sparse, dense
 
     @property
@@ -126,7 +126,7 @@ class SAMPromptEncoder(BaseModule):
         boxes = mask_boxes(prompts.masks.flatten(0, 2) > 0) * _SAM_IMAGE_SIZE - 0.5
         corners, _ = self.encoder(points=None, boxes=boxes, masks=None)  # (M * K, 2, C)
         corners = torch.where(valid[:, None, None], corners, self.encoder.not_a_point_embed.weight)
-        return corners.view(prompts.valid.shape[:2].numel(), -1, corners.shape[-1])
+        return corners.view(prompts.valid.flatten(0, 1).shape[0], -1, corners.shape[-1])
 
     def _encode_masks(self, prompts: PseudoPrompts) -> Tensor:
         masks = prompts.masks.flatten(0, 1)  # (M, K, h, w)

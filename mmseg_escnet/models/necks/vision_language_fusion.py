@@ -7,6 +7,7 @@ embedding width. Correlation embeddings are channels last, as window and class a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn as nn
@@ -109,7 +110,7 @@ class VisionLanguageFusion(BaseModule):
         Returns:
             E_t (B, N, h, w, d).
         """
-        num_classes = len(text)
+        num_classes = text.shape[0]
         correlations = chunks.split(standardize(correlation, counts), dim=1)
         embeddings = guidance = (None,) * len(correlations)
         if embedding is not None:
@@ -129,11 +130,12 @@ class VisionLanguageFusion(BaseModule):
             num_classes,
             out=embedding,
         )
+        wide = replace(chunks, size=chunks.size and _CLASSES_OF_A_SUM)
+        classes, words = wide.split(x, dim=1), wide.split(text, dim=0)
+        of_classes = (None,) * len(classes) if counts is None else wide.split(counts, dim=0)
         sums = None
-        for first in range(0, num_classes, _CLASSES_OF_A_SUM):
-            some = slice(first, first + _CLASSES_OF_A_SUM)
-            of_some = None if counts is None else counts[some]
-            seen = chunks.run(self.class_attention.summarize, x[:, some], text[some], of_some)
+        for arguments in zip(classes, words, of_classes, strict=True):
+            seen = wide.run(self.class_attention.summarize, *arguments)
             sums = seen if sums is None else sums + seen
         return chunks.collect(
             (

@@ -1,0 +1,239 @@
+"""tools/deployment: the exported network against the model, words that change, no PyTorch."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+
+from mmseg_escnet import ESCNetError
+from mmseg_escnet.apis import OpenVocabInferencer
+from mmseg_escnet.apis.toy_model import toy_model
+from mmseg_escnet.datasets.toyworld_scenes import scene
+from mmseg_escnet.export import protocol
+from mmseg_escnet.version import __version__
+
+WORDS = ['red circle', 'wood', 'water', 'cyan ring', 'grass']
+# what an example for others may import; the rest it must do without
+BLOCKED = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmseg', 'open_clip', 'mmseg_escnet', 'PIL')
+WINDOWS = ['--cfg-options', 'model.test_cfg.mode=windows']
+WINDOWS += ['model.test_cfg.crop_size=64,64', 'model.test_cfg.stride=40,40']
+
+
+def load_tool(name):
+    path = ROOT / f'tools/deployment/{name}.py'
+    spec = importlib.util.spec_from_file_location(f'{name}_tool', path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope='module')
+def windows():
+    """The toy model in the protocol of the full models, with views that are not square."""
+    config, checkpoint = toy_model()
+    config.test_dataloader.dataset.pipeline[1]['scale'] = (150, 100)
+    test_cfg = dict(mode='windows', crop_size=(64, 96), stride=(40, 64), window_batch_size=1)
+    return OpenVocabInferencer(config, checkpoint, 'cpu', cfg_options={'model.test_cfg': test_cfg})
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    """The same, exported by the tool, and words."""
+    folder = tmp_path_factory.mktemp('onnx')
+    files = folder / 'new/model.onnx', folder / 'words.npz'
+    load_tool('export').main(
+        [f'--out={files[0]}', f'--words={files[1]}', f'--classes={", ".join(WORDS)}']
+        + ['--size', '64', '96', *WINDOWS, 'model.test_cfg.stride=40,64']
+        + ['test_dataloader.dataset.pipeline.1.scale=150,100']
+    )
+    assert os.listdir(folder / 'new') == ['model.onnx']  # nothing is left behind
+    return files
+
+
+def expected_scores(segmenter, image, text) -> np.ndarray:
+    """The model's own (1, N, H, W) of an RGB image (1, 3, H, W), without its text encoder."""
+    model = segmenter.model
+    model.set_vocabulary([f'word {index}' for index in range(len(text))])
+    data = model.data_preprocessor(dict(inputs=[image[0].flip(0).byte()]), False)  # BGR
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(model, 'text_features', lambda: text)
+        return model.encode_decode(data['inputs'], [{}])
+
+
+def run_example(files, image, out) -> np.ndarray:
+    """In a process that has no PyTorch; the label map."""
+    code = (
+        'import runpy, sys\n'
+        f'sys.modules.update(dict.fromkeys({BLOCKED}))\n'
+        'sys.argv = sys.argv[1:]\n'
+        'runpy.run_path(sys.argv[0], run_name="__main__")'
+    )
+    example = ROOT / 'tools/deployment/onnx_example.py'
+    done = subprocess.run(
+        [sys.executable, '-c', code, example, image, *files, '--out-dir', out],
+        capture_output=True,
+        text=True,
+        cwd=out.parent,
+    )
+    assert done.returncode == 0, done.stderr
+    assert Image.open(out / 'overlay.png').size == Image.open(out / 'labels.png').size
+    return np.asarray(Image.open(out / 'labels.png'))
+
+
+@pytest.mark.parametrize('number', [1, 2, 70])
+def test_scores_are_those_of_the_model(number, windows, files):
+    """As many words as one likes, without another export."""
+    session = onnxruntime.InferenceSession(files[0])
+    assert session.get_inputs()[0].shape == [1, 3, 64, 96]
+    image = torch.randint(256, (1, 3, 64, 96)).float()
+    text = torch.nn.functional.normalize(torch.randn(number, 128), dim=1)
+    (found,) = session.run(None, dict(image=image.numpy(), text_features=text.numpy()))
+    expected = expected_scores(windows, image, text).softmax(dim=1)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+
+
+def test_another_order_of_words_is_another_order_of_scores(files):
+    session = onnxruntime.InferenceSession(files[0])
+    image = np.ascontiguousarray(scene(0, 3)[0][:64].transpose(2, 0, 1)[None], np.float32)
+    text = np.load(files[1])['text_features']
+    order = [3, 0, 4, 1, 2]
+    (before,) = session.run(None, dict(image=image, text_features=text))
+    (after,) = session.run(None, dict(image=image, text_features=text[order]))
+    np.testing.assert_allclose(after, before[:, order], atol=1e-5)
+    assert abs(after - before).max() > 0.5
+
+
+def test_example_on_photographs(windows, files, real_samples, tmp_path):
+    """Photographs of several sizes; the label maps of the model but for ties."""
+    images = sorted((real_samples / 'photos').glob('*.jpg'))
+    images += sorted((real_samples / 'VOCdevkit/VOC2012/JPEGImages').glob('*.jpg'))
+    assert len({Image.open(image).size for image in images}) >= 3
+    several = 0
+    for index, image in enumerate(images):
+        labels = run_example(files, image, tmp_path / str(index))
+        expected = windows(image, WORDS).labels
+        assert labels.shape == expected.shape
+        assert (labels == expected).mean() > 0.999
+        several += len(np.unique(expected)) > 1
+    assert several >= 2
+
+
+def test_example_on_a_drawing(windows, files, tmp_path):
+    Image.fromarray(scene(0, 3, 130)[0]).save(tmp_path / 'scene.png')
+    labels = run_example(files, tmp_path / 'scene.png', tmp_path / 'out')
+    assert (labels == windows(tmp_path / 'scene.png', WORDS).labels).mean() > 0.999
+    names = json.loads((tmp_path / 'out/names.json').read_text())
+    assert list(names.values()) == WORDS
+
+
+def test_example_with_other_words_and_one_view(files, tmp_path, capsys):
+    """Words with a background, and a file as of a model without windows."""
+    words, model = tmp_path / 'others.npz', tmp_path / 'whole.onnx'
+    load_tool('export').main(
+        [
+            f'--words={words}',
+            '--classes=grass, yellow heart | heart',
+            '--background=sand, cyan circle',
+        ]
+    )
+    assert 'tracing' not in capsys.readouterr().out
+    content = np.load(words, allow_pickle=False)
+    assert content['names'].tolist() == ['grass', 'yellow heart | heart', 'other']
+    assert content['label_of_word'].tolist() == [0, 1, 2, 2]
+
+    config, checkpoint = toy_model()
+    config.test_dataloader.dataset.pipeline[1]['scale'] = (96, 64)
+    whole = OpenVocabInferencer(config, checkpoint, 'cpu')
+    exported = onnx.load(files[0])
+    (metadata,) = exported.metadata_props
+    metadata.value = json.dumps(protocol(whole))
+    onnx.save(exported, model)
+    Image.fromarray(scene(0, 3)[0]).save(tmp_path / 'scene.png')
+    labels = run_example((model, words), tmp_path / 'scene.png', tmp_path / 'out')
+    # the best of logits, brought to the size of the image, where the file has probabilities
+    classes = ['grass', 'yellow heart | heart']
+    expected = whole(tmp_path / 'scene.png', classes, background=['sand', 'cyan circle']).labels
+    assert len(np.unique(expected)) == 3
+    assert (labels == expected).mean() > 0.99
+
+
+def test_torch_program(tmp_path):
+    """Of the toy model as it is: the image is one view, scores are logits."""
+    load_tool('export').main([f'--out={tmp_path / "model.pt2"}'])
+    extra = {'mmseg_escnet.json': ''}
+    program = torch.export.load(tmp_path / 'model.pt2', extra_files=extra).module()
+    assert json.loads(extra['mmseg_escnet.json'])['view'] == [96, 96]
+    whole = OpenVocabInferencer(*toy_model(), 'cpu')
+    image = torch.from_numpy(scene(0, 3)[0]).permute(2, 0, 1)[None].float()
+    for number in (1, 7):
+        text = torch.nn.functional.normalize(torch.randn(number, 128), dim=1)
+        torch.testing.assert_close(program(image, text), expected_scores(whole, image, text))
+
+
+def test_what_the_file_says(files):
+    session = onnxruntime.InferenceSession(files[0])
+    said = json.loads(session.get_modelmeta().custom_metadata_map['mmseg_escnet'])
+    assert said == dict(
+        view=[64, 96],
+        resize=[100, 150],
+        stride=[40, 64],
+        global_view=True,
+        activation='softmax',
+        embed_dims=128,
+        clip=None,  # the miniature one
+        templates=['A photo of a {} in the scene'],
+        version=__version__,
+    )
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (['--out=model.zip'], r'model\.zip must end in \.onnx or \.pt2'),
+        (['--words=words.txt'], r'words\.txt must end in \.npz'),
+        (['--out=model.onnx', '--size', '0', '96'], r'The size of a view is \(0, 96\)'),
+        (['--words=w.npz', '--classes=wood', '--background=0.3'], 'no place for a bound'),
+        (['--out=model.onnx', '--size', '30', '96', *WINDOWS], 'would leave gaps'),
+        (['--out=model.onnx', '--size', '64', '97', *WINDOWS], 'larger than the images'),
+    ],
+)
+def test_bad_input(arguments, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ESCNetError, match=said):
+        load_tool('export').main(arguments)
+    assert not os.listdir(tmp_path)
+
+
+def test_nothing_to_write(capsys):
+    with pytest.raises(SystemExit):
+        load_tool('export').main([])
+    assert 'nothing to write' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('how', [dict(keep_ratio=True), dict(interpolation='nearest')])
+def test_a_pipeline_that_cannot_be_said_is_refused(how):
+    config, checkpoint = toy_model()
+    config.test_dataloader.dataset.pipeline[1].update(how)
+    segmenter = OpenVocabInferencer(config, checkpoint, 'cpu')
+    with pytest.raises(ESCNetError, match='more than a Resize'):
+        protocol(segmenter)
+
+
+def test_a_view_without_a_size_is_refused():
+    config, checkpoint = toy_model()
+    pipeline = config.test_dataloader.dataset.pipeline
+    pipeline[:2] = [dict(type='LoadImageFromFile')]  # MMSegmentation's own, and no Resize
+    segmenter = OpenVocabInferencer(config, checkpoint, 'cpu')
+    with pytest.raises(ESCNetError, match=r'give \(height, width\)'):
+        protocol(segmenter)
+    assert protocol(segmenter, (48, 64))['resize'] == [48, 64]
