@@ -1,7 +1,8 @@
-"""The part of the build that ``setup.cfg`` cannot say: configs and tools travel in the wheel.
+"""The part of the build that ``setup.cfg`` cannot say: what travels in the wheel besides modules.
 
-OpenMMLab's packages carry them as ``<package>/.mim``, where MMEngine looks for configs that are
-named ``mmseg_escnet::escnet/...``.
+OpenMMLab's packages carry configs and tools as ``<package>/.mim``, where MMEngine looks for configs
+that are named ``mmseg_escnet::escnet/...``. The miniature weights are beside them, as in the
+repository.
 """
 
 import shutil
@@ -11,7 +12,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-CARRIED = ('configs', 'tools', 'model-index.yml')
+CARRIED = ('configs', 'tools', 'data/toyworld', 'model-index.yml')
 
 
 class BuildWithConfigs(build_py):

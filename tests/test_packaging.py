@@ -28,6 +28,7 @@ DISTRIBUTIONS = {
     'mmseg': 'mmsegmentation',
     'open_clip': 'open_clip_torch',
     'pkg_resources': 'setuptools',
+    'griffe': 'mkdocstrings',
     'segment_anything': 'segment-anything',
     'sklearn': 'scikit-learn',
     'yaml': 'pyyaml',
@@ -52,6 +53,15 @@ def installed() -> dict[str, Requirement]:
     }
 
 
+def extras(*names: str) -> dict[str, Requirement]:
+    """What these extras add."""
+    return {
+        name: requirement
+        for extra in names
+        for name, requirement in declared('options.extras_require', extra).items()
+    }
+
+
 def pins() -> dict[str, Requirement]:
     """requirements.txt, by canonical name."""
     lines = (ROOT / 'requirements.txt').read_text(encoding='utf-8').splitlines()
@@ -70,12 +80,13 @@ def source(tmp_path_factory) -> Path:
     """A copy to build from: a build leaves files in its source."""
     copy = tmp_path_factory.mktemp('source')
     ignored = shutil.ignore_patterns('__pycache__', '*.egg-info')
-    for name in ('mmseg_escnet', 'configs', 'tools', 'tests', 'docs', '*.*', 'LICENSE', 'Makefile'):
+    names = ('mmseg_escnet', 'configs', 'tools', 'data/toyworld', 'tests', 'docs', '*.*')
+    for name in (*names, 'LICENSE', 'Makefile'):
         for path in ROOT.glob(name):
             if path.name.startswith('.') or path.suffix == '.egg-info':
                 continue
             if path.is_dir():
-                shutil.copytree(path, copy / path.name, ignore=ignored)
+                shutil.copytree(path, copy / path.relative_to(ROOT), ignore=ignored)
             else:
                 shutil.copy2(path, copy / path.name)
     return copy
@@ -112,7 +123,8 @@ def test_the_wheel_has_every_file_of_the_package(wheel, suffixes):
 @pytest.mark.parametrize('folder', ['configs', 'tools'])
 def test_the_wheel_carries_configs_and_tools(wheel, folder):
     wanted = files_below(ROOT / folder, '.py', '.sh', '.yaml', '.yml')
-    wanted.add('model-index.yml')
+    wanted |= {'model-index.yml', 'data/toyworld/clip.pth', 'data/toyworld/sam.pth'}
+    wanted.add('data/toyworld/escnet.pth')
     assert len(wanted) > 3
     assert {f'mmseg_escnet/.mim/{name}' for name in wanted} <= set(wheel.namelist())
 
@@ -146,6 +158,7 @@ def test_the_source_distribution_builds_the_same_wheel(source, tmp_path):
     wanted = files_below(PACKAGE, '.py', '.json') | files_below(ROOT / 'configs', '.py')
     wanted |= files_below(ROOT / 'tools', '.py') | files_below(ROOT / 'tests', '.py')
     wanted |= {'setup.py', 'setup.cfg', 'pyproject.toml', 'requirements.txt', 'LICENSE', 'Makefile'}
+    wanted |= {'model-index.yml', 'configs/escnet/metafile.yaml', 'data/toyworld/escnet.pth'}
     assert wanted <= names
 
 
@@ -210,7 +223,7 @@ def test_everything_imported_is_declared():
 def test_everything_the_tests_import_is_declared():
     imported = third_party('tests')
     assert 'pytest' in imported
-    allowed = {**installed(), **declared('options.extras_require', 'test')}
+    allowed = {**installed(), **extras('test', 'docs', 'export')}
     assert imported - set(allowed) == set()
 
 
@@ -236,7 +249,8 @@ def test_the_pins_are_exact_and_leave_cuda_to_torch():
 
 def test_the_pins_satisfy_every_range():
     pinned = pins()
-    for name, requirement in {**installed(), **declared('options.extras_require', 'test')}.items():
+    wanted = {**installed(), **extras('test', 'web', 'docs', 'export', 'hooks')}
+    for name, requirement in wanted.items():
         assert name in pinned, f'{name} is not pinned'
         (specifier,) = pinned[name].specifier
         assert requirement.specifier.contains(specifier.version), f'{name} {specifier.version}'

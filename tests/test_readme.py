@@ -10,7 +10,10 @@ import pytest
 from conftest import ROOT
 
 README = (ROOT / 'README.md').read_text()
-PAGES = [ROOT / 'README.md', ROOT / 'data/README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = [
+    *(ROOT / name for name in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'data/README.md')),
+    *sorted((ROOT / 'docs').rglob('*.md')),
+]
 # Which test runs the tool as the pages call it, at toy size: for each tool that has a command.
 RUN_BY = {
     'mmseg_escnet.check': 'test_check.py',
@@ -21,11 +24,13 @@ RUN_BY = {
     'tools/analysis/visualize_blocks.py': 'tools/test_visualize_blocks.py',
     'tools/check_dataset.py': 'tools/test_check_dataset.py',
     'tools/dataset_converters/ade20k_847.py': 'tools/test_ade20k_847_converter.py',
+    'tools/dataset_converters/coco_json.py': 'tools/test_coco_json_converter.py',
     'tools/dataset_converters/coco_stuff164k.py': 'tools/test_coco_stuff164k_converter.py',
     'tools/dataset_converters/pascal_context.py': 'tools/test_pascal_context_converter.py',
     'tools/dataset_converters/pascal_voc.py': 'tools/test_pascal_voc_converter.py',
     'tools/download_weights.py': 'tools/test_download_weights.py',
     'tools/infer.py': 'apis/test_inference_docs.py',
+    'tools/model_converters/make_inference_file.py': 'tools/test_make_inference_file.py',
     'tools/test.py': 'tools/test_evaluation_tools.py',
     'tools/toyworld/canary.py': 'test_canary.py',
     'tools/toyworld/demo.py': 'tools/test_demo.py',
@@ -37,7 +42,12 @@ RUN_BY = {
     'tools/train.py': 'tools/test_train_and_test.py',
     'tools/web_demo.py': 'web/test_page.py',
 }
-MAKE_RUN_BY = {'demo': 'tools/test_demo.py', 'web': 'web/test_page.py'}
+MAKE_RUN_BY = {
+    'demo': 'tools/test_demo.py',
+    'docs': 'test_docs.py',
+    'web': 'web/test_page.py',
+}
+MAKE_OF_DEVELOPERS = {'check', 'format', 'hooks', 'lint', 'test'}
 
 
 def commands() -> list[list[str]]:
@@ -57,13 +67,19 @@ def commands() -> list[list[str]]:
 
 
 COMMANDS = commands()
-TARGETS = re.findall(r'^make (\w+)', README, re.MULTILINE)
+TARGETS = sorted(
+    {
+        target
+        for page in PAGES
+        for target in re.findall(r'(?:^|`)make (\w+)', page.read_text(), re.MULTILINE)
+    }
+)
 
 
 def test_there_are_commands():
     assert len(COMMANDS) >= 25
     assert {words[0] for words in COMMANDS} <= set(RUN_BY), 'say here which test runs the tool'
-    assert {'demo', 'test'} <= set(TARGETS) <= {'test', *MAKE_RUN_BY}
+    assert set(TARGETS) == {*MAKE_OF_DEVELOPERS, *MAKE_RUN_BY}
 
 
 @pytest.mark.parametrize('tool', RUN_BY)
@@ -79,7 +95,7 @@ def test_make_targets(target):
     makefile = (ROOT / 'Makefile').read_text()
     assert re.search(rf'^{target}:', makefile, re.MULTILINE)
     if target in MAKE_RUN_BY:
-        script = re.search(rf'^{target}:.*\n\t.*/(\w+)\.py', makefile, re.MULTILINE).group(1)
+        script = re.search(rf'^{target}:.*\n\t.*/(\w+)(\.py| build)', makefile, re.MULTILINE)[1]
         assert script in (ROOT / 'tests' / MAKE_RUN_BY[target]).read_text()
 
 
@@ -107,10 +123,15 @@ def test_tools(words):
     assert tool.startswith('mmseg_') or (ROOT / tool).is_file()
 
 
-def test_files_that_the_readme_points_to():
-    for target in re.findall(r'\]\(([^)#]+)\)', README):
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_the_pages_point_to(page):
+    text = re.sub(r'^ *```.*?^ *```', '', page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r'\]\(([^)#]+)(?:#[^)]*)?\)', text):
         if not target.startswith('http'):
-            assert (ROOT / target).exists(), target
+            assert (page.parent / target).exists(), target
+
+
+def test_configs_that_the_readme_names():
     for target in re.findall(r"'(configs/[^']+\.py)'", README):
         assert (ROOT / target).is_file(), target
 

@@ -11,6 +11,7 @@ Exits with status 0 if all images were segmented, 1 if some could not be, 2 if i
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import json
 import sys
@@ -19,7 +20,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmseg_escnet.cli import ConfigOptions, run_tool
+from mmseg_escnet.cli import run_tool
+from mmseg_escnet.cli_words import (
+    add_model_arguments,
+    add_word_arguments,
+    choose_model,
+    choose_templates,
+    choose_words,
+)
 from mmseg_escnet.errors import ESCNetError
 
 if TYPE_CHECKING:
@@ -36,46 +44,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('input', nargs='+', help='files, folders, or globs in quotes')
-    parser.add_argument('--config', help='by default the model of the toy world')
-    parser.add_argument('--checkpoint', help='weights of the model of --config')
-    words = parser.add_mutually_exclusive_group()
-    words.add_argument(
-        '--classes', help='names between commas, synonyms between bars: "taxi, sofa | couch"'
-    )
-    words.add_argument(
-        '--classes-file', type=Path, help='a .txt (a name on each line), .json or .yaml of classes'
-    )
-    parser.add_argument(
-        '--background',
-        help="what is none of the classes: words between commas; 'other' for common ones (sky, "
-        'wall, road, ...); or a number: whatever scores lower',
-    )
-    parser.add_argument(
-        '--threshold', type=float, help='pixels that score lower have no class (0 to 1)'
-    )
-    parser.add_argument(
-        '--templates', help="scene, imagenet (80), or a text with '{}'; by default the config's"
-    )
-    parser.add_argument(
-        '--synonyms',
-        choices=['mean', 'first'],
-        default='mean',
-        help="of several synonyms use the mean, or the first as benchmarks do (default: 'mean')",
-    )
+    add_model_arguments(parser)
+    add_word_arguments(parser)
     parser.add_argument(
         '--out-dir', type=Path, default=Path('work_dirs/infer'), help='default: work_dirs/infer'
     )
     parser.add_argument('--scores', action='store_true', help='also write scores, 16-bit PNG')
     parser.add_argument('--no-overlay', action='store_true', help='write no pictures to look at')
-    parser.add_argument('--device', default='auto', help='auto (default), cpu, cuda:0, ...')
     parser.add_argument(
         '--max-pixels',
         type=number_of_pixels,
         default=80_000_000,
         help='refuse larger images (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions, help='override settings of the config'
     )
     return parser.parse_args(argv)
 
@@ -138,89 +118,16 @@ def number_of_pixels(text: str) -> int:
     return int(text)
 
 
-def choose_model(args: argparse.Namespace) -> tuple[Config, Path]:
-    """The config and the checkpoint: those given, or else those of the toy world.
-
-    Raises:
-        ESCNetError: If only one of them is given, or one does not exist.
-    """
-    from mmseg_escnet.apis.pipeline import read_config
-    from mmseg_escnet.apis.preflight import check_checkpoint
-    from mmseg_escnet.apis.toy_model import toy_model
-
-    if (args.config is None) != (args.checkpoint is None):
-        missing = '--checkpoint' if args.checkpoint is None else '--config'
-        raise ESCNetError(f'{missing} is missing: give both, or none for the toy world.')
-    if args.config is None:
-        config, checkpoint = toy_model()
-        print(
-            'note: without --config and --checkpoint this is the miniature model of the toy world, '
-            'which knows drawings of coloured shapes (docs/toyworld.md) and no photographs'
-        )
-    else:
-        config, checkpoint = args.config, Path(args.checkpoint)
-    cfg = read_config(config, args.cfg_options)
-    check_checkpoint(str(checkpoint))
-    return cfg, checkpoint
-
-
-def choose_words(args: argparse.Namespace) -> Query:
-    """What is asked of the images.
-
-    Raises:
-        ESCNetError: If there are no words, or some are not usable.
-    """
-    from mmseg_escnet.apis.query import Query
-    from mmseg_escnet.apis.toy_model import TOY_VOCABULARY
-
-    if args.classes is not None:
-        classes = split_words(args.classes)
-    elif args.classes_file is not None:
-        classes = args.classes_file
-    elif args.config is None:
-        classes = TOY_VOCABULARY
-    else:
-        raise ESCNetError(
-            'There are no words: give --classes "taxi, wet road", or a file by --classes-file.'
-        )
-    query = Query.create(
-        classes, background=choose_background(args.background), threshold=args.threshold
-    )
-    if len(query.names) == 1:
-        print(
-            f'note: {query.names[0]!r} is the only class, so every pixel will be of it; name what '
-            'else there is by --background'
-        )
-    return query
-
-
-def choose_background(text: str | None) -> str | float | list[str] | None:
-    """The background: a number, the name of the common one, or a list of words."""
-    if text is None or text.strip() == 'other':
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        return split_words(text)
-
-
-def choose_templates(text: str | None) -> str | list[str] | None:
-    """The templates: None, a name, or a list of one text."""
-    return [text] if text is not None and '{' in text else text
-
-
-def split_words(text: str) -> list[str]:
-    """The words between commas."""
-    return [word.strip() for word in text.split(',') if word.strip()]
-
-
 def describe_run(cfg: Config, checkpoint: Path, query: Query, how: dict) -> dict:
     """All that label maps depend on besides the images: what is asked, and of which model."""
     from mmseg_escnet.apis.pipeline import pipeline_steps
+    from mmseg_escnet.apis.preflight import forget_pretrained
     from mmseg_escnet.apis.result import describe
     from mmseg_escnet.models.weights import sha256
 
-    config = json.dumps([cfg.model, pipeline_steps(cfg)], sort_keys=True, default=str)
+    model = copy.deepcopy(cfg.model)
+    forget_pretrained(model)  # where they were says nothing of the result
+    config = json.dumps([model, pipeline_steps(cfg)], sort_keys=True, default=str)
     return describe(query) | dict(
         **how,
         scores='a PNG of 16 bits in scores/: 65535 is 1',

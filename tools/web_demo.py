@@ -10,9 +10,8 @@ import argparse
 import warnings
 from collections.abc import Sequence
 
-from infer import choose_model
-
-from mmseg_escnet.cli import ConfigOptions, run_tool
+from mmseg_escnet.cli import run_tool
+from mmseg_escnet.cli_words import add_model_arguments, choose_model
 
 _LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 
@@ -22,9 +21,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--config', help='by default the model of the toy world')
-    parser.add_argument('--checkpoint', help='weights of the model of --config')
-    parser.add_argument('--device', default='auto', help='auto (default), cpu, cuda:0, ...')
+    add_model_arguments(parser)
     parser.add_argument(
         '--host', default='127.0.0.1', help='address to bind to (default: 127.0.0.1)'
     )
@@ -37,9 +34,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--max-words', type=int, default=1000, help='refuse more words at a time (default: 1000)'
-    )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions, help='override settings of the config'
     )
     return parser.parse_args(argv)
 
@@ -58,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     segmenter = OpenVocabInferencer(*choose_model(args), args.device)
     desk = Desk(segmenter, max_pixels=args.max_pixels, max_words=args.max_words)
-    if args.config is None:
+    if args.checkpoint is None:
         note = (
             'This is the miniature model of the toy world. It knows drawings of coloured shapes '
             '(*red heart*, *cyan ring*, *white star*) on textured ground (*wood*, *water*, '

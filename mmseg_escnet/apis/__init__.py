@@ -1,8 +1,9 @@
 """Ready-made ways to use a model, and the checks that the tools make."""
 
 from .. import components  # noqa: F401  says what is missing, if anything is
-from .class_files import read_classes
+from ..class_files import read_classes
 from .images import find_images
+from .inference_file import encode_inference_file
 from .inferencer import OpenVocabInferencer
 from .inside import WordInside
 from .query import COMMON_BACKGROUND, Query
@@ -14,6 +15,7 @@ __all__ = [
     'Query',
     'SegmentationResult',
     'WordInside',
+    'encode_inference_file',
     'find_images',
     'read_classes',
 ]

@@ -18,15 +18,15 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from ..class_files import MAX_WORDS
 from ..errors import ESCNetError
 from ..models.segmentors.escnet import ESCNet
 from ..vocabulary import Vocabulary
-from .class_files import MAX_WORDS
 from .images import MAX_PIXELS, ImageReader, find_images, is_glob, printable
+from .inference_file import load_weights, read_inference_config
 from .inside import WordInside, find_word, look_inside, whole_view
 from .pipeline import build_pipeline, find_device, read_config
 from .preflight import check_checkpoint
@@ -34,6 +34,7 @@ from .query import Query
 from .result import SegmentationResult
 
 _MOST_TEXTS = 200_000  # words times templates
+Words = Sequence[str] | Mapping[str, object] | Vocabulary | os.PathLike | Query
 
 
 class OpenVocabInferencer:
@@ -46,19 +47,22 @@ class OpenVocabInferencer:
         result.labels  # (H, W): 0 is a taxi, 1 wet road, 2 a zebra crossing
         result.overlay().show()
 
-    Images go through the pipeline and the protocol of the config's test data set, so that label
-    maps are those that ``tools/test.py`` computes for the same image and words. Changing the words
-    costs a pass of the text encoder, and nothing when they were seen before. Calls from several
-    threads are made one after the other.
+    Without ``classes`` it looks for :attr:`vocabulary`. Images go through the pipeline and the
+    protocol of the config's test data set, so that label maps are those that ``tools/test.py``
+    computes for the same image and words. Changing the words costs a pass of the text encoder, and
+    nothing when they were seen before. Calls from several threads are made one after the other.
 
     Args:
-        config: Path of a config, or a config.
-        checkpoint: Path of its weights.
+        config: Path of a config, or a config; or that of an inference file, which has all in it.
+        checkpoint: Path of its weights; None for those of an inference file.
         device: 'auto' is the first GPU if there is one, otherwise the CPU; or as PyTorch names
             devices.
         cfg_options: Settings of the config to override, nested keys with dots.
         max_pixels: Larger images are refused before they are decoded.
         max_words: More words at a time are refused.
+
+    Attributes:
+        vocabulary: The words that the weights come with; None if they do not say.
 
     Raises:
         ESCNetError: If config or weights cannot be read or do not fit, or there is no such device.
@@ -67,7 +71,7 @@ class OpenVocabInferencer:
     def __init__(
         self,
         config: str | os.PathLike | Config,
-        checkpoint: str | os.PathLike,
+        checkpoint: str | os.PathLike | None = None,
         device: str = 'auto',
         *,
         cfg_options: Mapping[str, object] | None = None,
@@ -75,6 +79,8 @@ class OpenVocabInferencer:
         max_words: int = MAX_WORDS,
     ) -> None:
         self.device = find_device(device)
+        if checkpoint is None:
+            checkpoint, config = config, read_inference_config(config)
         self.cfg = read_config(config, cfg_options)
         self.max_words = max_words
         init_default_scope(self.cfg.get('default_scope', 'mmseg'))
@@ -87,14 +93,14 @@ class OpenVocabInferencer:
                 f'The model of the config is {type(self.model).__name__}, whose words cannot be '
                 'changed: give a config of ESCNet.'
             )
-        load_checkpoint(self.model, os.fspath(checkpoint), map_location='cpu')
+        self.vocabulary = load_weights(self.model, os.fspath(checkpoint))
         self.model.to(self.device).eval()
         encoder = self.model.text_encoder
         self._trained_with = dict(templates=encoder.templates, synonyms=encoder.synonyms)
         self._lock = threading.Lock()
 
     def __call__(
-        self, images: object, classes: object, **options
+        self, images: object, classes: object = None, **options
     ) -> SegmentationResult | list[SegmentationResult]:
         """Segment an image, or several.
 
@@ -103,7 +109,7 @@ class OpenVocabInferencer:
                 of uint8 (also RGBA, grey, and uint16); or several: a list or an iterator of these,
                 a folder or a glob. See :meth:`.images.ImageReader.read` and
                 :func:`.images.find_images`.
-            classes: See :meth:`.query.Query.create`.
+            classes: See :meth:`.query.Query.create`; None for :attr:`vocabulary`.
             options: See :meth:`stream`.
 
         Returns:
@@ -119,7 +125,7 @@ class OpenVocabInferencer:
     def stream(
         self,
         images: object,
-        classes: Sequence[str] | Mapping[str, object] | Vocabulary | os.PathLike | Query,
+        classes: Words | None = None,
         *,
         background: str | float | Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         threshold: float | None = None,
@@ -135,7 +141,7 @@ class OpenVocabInferencer:
         Args:
             images: As for a call.
             classes: See :meth:`.query.Query.create`; or a query, which has background and
-                threshold in it.
+                threshold in it; None for :attr:`vocabulary`.
             background: See :meth:`.query.Query.create`.
             threshold: Pixels whose best word is less probable have no class.
             templates: Texts with '{}', where the word goes: 'scene' (one), 'imagenet' (80), or a
@@ -170,7 +176,7 @@ class OpenVocabInferencer:
     def look_inside(
         self,
         image: object,
-        classes: Sequence[str] | Mapping[str, object] | Vocabulary | os.PathLike | Query,
+        classes: Words,
         word: str | Sequence[str],
         *,
         background: str | float | Sequence[str] | Mapping[str, Sequence[str]] | None = None,
@@ -238,7 +244,7 @@ class OpenVocabInferencer:
     @torch.no_grad()
     def text_features(
         self,
-        classes: Sequence[str] | Mapping[str, object] | Vocabulary | os.PathLike | Query,
+        classes: Words,
         *,
         templates: str | Sequence[str] | None = None,
         synonyms: Literal['mean', 'first'] | None = 'mean',
@@ -268,6 +274,13 @@ class OpenVocabInferencer:
     def _query(self, classes: object, **options) -> Query:
         if isinstance(classes, Query):
             return classes
+        if classes is None:
+            if self.vocabulary is None:
+                raise ESCNetError(
+                    "There are no classes, and the weights come with none: give classes=['taxi', "
+                    "'wet road']."
+                )
+            classes = self.vocabulary
         return Query.create(classes, **options, max_words=self.max_words)
 
     def _prepare(

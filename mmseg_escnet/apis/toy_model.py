@@ -6,19 +6,17 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from ..cli import config_folder
 from ..datasets.toyworld_vocabulary import ALL_NAMES, palette_of
 from ..errors import ESCNetError
 from ..vocabulary import Vocabulary
 
 TOY_VOCABULARY = Vocabulary.create(ALL_NAMES, palette_of(ALL_NAMES))
-_ROOT = Path(__file__).resolve().parents[2]
-_CONFIG = _ROOT / 'configs/toyworld/escnet_toy.py'
-_CHECKPOINT = _ROOT / 'data/toyworld/escnet.pth'
 _SIZE = (96, 96)  # of its scenes
 
 
 def toy_model() -> tuple[Config, Path]:
-    """The config and the weights of the toy world, which come with a clone.
+    """The config and the weights of the toy world, which come with the package.
 
     It knows drawings of coloured shapes on textured ground (docs/toyworld.md). Images of another
     size than its scenes are resized to it, as the full model's are to 640x640.
@@ -26,13 +24,14 @@ def toy_model() -> tuple[Config, Path]:
     Raises:
         ESCNetError: If they are not there.
     """
-    for path in (_CONFIG, _CHECKPOINT):
-        if not path.is_file():
-            raise ESCNetError(
-                f'The model of the toy world is not here ({path} is missing): it comes with a '
-                'clone of the repository, so give a config and a checkpoint of your own.'
-            )
-    cfg = Config.fromfile(_CONFIG)
+    configs = config_folder()
+    checkpoint = configs.parent / 'data/toyworld/escnet.pth'
+    if not checkpoint.is_file():
+        raise ESCNetError(
+            f'The model of the toy world is not here ({checkpoint} is missing): it comes with the '
+            'repository and its wheel, so give a config and a checkpoint of your own.'
+        )
+    cfg = Config.fromfile(configs / 'toyworld/escnet_toy.py')
     pipeline = cfg.test_dataloader.dataset.pipeline
     pipeline.insert(1, dict(type='Resize', scale=_SIZE, keep_ratio=False))
-    return cfg, _CHECKPOINT
+    return cfg, checkpoint

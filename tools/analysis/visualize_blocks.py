@@ -11,12 +11,18 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmseg_escnet.cli import ConfigOptions, run_tool
+from mmseg_escnet.cli import run_tool
+from mmseg_escnet.cli_words import (
+    add_model_arguments,
+    add_word_arguments,
+    choose_model,
+    choose_templates,
+    choose_words,
+)
 
 _LONGEST = 60  # characters of a word in a file name
 
@@ -30,36 +36,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--word', action='append', help='may be given several times; by default all words'
     )
-    parser.add_argument('--config', help='by default the model of the toy world')
-    parser.add_argument('--checkpoint', help='weights of the model of --config')
-    words = parser.add_mutually_exclusive_group()
-    words.add_argument(
-        '--classes', help='names between commas, synonyms between bars: "taxi, sofa | couch"'
-    )
-    words.add_argument(
-        '--classes-file', type=Path, help='a .txt (a name on each line), .json or .yaml of classes'
-    )
-    parser.add_argument(
-        '--background', help="what is none of the classes: words between commas, or 'other'"
-    )
-    parser.add_argument(
-        '--templates', help="scene, imagenet (80), or a text with '{}'; by default the config's"
-    )
-    parser.add_argument(
-        '--synonyms',
-        choices=['mean', 'first'],
-        default='mean',
-        help="of several synonyms use the mean, or the first as benchmarks do (default: 'mean')",
-    )
+    add_model_arguments(parser)
+    add_word_arguments(parser, threshold=False)
     parser.add_argument(
         '--out', type=Path, default=Path('blocks.png'), help='.png, .pdf or .svg; blocks.png'
     )
     parser.add_argument('--arrays', action='store_true', help='also write all numbers, as .npz')
-    parser.add_argument('--device', default='auto', help='auto (default), cpu, cuda:0, ...')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions, help='override settings of the config'
-    )
-    parser.set_defaults(threshold=None)
     return parser.parse_args(argv)
 
 
@@ -69,10 +51,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     warnings.filterwarnings('ignore', message='``build_loss`` would be deprecated')
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
     from mmseg_escnet.apis.inside import FIGURE_SUFFIXES, check_suffix, find_word
-
-    # the same arguments mean the same there and here
-    sys.path.append(str(Path(__file__).resolve().parents[1]))
-    from infer import choose_model, choose_templates, choose_words
 
     check_suffix(args.out, FIGURE_SUFFIXES)
     cfg, checkpoint = choose_model(args)

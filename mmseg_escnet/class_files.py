@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from ..errors import ESCNetError
+from .errors import ESCNetError
 
 MAX_WORDS = 10_000
 _MAX_BYTES = 1 << 20

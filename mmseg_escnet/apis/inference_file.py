@@ -1,0 +1,220 @@
+"""One file to take along: weights, config and words, without anything that only training needs.
+
+A safetensors file whose metadata hold two JSON texts: ``config`` (``model`` and ``test_pipeline``)
+and ``dataset_meta`` (``classes``, ``palette``, and ``phrases`` that stand for the classes). Nothing
+in it is executed when it is read.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from mmseg.registry import MODELS
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from ..errors import ESCNetError
+from ..models.weights import load_strict, read_state_dict, sha256
+from ..version import __version__
+from ..vocabulary import Vocabulary
+from .pipeline import pipeline_steps, read_config
+from .preflight import check_checkpoint, forget_pretrained
+
+SUFFIX = '.safetensors'
+_CONFIG, _WORDS = 'config', 'dataset_meta'
+_MAX_TEXT = 1 << 20
+_KEYS = {'model', 'test_pipeline', 'default_scope'}
+# What would fetch or load something else while the model is built: a name of open_clip or timm can
+# be an address, and text towers of the Hugging Face hub come from there.
+_NAMES = ('model_name', 'timm_model_name')
+_FETCHING = ('pretrained', 'sam_pretrained', 'timm_model_pretrained', 'init_cfg', '_scope_')
+
+
+def is_inference_file(path: object) -> bool:
+    """Whether a path is one, by its suffix."""
+    return isinstance(path, (str, os.PathLike)) and Path(path).suffix.lower() == SUFFIX
+
+
+def encode_inference_file(
+    config: str | os.PathLike | Config,
+    checkpoint: str | os.PathLike,
+    *,
+    vocabulary: Vocabulary | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> bytes:
+    """Make an inference file of a trained checkpoint.
+
+    Args:
+        config: Path of a config, or a config.
+        checkpoint: Its weights, as training writes them; nothing in it is executed.
+        vocabulary: The words that the file answers with when nobody names others; by default those
+            of the checkpoint.
+        dtype: How the weights are stored: float32, or float16 or bfloat16 for half the size.
+            Computed is in float32 either way.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        ESCNetError: If config and checkpoint cannot be read or do not fit, there are no words, or
+            a weight is too large for ``dtype``.
+    """
+    cfg = read_config(config)
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    model = copy.deepcopy(cfg.model)
+    forget_pretrained(model)
+    content = dict(model=model, test_pipeline=pipeline_steps(cfg), default_scope='mmseg')
+    try:
+        text = json.dumps(content)
+    except TypeError as error:
+        raise ESCNetError(
+            f'The config has something that is no plain value ({error}): name types by text.'
+        ) from error
+    _check_config(json.loads(text), 'The config')
+    check_checkpoint(os.fspath(checkpoint))
+    model = MODELS.build(Config(json.loads(text)).model)
+    load_strict(model, read_state_dict(checkpoint)[0], source=str(checkpoint))
+    vocabulary = vocabulary or load_weights(model, checkpoint)
+    if vocabulary is None:
+        raise ESCNetError(f'{checkpoint} does not say its class names: give them.')
+    stored = {}
+    for key, value in model.state_dict().items():
+        stored[key] = (value.to(dtype) if value.is_floating_point() else value).contiguous().clone()
+        if not stored[key].isfinite().all():
+            raise ESCNetError(
+                f'{checkpoint} holds numbers under {key!r} that {dtype} cannot hold: store the '
+                'weights as float32.'
+            )
+    metadata = {
+        'format': 'pt',
+        'mmseg_escnet': __version__,
+        'source_sha256': sha256(checkpoint),
+        _CONFIG: text,
+        _WORDS: json.dumps(vocabulary.dataset_meta | dict(phrases=vocabulary.synonyms)),
+    }
+    return save(stored, metadata=metadata)
+
+
+def read_inference_config(path: str | os.PathLike) -> Config:
+    """The config in an inference file.
+
+    Returns:
+        A config with ``model``, ``test_pipeline`` and ``default_scope``.
+
+    Raises:
+        ESCNetError: If it is no such file, or its config would load anything else.
+    """
+    if not is_inference_file(path):
+        raise ESCNetError(
+            f'There are no weights for {path}: give a checkpoint as well, or an inference file '
+            f'(*{SUFFIX}), which has its config in it.'
+        )
+    content = _read_json(path, _CONFIG)
+    _check_config(content, f'The config in {path}')
+    return Config(content)
+
+
+def load_weights(model: nn.Module, path: str | os.PathLike) -> Vocabulary | None:
+    """Fill a model from a checkpoint or an inference file (or one with weights and no more).
+
+    Returns:
+        The words that the weights come with; None if they do not say.
+
+    Raises:
+        ESCNetError: If the file is damaged, or one of safetensors does not fit the model.
+    """
+    if is_inference_file(path):
+        load_strict(model, read_state_dict(path)[0], source=str(path))
+        return read_words(path)
+    meta = load_checkpoint(model, str(path), map_location='cpu').get('meta', {})
+    return _vocabulary(meta.get('dataset_meta'))
+
+
+def read_words(path: str | os.PathLike) -> Vocabulary | None:
+    """The words in an inference file; None if it has none.
+
+    Raises:
+        ESCNetError: If it is damaged.
+    """
+    return _vocabulary(_read_json(path, _WORDS)) if _WORDS in _metadata(path) else None
+
+
+def _vocabulary(dataset_meta: Mapping | None) -> Vocabulary | None:
+    if not isinstance(dataset_meta, Mapping) or not dataset_meta.get('classes'):
+        return None
+    return Vocabulary.create(
+        list(dataset_meta['classes']), dataset_meta.get('palette'), dataset_meta.get('phrases')
+    )
+
+
+def _metadata(path: str | os.PathLike) -> dict[str, str]:
+    if not Path(path).is_file():
+        raise ESCNetError(f'The inference file {path} does not exist: check the path.')
+    try:
+        with safe_open(path, 'pt') as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ESCNetError(f'{path} cannot be read ({error}): get it again.') from error
+
+
+def _read_json(path: str | os.PathLike, key: str) -> dict:
+    text = _metadata(path).get(key)
+    if text is None:
+        raise ESCNetError(
+            f'{path} has no {key} in it, so it is no inference file: give a config as well, or '
+            'make one by tools/model_converters/make_inference_file.py.'
+        )
+    try:
+        if len(text) > _MAX_TEXT:
+            raise ValueError(f'it has more than {_MAX_TEXT} characters')
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError(f'it is a {type(content).__name__} and no object')
+    except (ValueError, RecursionError) as error:
+        raise ESCNetError(f'The {key} in {path} is damaged ({error}): get it again.') from error
+    return content
+
+
+def _check_config(content: dict, source: str) -> None:
+    """Refuse what would import, fetch or load anything when it is built."""
+    model = content.get('model')
+    is_model = isinstance(model, dict) and model.get('type') == 'ESCNet'
+    if not is_model or not isinstance(content.get('test_pipeline'), list) or set(content) != _KEYS:
+        raise ESCNetError(
+            f'{source} is not one of an ESCNet (model, test_pipeline): only that can be '
+            'taken along.'
+        )
+    if content['default_scope'] != 'mmseg':
+        raise _refused(source, 'default_scope', content['default_scope'])
+    waiting = [content]
+    while waiting:
+        node = waiting.pop()
+        items = node.items() if isinstance(node, dict) else enumerate(node)
+        for key, value in items:
+            if (
+                # MMEngine imports what a type with dots names
+                (key == 'type' and not (isinstance(value, str) and value.isidentifier()))
+                or (key in _NAMES and not re.fullmatch(r'[\w.-]+', str(value)))
+                or (key in _FETCHING and value)
+                or (isinstance(key, str) and key.startswith('hf_'))
+            ):
+                raise _refused(source, key, value)
+            if isinstance(value, (dict, list)):
+                waiting.append(value)
+
+
+def _refused(source: str, key: object, value: object) -> ESCNetError:
+    return ESCNetError(
+        f'{source} has {key}={value!r:.60}, which would load something from elsewhere: only types '
+        'of MMSegmentation and of this package may be named, and weights are in the file itself.'
+    )

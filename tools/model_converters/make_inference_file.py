@@ -1,0 +1,75 @@
+"""Make one file to take along of a trained checkpoint: weights, config and words.
+
+    python tools/model_converters/make_inference_file.py \
+        configs/escnet/escnet_vitb16_coco-stuff.py \
+        work_dirs/escnet_vitb16_coco-stuff/iter_80000.pth escnet_vitb16.safetensors --half
+
+``OpenVocabInferencer('escnet_vitb16.safetensors')`` and ``tools/infer.py --checkpoint
+escnet_vitb16.safetensors`` need nothing else. What only training needs stays behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mmseg_escnet.cli import ConfigOptions, run_tool
+from mmseg_escnet.errors import ESCNetError
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config that the checkpoint was trained with')
+    parser.add_argument('checkpoint', type=Path, help='trained checkpoint')
+    parser.add_argument('out', type=Path, help='file to write, .safetensors')
+    parser.add_argument(
+        '--half', action='store_true', help='store weights as float16: half the size'
+    )
+    parser.add_argument(
+        '--classes-file',
+        type=Path,
+        help='words that it answers with unless others are named (.txt, .json, .yaml); by default '
+        'those it was trained on',
+    )
+    parser.add_argument('--force', action='store_true', help='overwrite the file if it exists')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=ConfigOptions, help='override settings of the config'
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Make, write and say what was written."""
+    args = parse_args(argv)
+    from mmseg_escnet.apis.inference_file import SUFFIX, encode_inference_file, is_inference_file
+
+    if not is_inference_file(args.out):
+        raise ESCNetError(f'The file to write, {args.out}, must end in {SUFFIX}: rename it.')
+    if args.out.exists() and (not args.force or args.out.is_dir()):
+        raise ESCNetError(f'{args.out} exists: give another name, or --force to overwrite a file.')
+
+    import torch
+
+    from mmseg_escnet.apis.pipeline import read_config
+    from mmseg_escnet.apis.query import Query
+    from mmseg_escnet.datasets.conversion import write_atomically
+
+    words = None if args.classes_file is None else Query.create(args.classes_file).vocabulary
+    content = encode_inference_file(
+        read_config(args.config, args.cfg_options),
+        args.checkpoint,
+        vocabulary=words,
+        dtype=torch.float16 if args.half else torch.float32,
+    )
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(args.out, content)
+    before = args.checkpoint.stat().st_size
+    print(f'{args.checkpoint} ({before / 1e6:.1f} MB) -> {args.out} ({len(content) / 1e6:.1f} MB)')
+    print(f'Use it with: python tools/infer.py IMAGE --checkpoint {args.out}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
