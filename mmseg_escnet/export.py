@@ -9,9 +9,13 @@ import importlib
 import io
 import json
 import logging
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 import numpy as np
@@ -39,15 +43,17 @@ class ExportableESCNet(nn.Module):
     """The network as a function of an image and of embedded words, without state (ours).
 
     Normalisation and the softmax (or not, as the model's mode has it) are in it, so that nothing
-    can be got wrong outside. All classes pass through it at once: its graph is that of any number.
+    can be got wrong outside. All classes pass through its graph at once: it is that of any number.
 
     Args:
         model: In evaluation mode; its own vocabulary plays no part.
+        class_chunk: 'all' for the graph; 'auto' computes the same as the model itself does.
     """
 
-    def __init__(self, model: ESCNet) -> None:
+    def __init__(self, model: ESCNet, class_chunk: Literal['all', 'auto'] = 'all') -> None:
         super().__init__()
         self.model = model
+        self.class_chunk = class_chunk
         self.are_probabilities = model.test_cfg.mode == 'windows'
         preprocessor = model.data_preprocessor
         self.register_buffer('mean', preprocessor.mean.clone())
@@ -70,7 +76,7 @@ class ExportableESCNet(nn.Module):
             correlate(features.image, text_features),
             text_features,
             model.backbone.logit_scale,
-            class_chunk='all',
+            class_chunk=self.class_chunk,
         )
         logits = F.interpolate(
             model.decode_head(refined),
@@ -130,12 +136,7 @@ def encode_onnx(segmenter: OpenVocabInferencer, size: tuple[int, int] | None = N
         ESCNetError: If this PyTorch cannot, a library is missing, or the size is none.
     """
     for library in ('onnx', 'onnxscript'):
-        try:
-            importlib.import_module(library)
-        except ImportError as error:
-            raise ESCNetError(
-                f"{library} is missing: pip install 'mmseg_escnet[export]'."
-            ) from error
+        require(library)
     from onnx_ir.passes.common import CommonSubexpressionEliminationPass
     from onnxscript import optimizer
 
@@ -168,6 +169,80 @@ def encode_program(segmenter: OpenVocabInferencer, size: tuple[int, int] | None 
     extra = {f'{METADATA}.json': json.dumps(protocol(segmenter, size))}
     torch.export.save(export_program(segmenter, size), content, extra_files=extra)
     return content.getvalue()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An exported network beside the model, for one number of classes.
+
+    Attributes:
+        num_classes: N.
+        difference: The largest of all scores' absolute differences.
+        model_seconds: Time of the model for one view.
+        file_seconds: Time of the exported network for one view.
+    """
+
+    num_classes: int
+    difference: float
+    model_seconds: float
+    file_seconds: float
+
+
+def compare(
+    segmenter: OpenVocabInferencer, path: Path, numbers: Sequence[int] = (1, 20, 150)
+) -> Iterator[Comparison]:
+    """Run a file beside the model that it was exported from, on noise.
+
+    Args:
+        segmenter: With the model, which is moved to the CPU.
+        path: Of :func:`encode_onnx` (.onnx; needs onnxruntime) or :func:`encode_program` (.pt2).
+        numbers: Of classes; as many random embeddings take the place of words.
+
+    Raises:
+        ESCNetError: If onnxruntime is missing.
+    """
+    run, said = _load(path)
+    plain = ExportableESCNet(segmenter.model.cpu(), 'auto').eval()
+    generator = torch.Generator().manual_seed(0)
+    # blotches of 16 pixels: patches of one grey would make ties, which each runtime breaks its way
+    height, width = said['view']
+    noise = torch.rand(1, 3, height // 16 + 1, width // 16 + 1, generator=generator)
+    image = F.interpolate(noise, (height, width), mode='bilinear') * 255
+    for number in numbers:
+        text = torch.randn(number, said['embed_dims'], generator=generator)
+        text = F.normalize(text, dim=1)
+        (expected, ours), (found, theirs) = (
+            _timed(lambda call=call, text=text: call(image, text)) for call in (plain, run)
+        )
+        yield Comparison(number, (found - expected).abs().max().item(), ours, theirs)
+
+
+def _load(path: Path) -> tuple[Callable[[Tensor, Tensor], Tensor], dict]:
+    """A file as a function, and its protocol."""
+    if path.suffix == '.pt2':
+        extra = {f'{METADATA}.json': ''}
+        program = torch.export.load(path, extra_files=extra)
+        return program.module(), json.loads(extra[f'{METADATA}.json'])
+    onnxruntime = require('onnxruntime')
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+
+    def run(image: Tensor, text: Tensor) -> Tensor:
+        inputs = dict(zip(INPUTS, (image.numpy(), text.numpy()), strict=True))
+        return torch.from_numpy(session.run([OUTPUT], inputs)[0])
+
+    return run, json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
+
+
+@torch.no_grad()
+def _timed(call: Callable[[], Tensor]) -> tuple[Tensor, float]:
+    """What it returns, and its shortest time in seconds of three, after one that does not count."""
+    call()
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = call()
+        times.append(time.perf_counter() - start)
+    return result, min(times)
 
 
 def encode_words(
@@ -275,6 +350,18 @@ def _resize(segmenter: OpenVocabInferencer) -> list[int] | None:
         )
     width, height = step['scale']
     return [height, width]
+
+
+def require(library: str) -> ModuleType:
+    """Import a library of the extra ``export``.
+
+    Raises:
+        ESCNetError: If it is missing.
+    """
+    try:
+        return importlib.import_module(library)
+    except ImportError as error:
+        raise ESCNetError(f"{library} is missing: pip install 'mmseg_escnet[export]'.") from error
 
 
 @contextmanager

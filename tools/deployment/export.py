@@ -40,6 +40,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar=('HEIGHT', 'WIDTH'),
         help="pixels of a view; by default the model's window, or what its images are resized to",
     )
+    parser.add_argument(
+        '--check', action='store_true', help='then run the network beside the model, and time both'
+    )
     parser.add_argument('--words', type=Path, help='embeddings of the words to write, .npz')
     add_model_arguments(parser)
     add_word_arguments(parser, threshold=False)
@@ -47,6 +50,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.out is None and args.words is None:
         parser.error('nothing to write: give --out, --words or both')
+    if args.check and args.out is None:
+        parser.error('nothing to check: give --out')
     return args
 
 
@@ -59,8 +64,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     warnings.filterwarnings('ignore', message='``build_loss`` would be deprecated')
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
     from mmseg_escnet.datasets.conversion import write_atomically
-    from mmseg_escnet.export import encode_onnx, encode_program, encode_words
+    from mmseg_escnet.export import compare, encode_onnx, encode_program, encode_words, require
 
+    if args.check and args.out.suffix == '.onnx':
+        require('onnxruntime')
     query = choose_words(args) if args.words is not None else None
     segmenter = OpenVocabInferencer(*choose_model(args), args.device)
     if query is not None:
@@ -71,6 +78,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         encode = encode_onnx if args.out.suffix == '.onnx' else encode_program
         print('tracing the network, which takes from half a minute to some minutes ...', flush=True)
         _write(write_atomically, args.out, encode(segmenter, size))
+    if args.check:
+        print('  words   largest difference   model, s   file, s')
+        for row in compare(segmenter, args.out):
+            print(
+                f'{row.num_classes:7} {row.difference:20.1e} {row.model_seconds:10.2f}'
+                f' {row.file_seconds:9.2f}',
+                flush=True,
+            )
 
 
 def _write(write_atomically, path: Path, content: bytes) -> None:
