@@ -54,8 +54,8 @@ class Requirement:
 PYTHON = Requirement('python', '3.10', '3.13')
 # The same ranges as install_requires in setup.cfg; a test compares them.
 REQUIREMENTS = (
-    Requirement('torch', '2.1', '2.12'),
-    Requirement('torchvision', '0.16', '0.27'),
+    Requirement('torch', '2.1', '2.16'),
+    Requirement('torchvision', '0.16', '0.30'),
     Requirement('mmengine', '0.10.7', '1', alternatives=('mmengine-lite',)),
     Requirement('mmsegmentation', '1.2.2', '1.3'),
     Requirement('open_clip_torch', '3.2', '4'),
@@ -261,14 +261,14 @@ def _imports_that_fail(found: dict) -> list[Problem]:
 def _matching_pair() -> str:
     """The command that installs torch and torchvision as a pair; it works with and without CUDA.
 
-    torchvision 0.(N + 15) belongs to torch 2.N.
+    torchvision says which torch it belongs to, so pip finds it.
     """
     version = installed_version('torch')
     torch = REQUIREMENTS[0]
     if version is None or not torch.accepts(version):
         return 'pip install torch==2.8.0 torchvision==0.23.0'
     minor = (*parse_version(version), 0)[1]
-    return f"pip install 'torch==2.{minor}.*' 'torchvision==0.{minor + 15}.*'"
+    return f"pip install 'torch==2.{minor}.*' torchvision"
 
 
 # Runs in a subprocess: the failure of one import breaks later ones in the same process, and a

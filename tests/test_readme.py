@@ -28,6 +28,8 @@ RUN_BY = {
     'tools/dataset_converters/coco_stuff164k.py': 'tools/test_coco_stuff164k_converter.py',
     'tools/dataset_converters/pascal_context.py': 'tools/test_pascal_context_converter.py',
     'tools/dataset_converters/pascal_voc.py': 'tools/test_pascal_voc_converter.py',
+    'tools/deployment/export.py': 'tools/test_deployment.py',
+    'tools/deployment/onnx_example.py': 'tools/test_deployment.py',
     'tools/download_weights.py': 'tools/test_download_weights.py',
     'tools/infer.py': 'apis/test_inference_docs.py',
     'tools/model_converters/make_inference_file.py': 'tools/test_make_inference_file.py',

@@ -188,8 +188,8 @@ class PseudoPromptGenerator(BaseModule):
         with torch.autocast(correlation.device.type, enabled=False):
             logits = correlation.detach().float().flatten(0, 1).flatten(1) * logit_scale.float()
             coordinates = _pixel_coordinates(height, width, device=logits.device)
-            # a traced loop would be that of one number of classes
-            tracing = torch.compiler.is_compiling()
+            # a traced loop would be that of one number of classes (which PyTorch 2.1 cannot make)
+            tracing = getattr(torch.compiler, 'is_compiling', bool)()
             maps = (logits,) if tracing else logits.split(_MAPS_AT_A_TIME)
             parts = [
                 self._find_objects(some, coordinates, width=width, height=height) for some in maps

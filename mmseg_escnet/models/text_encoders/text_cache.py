@@ -232,7 +232,8 @@ def _settings(encoder: OpenCLIPTextEncoder, clip: nn.Module) -> tuple:
     """What embeddings depend on besides phrase and weights."""
     tokenizer = encoder.tokenizer
     # torch >= 2.9 has a setting of its own for the products of GPUs
-    precision = getattr(torch.backends.cuda.matmul, 'fp32_precision', None)
+    has_setting = torch.__version__ >= (2, 9)
+    precision = torch.backends.cuda.matmul.fp32_precision if has_setting else None
     return (
         encoder.templates,
         (type(tokenizer).__name__, tokenizer.vocab_size, clip.context_length),
