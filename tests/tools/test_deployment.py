@@ -3,11 +3,12 @@
 import importlib.util
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 import torch
@@ -18,9 +19,10 @@ from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis import OpenVocabInferencer
 from mmseg_escnet.apis.toy_model import toy_model
 from mmseg_escnet.datasets.toyworld_scenes import scene
-from mmseg_escnet.export import protocol
+from mmseg_escnet.export import compare, protocol
 from mmseg_escnet.version import __version__
 
+PAGE = (ROOT / 'docs/export.md').read_text()
 WORDS = ['red circle', 'wood', 'water', 'cyan ring', 'grass']
 # what an example for others may import; the rest it must do without
 BLOCKED = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmseg', 'open_clip', 'mmseg_escnet', 'PIL')
@@ -58,6 +60,26 @@ def files(tmp_path_factory):
     )
     assert os.listdir(folder / 'new') == ['model.onnx']  # nothing is left behind
     return files
+
+
+@pytest.fixture(scope='module')
+def page(tmp_path_factory):
+    """The folder in which the commands of docs/export.md were run, and what they printed."""
+    folder = tmp_path_factory.mktemp('page')
+    (folder / 'tools').symlink_to(ROOT / 'tools')
+    printed = ''
+    for block in re.findall(r'^```bash\n(.*?)^```', PAGE, re.DOTALL | re.MULTILINE):
+        for command in block.splitlines():
+            done = subprocess.run(
+                [sys.executable, *shlex.split(command)[1:]],
+                cwd=folder,
+                env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, (command, done.stderr)
+            printed += done.stdout
+    return folder, printed
 
 
 def expected_scores(segmenter, image, text) -> np.ndarray:
@@ -136,48 +158,55 @@ def test_example_on_a_drawing(windows, files, tmp_path):
     assert list(names.values()) == WORDS
 
 
-def test_example_with_other_words_and_one_view(files, tmp_path, capsys):
-    """Words with a background, and a file as of a model without windows."""
-    words, model = tmp_path / 'others.npz', tmp_path / 'whole.onnx'
-    load_tool('export').main(
-        [
-            f'--words={words}',
-            '--classes=grass, yellow heart | heart',
-            '--background=sand, cyan circle',
-        ]
-    )
-    assert 'tracing' not in capsys.readouterr().out
-    content = np.load(words, allow_pickle=False)
+def test_the_page(page, monkeypatch):
+    """Its commands have run (see above), the network is that of the model, its code runs."""
+    folder, printed = page
+    rows = re.findall(r'^ +(\d+) +(\S+) +\S+ +\S+$', printed, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == 2 * [1, 20, 150]
+    assert all(float(difference) < 1e-3 for _, difference in rows)
+    assert (folder / 'results/overlay.png').is_file()
+    monkeypatch.chdir(folder)
+    (code,) = re.findall(r'^```python\n(.*?)^```', PAGE, re.DOTALL | re.MULTILINE)
+    exec(code, {})
+
+
+def test_example_with_other_words_and_one_view(page, tmp_path):
+    """Words with a background, by a model without windows, whose scores are logits."""
+    folder, _ = page
+    content = np.load(folder / 'others.npz', allow_pickle=False)
     assert content['names'].tolist() == ['grass', 'yellow heart | heart', 'other']
     assert content['label_of_word'].tolist() == [0, 1, 2, 2]
-
-    config, checkpoint = toy_model()
-    config.test_dataloader.dataset.pipeline[1]['scale'] = (96, 64)
-    whole = OpenVocabInferencer(config, checkpoint, 'cpu')
-    exported = onnx.load(files[0])
-    (metadata,) = exported.metadata_props
-    metadata.value = json.dumps(protocol(whole))
-    onnx.save(exported, model)
-    Image.fromarray(scene(0, 3)[0]).save(tmp_path / 'scene.png')
-    labels = run_example((model, words), tmp_path / 'scene.png', tmp_path / 'out')
-    # the best of logits, brought to the size of the image, where the file has probabilities
+    image = folder / 'scenes/images/val/000000.png'
+    labels = run_example((folder / 'model.onnx', folder / 'others.npz'), image, tmp_path / 'out')
+    whole = OpenVocabInferencer(*toy_model(), 'cpu')
     classes = ['grass', 'yellow heart | heart']
-    expected = whole(tmp_path / 'scene.png', classes, background=['sand', 'cyan circle']).labels
-    assert len(np.unique(expected)) == 3
-    assert (labels == expected).mean() > 0.99
+    expected = whole(image, classes, background=['sand', 'cyan circle']).labels
+    assert len(np.unique(expected)) > 1
+    assert (labels == expected).mean() > 0.999
 
 
-def test_torch_program(tmp_path):
+def test_torch_program(page):
     """Of the toy model as it is: the image is one view, scores are logits."""
-    load_tool('export').main([f'--out={tmp_path / "model.pt2"}'])
     extra = {'mmseg_escnet.json': ''}
-    program = torch.export.load(tmp_path / 'model.pt2', extra_files=extra).module()
+    program = torch.export.load(page[0] / 'model.pt2', extra_files=extra).module()
     assert json.loads(extra['mmseg_escnet.json'])['view'] == [96, 96]
     whole = OpenVocabInferencer(*toy_model(), 'cpu')
     image = torch.from_numpy(scene(0, 3)[0]).permute(2, 0, 1)[None].float()
     for number in (1, 7):
         text = torch.nn.functional.normalize(torch.randn(number, 128), dim=1)
         torch.testing.assert_close(program(image, text), expected_scores(whole, image, text))
+
+
+def test_comparison_with_the_model(windows, files, monkeypatch):
+    """What --check prints; a file of other weights is noticed."""
+    first, second = compare(windows, files[0], (1, 30))
+    assert (first.num_classes, second.num_classes) == (1, 30)
+    assert second.difference < 1e-4
+    assert min(second.model_seconds, second.file_seconds) > 1e-3
+    weight = windows.model.decode_head.predict_logits.weight
+    monkeypatch.setattr(weight, 'data', weight.data * 2)
+    (found,) = compare(windows, files[0], (30,))
+    assert found.difference > 0.01
 
 
 def test_what_the_file_says(files):
@@ -214,10 +243,20 @@ def test_bad_input(arguments, said, tmp_path, monkeypatch):
     assert not os.listdir(tmp_path)
 
 
-def test_nothing_to_write(capsys):
+@pytest.mark.parametrize(
+    ('arguments', 'said'), [([], 'nothing to write'), (['--words=w.npz', '--check'], 'to check')]
+)
+def test_nothing_to_do(arguments, said, capsys):
     with pytest.raises(SystemExit):
-        load_tool('export').main([])
-    assert 'nothing to write' in capsys.readouterr().err
+        load_tool('export').main(arguments)
+    assert said in capsys.readouterr().err
+
+
+def test_a_missing_library_is_said_before_anything_is_traced(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+    with pytest.raises(ESCNetError, match='onnxruntime is missing: pip install'):
+        load_tool('export').main([f'--out={tmp_path / "m.onnx"}', '--check'])
+    assert not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize('how', [dict(keep_ratio=True), dict(interpolation='nearest')])
