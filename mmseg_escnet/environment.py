@@ -60,11 +60,11 @@ REQUIREMENTS = (
     Requirement('mmsegmentation', '1.2.2', '1.3'),
     Requirement('open_clip_torch', '3.2', '4'),
     Requirement('segment-anything', '1.0', '2'),
-    Requirement('timm', '1.0.17', '2'),
+    Requirement('timm', '1.0.22', '2'),
     Requirement('numpy', '1.26', '3'),
     Requirement(
         'opencv-python',
-        '4.8',
+        '4.11',
         alternatives=(
             'opencv-python-headless',
             'opencv-contrib-python',
@@ -77,7 +77,7 @@ REQUIREMENTS = (
     Requirement('pycocotools', '2.0.8', '3'),
     Requirement('pyyaml', '6'),
     Requirement('safetensors', '0.4'),
-    Requirement('huggingface_hub', '0.23'),
+    Requirement('huggingface_hub', '0.30'),
     Requirement('prettytable', '3.0'),
     Requirement('rich', '13'),
     Requirement('tqdm', '4.60'),

@@ -53,7 +53,7 @@ def _letters(path: Path) -> frozenset[int]:
     from matplotlib.ft2font import FT2Font
 
     try:
-        ImageFont.truetype(path, 14)
+        ImageFont.truetype(str(path), 14)
         return frozenset(FT2Font(str(path)).get_charmap())
     except (OSError, RuntimeError):
         return frozenset()
@@ -61,4 +61,4 @@ def _letters(path: Path) -> frozenset[int]:
 
 @lru_cache(maxsize=32)
 def _load(path: Path, size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(path, size)
+    return ImageFont.truetype(str(path), size)

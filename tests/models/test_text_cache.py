@@ -216,16 +216,19 @@ def test_other_settings(tmp_path, clip, options, text):
     assert len({path.name[:64] for path in files(tmp_path)}) == 2
 
 
-def test_another_tokenizer_device_or_precision(tmp_path, clip, monkeypatch):
+@pytest.mark.parametrize('precision', ['medium', 'high'])
+def test_another_tokenizer_device_or_precision(tmp_path, clip, precision):
     use = Use(tmp_path, clip)
     settings = text_cache._settings(use.encoder, clip)
     use.encoder.tokenizer.vocab_size += 1
     assert text_cache._settings(use.encoder, clip) != settings
     use.encoder.tokenizer.vocab_size -= 1
     assert text_cache._settings(use.encoder, clip) == settings
-    monkeypatch.setattr(torch, 'get_float32_matmul_precision', lambda: 'medium')
-    assert len(Use(tmp_path, clip).encoded) == 4
-    monkeypatch.undo()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        assert len(Use(tmp_path, clip).encoded) == 4
+    finally:
+        torch.set_float32_matmul_precision('highest')
     assert text_cache._settings(use.encoder, make_clip().to('meta')) != settings
 
 

@@ -231,16 +231,21 @@ class TextCache:
 def _settings(encoder: OpenCLIPTextEncoder, clip: nn.Module) -> tuple:
     """What embeddings depend on besides phrase and weights."""
     tokenizer = encoder.tokenizer
-    # torch >= 2.9 has a setting of its own for the products of GPUs
-    has_setting = torch.__version__ >= (2, 9)
-    precision = torch.backends.cuda.matmul.fp32_precision if has_setting else None
     return (
         encoder.templates,
         (type(tokenizer).__name__, tokenizer.vocab_size, clip.context_length),
         _structure(clip.text),
         clip.logit_scale.device.type,
-        precision or torch.get_float32_matmul_precision(),
+        _matmul_precision(),
     )
+
+
+def _matmul_precision() -> tuple[str, ...]:
+    if torch.__version__ < (2, 9):
+        return (torch.get_float32_matmul_precision(),)
+    # here each library has a setting of its own, and asking for the common one may raise
+    backends = torch.backends.cuda, torch.backends.mkldnn
+    return tuple(backend.matmul.fp32_precision for backend in backends)
 
 
 def _structure(tower: nn.Module) -> tuple:

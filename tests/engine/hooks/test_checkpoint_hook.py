@@ -150,6 +150,8 @@ class TestLatestWholeCheckpoint:
         if damage == 'missing':
             newest.unlink()
         elif damage == 'flipped':
+            if torch.__version__ < (2, 6):
+                pytest.skip('this PyTorch does not load the file without trusting it')
             number = content.index(
                 torch.load(newest, weights_only=True)['state_dict']['weight'].numpy().tobytes()
             )
