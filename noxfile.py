@@ -1,5 +1,7 @@
-"""The ends of what ESC-Net supports: `make matrix` runs the quick tests in an environment of each.
+"""The ends of what ESC-Net supports: the quick tests in an environment of each.
 
+    pip install nox uv
+    nox                              the oldest, the pinned and the newest versions
     nox -s oldest                    one of them
     nox -s newest -- tests           all tests
     nox -s pinned -- -k vocabulary   arguments of pytest

@@ -25,7 +25,7 @@ def setup() -> None:
     Raises:
         ImportError: torch, mmcv, mmengine or numpy is not installed.
     """
-    _silence_pkg_resources()
+    _silence()
     _provide_mmcv_ops()
     _allow_mmengine_checkpoints()
 
@@ -35,11 +35,13 @@ def setup() -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def _silence_pkg_resources() -> None:
-    """Hide one warning that no user can act on: MMEngine itself imports ``pkg_resources``."""
-    warnings.filterwarnings(
-        'ignore', message='pkg_resources is deprecated as an API', category=UserWarning
-    )
+def _silence() -> None:
+    """Hide warnings that no user can act on."""
+    for message in (
+        'pkg_resources is deprecated as an API',  # MMEngine itself imports it
+        'Validating sparse tensor invariants',  # newer PyTorch, of sparse_rows()
+    ):
+        warnings.filterwarnings('ignore', message=message, category=UserWarning)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -204,7 +204,8 @@ def sparse_rows(weight: Tensor) -> Tensor:
     """
     weight = weight.detach()
     rows = weight.ne(0).any(dim=1).nonzero().T
-    return torch.sparse_coo_tensor(rows, weight[rows[0]], weight.shape).coalesce()
+    sparse = torch.sparse_coo_tensor(rows, weight[rows[0]], weight.shape, check_invariants=True)
+    return sparse.coalesce()
 
 
 def to_dense(state_dict: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:

@@ -244,8 +244,9 @@ def _matmul_precision() -> tuple[str, ...]:
     if torch.__version__ < (2, 9):
         return (torch.get_float32_matmul_precision(),)
     # here each library has a setting of its own, and asking for the common one may raise
-    backends = torch.backends.cuda, torch.backends.mkldnn
-    return tuple(backend.matmul.fp32_precision for backend in backends)
+    libraries = torch.backends.cuda, torch.backends.mkldnn
+    settings = (library.matmul.fp32_precision for library in libraries)
+    return tuple('ieee' if setting == 'none' else setting for setting in settings)
 
 
 def _structure(tower: nn.Module) -> tuple:
