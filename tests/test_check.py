@@ -20,7 +20,7 @@ GOOD = {
     'mmsegmentation': '1.2.2',
     'open_clip_torch': '3.2.0',
     'segment-anything': '1.0',
-    'timm': '1.0.20',
+    'timm': '1.0.31',
     'numpy': '2.2.6',
     'opencv-python': '4.12.0.88',
     'pillow': '12.3.0',

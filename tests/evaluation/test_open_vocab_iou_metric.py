@@ -22,7 +22,10 @@ from mmseg_escnet.evaluation import OpenVocabIoUMetric
 
 def sample(prediction, label, **info):
     if not hasattr(torch, 'uint16'):  # before PyTorch 2.3
-        prediction, label = prediction.astype(int), label.astype(int)
+        prediction, label = (
+            x.astype(int) if getattr(x, 'dtype', None) == np.uint16 else x
+            for x in (prediction, label)
+        )
     return dict(
         pred_sem_seg=dict(data=torch.as_tensor(prediction)[None]),
         gt_sem_seg=dict(data=torch.as_tensor(label)[None]),

@@ -12,7 +12,7 @@ from mmseg.registry import MODELS
 from models.plain_escnet import plain_head, plain_neck
 from segment_anything.modeling.prompt_encoder import PositionEmbeddingRandom
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from mmseg_escnet.models.backbones.open_clip import DenseFeatures
 
@@ -189,7 +189,7 @@ class Allocations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
+        for tensor in tree_flatten(result)[0]:
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
                 size = storage.nbytes() // 4  # values of float32

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from mmseg.structures import SegDataSample
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from mmseg_escnet.models.segmentors import row_resizer
 from mmseg_escnet.models.segmentors.score_maps import (
@@ -222,7 +222,7 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
+        for leaf in tree_flatten(result)[0]:
             if isinstance(leaf, torch.Tensor):
                 self.numbers = max(self.numbers, leaf.untyped_storage().nbytes() // 4)
         return result
