@@ -1,7 +1,13 @@
 from .augmented_testing import OpenVocabTTAModel
 from .checkpoints import latest_whole_checkpoint
 from .fsdp_strategy import ESCNetFSDPStrategy
-from .hooks import AtomicCheckpointHook, FiniteHook, InterruptHook, VocabularyHook
+from .hooks import (
+    AtomicCheckpointHook,
+    FiniteHook,
+    InterruptHook,
+    MainProcessLoggerHook,
+    VocabularyHook,
+)
 from .processes import in_turns, join_processes
 
 __all__ = [
@@ -9,6 +15,7 @@ __all__ = [
     'ESCNetFSDPStrategy',
     'FiniteHook',
     'InterruptHook',
+    'MainProcessLoggerHook',
     'OpenVocabTTAModel',
     'VocabularyHook',
     'in_turns',
