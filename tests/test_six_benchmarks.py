@@ -5,9 +5,6 @@ and the saved predictions, by nothing of what is under test.
 """
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,6 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from PIL import Image
+from tool_processes import run_tool
 
 from mmseg_escnet.datasets import load_benchmark, vocabulary_names
 
@@ -108,14 +106,7 @@ def write_voc(folder, rng):
 
 
 def run(folder, *arguments):
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=folder,
-        env=os.environ | {'PYTHONPATH': str(ROOT), 'MPLBACKEND': 'Agg'},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-    )
+    done = run_tool(*arguments, cwd=folder)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done.stdout
 

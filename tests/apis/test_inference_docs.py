@@ -1,13 +1,12 @@
 """Every command and every snippet of docs/inference.md, in its order."""
 
 import inspect
-import os
 import re
-import subprocess
-import sys
+import shlex
 
 import pytest
 from conftest import ROOT
+from tool_processes import run_tool
 
 from mmseg_escnet.apis import OpenVocabInferencer, SegmentationResult
 from mmseg_escnet.apis.images import MAX_PIXELS
@@ -34,13 +33,9 @@ def test_the_page_runs(tmp_path, monkeypatch):
                 exec(content, names)
             continue
         for command in content.replace('\\\n', '').splitlines():
-            done = subprocess.run(
-                command.replace('python ', f'{sys.executable} ', 1),
-                shell=True,
-                env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-                capture_output=True,
-                text=True,
-            )
+            python, *arguments = shlex.split(command)
+            assert python == 'python'
+            done = run_tool(*arguments, cwd=tmp_path)
             assert done.returncode == 0, (command, done.stderr[-2000:])
             commands += 1
     assert commands >= 4

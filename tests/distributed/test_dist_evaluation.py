@@ -9,7 +9,7 @@ from conftest import ROOT
 
 sys.path.insert(0, str(Path(__file__).parent))
 from evaluation_worker import COUNTS
-from jobs import TOY_CHECKPOINT, jobs, scenes
+from jobs import TOY_CHECKPOINT, Jobs, scenes
 
 WORKER = Path(__file__).parent / 'evaluation_worker.py'
 TIMEOUT = 'env_cfg.dist_cfg.timeout=120'  # an error and no endless test
@@ -18,7 +18,7 @@ CONFIG = ROOT / 'configs/toyworld/escnet_toy.py'
 
 @pytest.fixture(scope='module')
 def server(tmp_path_factory):
-    return jobs(tmp_path_factory.mktemp('logs'))
+    return Jobs(tmp_path_factory.mktemp('logs'))
 
 
 @pytest.fixture(scope='module')

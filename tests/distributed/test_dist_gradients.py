@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from jobs import jobs
+from jobs import Jobs
 from steps import Trainer, assert_same, changes
 
 
 @pytest.fixture(scope='module')
 def trainer(tmp_path_factory):
-    return Trainer(jobs(tmp_path_factory.mktemp('logs')), tmp_path_factory.mktemp)
+    return Trainer(Jobs(tmp_path_factory.mktemp('logs')), tmp_path_factory.mktemp)
 
 
 @pytest.fixture(scope='module')

@@ -12,7 +12,7 @@ from mmengine.runner import load_checkpoint
 from mmseg.registry import MODELS
 
 sys.path.insert(0, str(Path(__file__).parent))
-from jobs import jobs
+from jobs import Jobs
 from steps import STEP_CONFIG, Trainer, assert_same, changes, weights
 
 # what depends on all gradients, and what depends on the optimiser's state
@@ -22,7 +22,7 @@ LEAF = ROOT / 'configs/escnet/escnet_vitl14_fsdp_coco-stuff.py'
 
 @pytest.fixture(scope='module')
 def trainer(tmp_path_factory):
-    return Trainer(jobs(tmp_path_factory.mktemp('logs')), tmp_path_factory.mktemp)
+    return Trainer(Jobs(tmp_path_factory.mktemp('logs')), tmp_path_factory.mktemp)
 
 
 @pytest.fixture(scope='module')

@@ -13,7 +13,7 @@ from mmseg_escnet import ESCNetError
 from mmseg_escnet.engine import join_processes
 
 sys.path.insert(0, str(Path(__file__).parent))
-from jobs import jobs
+from jobs import Jobs
 
 
 @pytest.fixture
@@ -107,4 +107,4 @@ assert file.read_text() == 'by 0'
 def test_one_process_downloads_for_all(tmp_path):
     script = tmp_path / 'script.py'
     script.write_text(DOWNLOADS)
-    jobs(tmp_path).run(3, script, tmp_path / 'file')
+    Jobs(tmp_path).run(3, script, tmp_path / 'file')

@@ -12,8 +12,9 @@ import torch
 from conftest import ROOT
 
 sys.path.insert(0, str(Path(__file__).parent))
-from jobs import environment, jobs
+from jobs import Jobs
 from steps import STEP_CONFIG, Trainer, weights
+from tool_processes import environment
 
 DEADLINE_SECONDS = 240  # for what takes a few, on a machine that is busy with other things
 SLOW = 'optim_wrapper.optimizer.lr=0.001'  # more than a few steps
@@ -22,7 +23,7 @@ LONG = ['train_cfg.max_iters=1000', 'default_hooks.checkpoint.max_keep_ckpts=2',
 
 @pytest.fixture(scope='module')
 def trainer(tmp_path_factory):
-    return Trainer(jobs(tmp_path_factory.mktemp('logs')), tmp_path_factory.mktemp)
+    return Trainer(Jobs(tmp_path_factory.mktemp('logs')), tmp_path_factory.mktemp)
 
 
 @pytest.fixture

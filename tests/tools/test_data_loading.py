@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import ROOT
 from PIL import Image
+from tool_processes import environment, run_tool
 
 from mmseg_escnet.datasets.toyworld_scenes import scene
 from mmseg_escnet.datasets.toyworld_vocabulary import to_seen_ids
@@ -44,30 +45,23 @@ def broken(tmp_path_factory) -> Path:
     return root
 
 
-def start(root: Path, work_dir: Path, *options: str, iterations: int = 6) -> subprocess.Popen:
-    return subprocess.Popen(
-        [
-            *(sys.executable, 'tools/train.py', 'configs/toyworld/escnet_toy.py'),
-            *('--work-dir', str(work_dir), '--cfg-options'),
-            *(f'{phase}_dataloader.dataset.data_root={root}/' for phase in ('train', 'val')),
-            *('train_dataloader.num_workers=2', 'train_dataloader.batch_size=1'),
-            *('val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False'),
-            *('model.neck.num_blocks=1', 'default_hooks.logger.interval=1'),
-            *(f'train_cfg.max_iters={iterations}', 'val_dataloader.dataset.indices=1'),
-            *options,
-        ],
-        cwd=ROOT,
-        env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def command(root: Path, work_dir: Path, *options: str, iterations: int = 6) -> list[str]:
+    return [
+        *('tools/train.py', 'configs/toyworld/escnet_toy.py'),
+        *('--work-dir', str(work_dir), '--cfg-options'),
+        *(f'{phase}_dataloader.dataset.data_root={root}/' for phase in ('train', 'val')),
+        *('train_dataloader.num_workers=2', 'train_dataloader.batch_size=1'),
+        *('val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False'),
+        *('model.neck.num_blocks=1', 'default_hooks.logger.interval=1'),
+        *(f'train_cfg.max_iters={iterations}', 'val_dataloader.dataset.indices=1'),
+        *options,
+    ]
 
 
 def train(*arguments, **options) -> tuple[int, str, str]:
-    process = start(*arguments, **options)
-    output, errors = process.communicate()
-    return process.returncode, output + errors, errors.strip().splitlines()[-1] if errors else ''
+    done = run_tool(*command(*arguments, **options))
+    last = done.stderr.strip().splitlines()[-1] if done.stderr else ''
+    return done.returncode, done.stdout + done.stderr, last
 
 
 def test_an_unreadable_image_ends_it_with_its_name(broken, tmp_path):
@@ -95,7 +89,14 @@ def commands(pids: list[int]) -> list[int]:
 
 @pytest.mark.skipif(not Path('/proc/self/task').is_dir(), reason='needs /proc')
 def test_a_dead_worker_is_one_sentence(whole, tmp_path):
-    process = start(whole, tmp_path, iterations=2000)
+    process = subprocess.Popen(
+        [sys.executable, *command(whole, tmp_path, iterations=2000)],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     log = iter(process.stdout.readline, '')
     assert any('Iter(train)' in line for line in log), process.stderr.read()[-2000:]
     workers = commands(children(process.pid))

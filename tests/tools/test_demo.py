@@ -1,16 +1,13 @@
 """What `make demo` runs, with a few scenes and steps, from the weights in data/toyworld."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from PIL import Image
+from tool_processes import run_tool
 
 COLUMNS = ['ESC-Net', 'raw CLIP', 'words exchanged', 'chance']
 
@@ -22,13 +19,7 @@ def demo(tmp_path_factory):
     command = ['tools/toyworld/demo.py', '--out', out, '--scenes', '16', '4']
     command += ['--iterations', '2', '--rows', '2', '--cfg-options']
     command += ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
-    done = subprocess.run(
-        [sys.executable, *map(str, command)],
-        cwd=ROOT,
-        env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-        capture_output=True,
-        text=True,
-    )
+    done = run_tool(*command)
     assert done.returncode == 0, done.stderr[-2000:]
     return out, done.stdout
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import ROOT
 from PIL import Image
+from tool_processes import run_tool
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis import OpenVocabInferencer
@@ -70,13 +71,7 @@ def page(tmp_path_factory):
     printed = ''
     for block in re.findall(r'^```bash\n(.*?)^```', PAGE, re.DOTALL | re.MULTILINE):
         for command in block.splitlines():
-            done = subprocess.run(
-                [sys.executable, *shlex.split(command)[1:]],
-                cwd=folder,
-                env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-                capture_output=True,
-                text=True,
-            )
+            done = run_tool(*shlex.split(command)[1:], cwd=folder)
             assert done.returncode == 0, (command, done.stderr)
             printed += done.stdout
     return folder, printed

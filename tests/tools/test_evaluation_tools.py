@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from PIL import Image
+from tool_processes import environment, run_tool
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.datasets.toyworld_scenes import scene
@@ -36,16 +37,19 @@ def run(folder: Path, *arguments, processes: int = 1) -> str:
     Returns:
         What it printed.
     """
-    launch = [] if processes == 1 else ['-m', 'torch.distributed.run', '--standalone']
-    launch += [] if processes == 1 else [f'--nproc_per_node={processes}']
-    done = subprocess.run(
-        [sys.executable, *launch, ROOT / arguments[0], *map(str, arguments[1:])],
-        cwd=folder,
-        env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'Agg'},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-    )
+    command = [ROOT / arguments[0], *arguments[1:]]
+    if processes == 1:
+        done = run_tool(*command, cwd=folder)
+    else:
+        launch = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
+        done = subprocess.run(
+            [sys.executable, *launch, *map(str, command)],
+            cwd=folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+        )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done.stdout
 

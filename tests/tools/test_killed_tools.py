@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,22 +15,17 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from PIL import Image
+from tool_processes import environment, tool_server
 
 from mmseg_escnet.datasets.toyworld_scenes import scene
 
 CONFIG = str(ROOT / 'configs/toyworld/escnet_toy.py')
 
 
-def start(folder: Path, *arguments: object) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, ROOT / arguments[0], *map(str, arguments[1:])],
-        cwd=folder,
-        env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def start(folder: Path, *arguments: object) -> int:
+    job = dict(stdout=f'{folder}/said.log', stderr=f'{folder}/said.log', environment=environment())
+    (pid,) = tool_server().start([ROOT / arguments[0], *arguments[1:]], [job], folder)
+    return pid
 
 
 def finish(folder: Path, *arguments: object) -> float:
@@ -41,9 +35,8 @@ def finish(folder: Path, *arguments: object) -> float:
         Seconds.
     """
     begin = time.monotonic()
-    process = start(folder, *arguments)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said[-2000:]
+    start(folder, *arguments)
+    assert tool_server().end(300) == [0], (folder / 'said.log').read_text()[-2000:]
     return time.monotonic() - begin
 
 
@@ -55,12 +48,12 @@ def kill_at_random(folder: Path, times: int, seconds: float, look, *arguments: o
     """
     chance, kills = random.Random(0), 0
     for _ in range(times):
-        process = start(folder, *arguments)
+        pid = start(folder, *arguments)
         try:
-            process.communicate(timeout=chance.uniform(0.3, 1.0) * seconds)
+            tool_server().end(chance.uniform(0.05, 0.6) * seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            os.killpg(pid, signal.SIGKILL)
+            assert tool_server().end() == [-signal.SIGKILL]
             kills += 1
         look()
     return kills

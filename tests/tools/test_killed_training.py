@@ -2,20 +2,18 @@
 
 import contextlib
 import itertools
-import json
 import os
 import random
+import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
 from PIL import Image
+from tool_processes import environment, tool_server
 
 from mmseg_escnet.datasets.toyworld_scenes import scene
 from mmseg_escnet.datasets.toyworld_vocabulary import to_seen_ids
@@ -43,59 +41,26 @@ OPTIONS = [
     'param_scheduler.1.begin=2',
 ]
 
-# Imports what takes seconds once, and makes of each line a process that runs the tool: it prints
-# the process's number at its start and its status at its end.
-SERVER = """
-import json, os, resource, runpy, sys, traceback
-import mmseg_escnet.components, mmengine.runner, mmseg_escnet.engine, mmseg_escnet.apis.preflight
-for line in sys.stdin:
-    request = json.loads(line)
-    child = os.fork()
-    if not child:
-        log = os.open(request['log'], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(log, 1), os.dup2(log, 2)
-        sys.argv = request['argv']
-        if request['largest_file']:
-            resource.setrlimit(resource.RLIMIT_FSIZE, [request['largest_file']] * 2)
-        try:
-            runpy.run_path(sys.argv[0], run_name='__main__')
-        except SystemExit as end:
-            sys.stdout.flush()
-            os._exit(end.code)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    print(child, flush=True)
-    print(os.waitpid(child, 0)[1], flush=True)
-"""
-
 
 class Trainer:
     """Starts tools/train.py, as often as one likes."""
 
     def __init__(self, options: list[str], log: Path) -> None:
         self.options, self.log = options, log
-        self.process = subprocess.Popen(
-            [sys.executable, '-c', SERVER],
-            cwd=ROOT,
-            env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
 
     def start(self, work_dir: Path, *options: str, largest_file: int | None = None) -> int:
         argv = ['tools/train.py', CONFIG, '--work-dir', str(work_dir), '--resume']
         argv += ['--cfg-options', *self.options, *options]
-        request = dict(argv=argv, log=str(self.log), largest_file=largest_file)
-        self.process.stdin.write(json.dumps(request) + '\n')
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
+        self.log.write_text('')
+        job = dict(stdout=str(self.log), stderr=str(self.log), environment=environment())
+        (pid,) = tool_server().start(argv, [job])
+        if largest_file:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (largest_file, largest_file))
+        return pid
 
     def end(self) -> int:
         """Exit status, or the negative number of the signal that ended it."""
-        return os.waitstatus_to_exitcode(int(self.process.stdout.readline()))
+        return tool_server().end()[0]
 
     def train(self, work_dir: Path, *options: str) -> str:
         """Run to the end, and return what was said."""
@@ -117,10 +82,7 @@ def trainer(tmp_path_factory):
             (root / kind / split).mkdir(parents=True, exist_ok=True)
             Image.fromarray(content).save(root / kind / split / f'{number}.png')
     roots = [f'{phase}_dataloader.dataset.data_root={root}/' for phase in ('train', 'val', 'test')]
-    trainer = Trainer([*roots, *OPTIONS], root / 'log.txt')
-    yield trainer
-    trainer.process.stdin.close()
-    trainer.process.wait()
+    return Trainer([*roots, *OPTIONS], root / 'log.txt')
 
 
 @pytest.fixture(scope='module')
@@ -186,7 +148,7 @@ def finished(pid: int) -> bool:
     """Whether a process is gone, or waits to be asked for its status."""
     try:
         return Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0] == 'Z'
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
 
 

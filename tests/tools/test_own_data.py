@@ -1,17 +1,16 @@
 """docs/own_data.md from top to bottom, with fewer iterations; and two real photographs."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT
 from mmengine.config import Config
 from PIL import Image
+from tool_processes import run_tool
 
 # less of everything, so that it takes less time
 PAGE = (ROOT / 'docs/own_data.md').read_text()
@@ -34,12 +33,7 @@ def clone(tmp_path, monkeypatch):
 
 
 def run(command: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *command.replace('\\\n', '').split()[1:]],
-        env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-        capture_output=True,
-        text=True,
-    )
+    done = run_tool(*command.replace('\\\n', '').split()[1:], cwd=Path.cwd())
     assert done.returncode == 0, (command, done.stdout[-2000:], done.stderr[-2000:])
     return done.stdout
 

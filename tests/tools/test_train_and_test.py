@@ -1,15 +1,12 @@
 """tools/train.py and tools/test.py as a user calls them, at toy size."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from PIL import Image
+from tool_processes import run_tool
 
 from mmseg_escnet.datasets.toyworld_scenes import scene
 from mmseg_escnet.datasets.toyworld_vocabulary import to_seen_ids
@@ -34,9 +31,7 @@ CONFIG = 'configs/toyworld/escnet_toy.py'
 
 
 def run(*arguments: str):
-    command = [sys.executable, *map(str, arguments)]
-    environment = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return run_tool(*arguments)
 
 
 @pytest.fixture(scope='module')
