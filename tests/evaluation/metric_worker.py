@@ -94,7 +94,6 @@ def main() -> None:
         except ESCNetError as error:
             refused = str(error)
     (folder / f'{rank}.json').write_text(json.dumps(dict(figures=figures, refused=refused)))
-    torch.distributed.destroy_process_group()
 
 
 if __name__ == '__main__':
