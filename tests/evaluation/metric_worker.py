@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -95,10 +96,12 @@ def main() -> None:
         except ESCNetError as error:
             refused = str(error)
     (folder / f'{rank}.json').write_text(json.dumps(dict(figures=figures, refused=refused)))
-    # all end when all are done: who closes its connections earlier breaks the last exchange of the
-    # others, and destroy_process_group() of PyTorch 2.1 hangs from time to time
+    # All end when all are done, since who closes its connections earlier breaks the last exchange
+    # of the others; and at once: gloo's threads abort an interpreter that ends without
+    # destroy_process_group(), which in PyTorch 2.1 hangs from time to time.
     while len([*folder.glob('*.json')]) < world_size:
         time.sleep(0.01)
+    os._exit(0)
 
 
 if __name__ == '__main__':
