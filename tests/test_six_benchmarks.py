@@ -22,7 +22,6 @@ from mmseg_escnet.datasets import load_benchmark, vocabulary_names
 CONFIG = ROOT / 'configs/escnet/escnet_vitb16_coco-stuff.py'
 STEMS = ('2008_000001', '2008_000002')
 IGNORED = -1
-TIMEOUT_SECONDS = 900
 
 
 def picture(rng, height, width):

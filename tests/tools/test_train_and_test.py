@@ -30,10 +30,6 @@ SMALL = [
 CONFIG = 'configs/toyworld/escnet_toy.py'
 
 
-def run(*arguments: str):
-    return run_tool(*arguments)
-
-
 @pytest.fixture(scope='module')
 def options(tmp_path_factory) -> list[str]:
     """A data set of six scenes, and the options that point the toy config at it."""
@@ -54,7 +50,7 @@ def options(tmp_path_factory) -> list[str]:
 def trained(options, tmp_path_factory) -> Path:
     """Work dir of an uninterrupted run."""
     work_dir = tmp_path_factory.mktemp('uninterrupted')
-    done = run('tools/train.py', CONFIG, '--work-dir', work_dir, *options)
+    done = run_tool('tools/train.py', CONFIG, '--work-dir', work_dir, *options)
     assert done.returncode == 0, done.stderr[-2000:]
     return work_dir
 
@@ -77,7 +73,7 @@ def test_training_writes_checkpoints_that_load_without_unpickling_code(trained):
 
 
 def test_test_prints_the_table_in_the_words_of_the_data_set(trained, options, tmp_path):
-    done = run(
+    done = run_tool(
         'tools/test.py',
         CONFIG,
         trained / 'iter_4.pth',
@@ -138,7 +134,7 @@ def test_bad_input_is_one_sentence(trained, options, tmp_path):
         ),
     ]
     for arguments, sentence in cases:
-        done = run(*arguments)
+        done = run_tool(*arguments)
         assert done.returncode == 2, (arguments, done.stderr[-2000:])
         assert 'Traceback' not in done.stderr, done.stderr[-2000:]
         last = done.stderr.strip().splitlines()[-1]
