@@ -23,7 +23,7 @@ _WHY_WORKERS_DIE = (
 
 
 def run_tool(main: Callable[[], int | None], *, interrupted: str = '') -> None:
-    """Run a tool's main function and exit.
+    """Run a tool's main function and exit; threads of libraries it loads wait passively.
 
     Bad input ends with one sentence and status 2, the death of a data loading worker with status 1,
     Ctrl-C with status 130; none of them with a traceback.
@@ -33,6 +33,8 @@ def run_tool(main: Callable[[], int | None], *, interrupted: str = '') -> None:
         interrupted: What to say after Ctrl-C: how to go on. A KeyboardInterrupt with a message of
             its own goes before.
     """
+    from . import threads  # noqa: F401
+
     try:
         status = main()
     except ESCNetError as error:

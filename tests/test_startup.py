@@ -135,3 +135,43 @@ import mmseg_escnet
 @pytest.mark.parametrize('way', [*WAYS.values(), LATE], ids=[*WAYS, 'registries in use'])
 def test_all_is_registered(way):
     run(f'{way}\n{ASK}')
+
+
+@pytest.mark.parametrize(
+    ('own', 'expected'),
+    [
+        ({}, 'PASSIVE'),
+        (dict(OMP_WAIT_POLICY='ACTIVE'), 'ACTIVE'),
+        (dict(GOMP_SPINCOUNT='100'), 'None'),
+    ],
+    ids=['by default', "a user's policy", "a user's spin count"],
+)
+def test_threads_wait_passively(own, expected, monkeypatch):
+    """Spinning, they keep others and each other from the cores."""
+    for name in ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    say = 'lambda: print(os.environ.get("OMP_WAIT_POLICY"), "torch" in sys.modules)'
+    printed = run(f'import os, sys; from mmseg_escnet.cli import run_tool; run_tool({say})')
+    assert printed.split() == [expected, 'False']
+
+
+@pytest.mark.parametrize('name', OF_TORCH)
+def test_tools_that_begin_with_torch_say_so_before(name, monkeypatch):
+    """OpenMP reads it when torch is loaded."""
+    monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
+    (path,) = (ROOT / 'tools').rglob(f'{name}.py')
+    code = f'''
+import os, runpy, sys
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == 'torch':
+            print(os.environ.get('OMP_WAIT_POLICY'))
+            os._exit(0)
+sys.meta_path.insert(0, Finder)
+sys.path.insert(0, {str(path.parent)!r})
+sys.stdout.reconfigure(line_buffering=True)
+runpy.run_path({str(path)!r}, run_name='a tool')
+'''
+    assert run(code).split() == ['PASSIVE']

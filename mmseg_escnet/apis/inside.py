@@ -186,12 +186,12 @@ def _of_word(
                 read=_array(block.read[0, class_id]),
                 correlation=_array(block.correlation[0, class_id]),
                 prompts=None if block.prompts is None else _prompts(block.prompts, class_id),
-                similarity=_similarity(block.image_features, class_id, point),
+                similarity=_similarity(block.image_features, point),
             )
             for block in features.blocks
         ),
         point=point,
-        similarity=_similarity(features.image, class_id, point),
+        similarity=_similarity(features.image, point),
         probability=_array(probability),
     )
 
@@ -275,14 +275,11 @@ def _prompts(prompts: PseudoPrompts, class_id: int) -> WordPrompts:
     )
 
 
-def _similarity(
-    features: Tensor | None, class_id: int, point: tuple[int, int]
-) -> np.ndarray | None:
-    """Cosine (h, w) of features (1, C, h, w), or of each class (1, N, C, h, w), with a point's."""
+def _similarity(features: Tensor | None, point: tuple[int, int]) -> np.ndarray | None:
+    """Cosine (h, w) of features (1, C, h, w) with those of a point."""
     if features is None:
         return None
-    maps = features[0, class_id] if features.ndim == 5 else features[0]
-    maps = F.normalize(maps.float(), dim=0)
+    maps = F.normalize(features[0].float(), dim=0)
     row, column = point
     return _array(torch.einsum('chw,c->hw', maps, maps[:, row, column]))
 

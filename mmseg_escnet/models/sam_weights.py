@@ -104,14 +104,20 @@ def sam_decoder_state_dict(state_dict: Mapping[str, Tensor], source: str) -> dic
 
 
 def load_sam_decoder(
-    source: str, *, prompt_encoder: nn.Module, transformer_layers: Sequence[nn.Module]
+    source: str,
+    *,
+    prompt_encoder: nn.Module,
+    transformer_layers: Sequence[nn.ModuleDict],
+    depth: int,
 ) -> None:
     """Load SAM's prompt encoder and decoder transformer, strictly.
 
     Args:
         source: Path or URL of a SAM checkpoint or of the extracted decoder part.
         prompt_encoder: ``segment_anything``'s PromptEncoder.
-        transformer_layers: ``layers`` of each of our copies of the TwoWayTransformer.
+        transformer_layers: For each of our copies of the TwoWayTransformer, the layers that it has,
+            by their number in the checkpoint.
+        depth: Layers of SAM's own, all of which the checkpoint must have, used or not.
 
     Raises:
         ESCNetError: Naming what is missing, unexpected or misshapen.
@@ -119,6 +125,20 @@ def load_sam_decoder(
     path = find_sam(str(source))
     part = sam_decoder_state_dict(read_state_dict(path)[0], str(path))
 
+    numbers = {key[len(_LAYERS) :].split('.')[0]: key for key in part if key.startswith(_LAYERS)}
+    if unexpected := [
+        key for number, key in numbers.items() if number not in map(str, range(depth))
+    ]:
+        raise ESCNetError(
+            f'{path} does not fit a SAM decoder of {depth} layers: 1 unexpected ({unexpected[0]}); '
+            'give the path of an official checkpoint.'
+        )
+    if missing := [str(number) for number in range(depth) if str(number) not in numbers]:
+        raise ESCNetError(
+            f'{path} does not fit a SAM decoder of {depth} layers: layer {missing[0]} is missing '
+            f'({_LAYERS}{missing[0]}.*); give the path of an official checkpoint.'
+        )
     load_strict(prompt_encoder, part, source=str(path), prefix=_PROMPT_ENCODER)
     for layers in transformer_layers:
-        load_strict(layers, part, source=str(path), prefix=_LAYERS)
+        for number, layer in layers.items():
+            load_strict(layer, part, source=str(path), prefix=f'{_LAYERS}{number}.')

@@ -2,7 +2,7 @@
 
 It reads the same parameters and computes what is written in the paper: all classes at once,
 concatenations instead of split linear maps, torchvision's Swin block, segment_anything's prompt
-encoder and two-way layers, attention over the classes with a weight for each pair of classes.
+encoder and two-way layers, attention with a weight for each pair of class and word, or of classes.
 
 Shapes: B images, N classes, h x w patch grid, K objects per class, D CLIP joint width, C SAM width,
 d correlation embedding width, W CLIP width, M = B * N.
@@ -21,7 +21,7 @@ from torchvision.models.swin_transformer import SwinTransformerBlock
 
 @dataclass
 class PlainBlock:
-    """C_t (B, N, h, w), E_t (B, N, h, w, d) and F_v' (B, C, h, w) or (B, N, C, h, w)."""
+    """C_t (B, N, h, w), E_t (B, N, h, w, d) and F_v' (B, C, h, w)."""
 
     correlation: Tensor
     embedding: Tensor
@@ -135,12 +135,9 @@ def plain_sam_block(block, image, sparse, dense, position, presence) -> Tensor:
     queries = sparse
     keys = (image.repeat_interleave(classes, dim=0) + dense).flatten(2).transpose(1, 2)
     key_position = position.flatten(2).transpose(1, 2)
-    for layer in block.layers:
+    for layer in block.layers.values():
         queries, keys = layer(queries=queries, keys=keys, query_pe=sparse, key_pe=key_position)
     maps = keys.transpose(1, 2).unflatten(2, (height, width)).unflatten(0, (batch, classes))
-    if block.class_fusion == 'none':
-        fused = F.conv2d(maps.flatten(0, 1), block.fuse.weight, block.fuse.bias)
-        return fused.unflatten(0, (batch, classes))
     if block.class_fusion == 'presence':
         pooled = (maps * presence[..., None, None, None]).sum(dim=1)
     else:
@@ -158,33 +155,73 @@ def plain_fusion(fusion, correlation, embedding, image, text) -> Tensor:
         x = x + embedding
     both, weight = x, fusion.correlation_proj.weight
     if image is not None:
-        image = (image if image.dim() == 5 else image[:, None]).movedim(2, -1)
+        image = image[:, None].movedim(2, -1)
         both = torch.cat([x, image.expand(*x.shape[:-1], -1)], dim=-1)
         weight = torch.cat([weight, fusion.image_proj.weight], dim=1)
     x = x + F.linear(both, weight, fusion.correlation_proj.bias)
     maps = x.flatten(0, 1)
-    for block in fusion.window_attention:
+    for block in fusion.swin:
         maps = SwinTransformerBlock.forward(block, maps)
-    return plain_class_attention(fusion.class_attention, maps.view_as(x), text)
+    x = maps.view_as(x)
+    if fusion.text_attention is not None:
+        return plain_text_attention(fusion.text_attention, x, text)
+    if fusion.class_attention is not None:
+        return plain_class_attention(fusion.class_attention, x, text)
+    return x
+
+
+def phi(value: Tensor) -> Tensor:
+    """The kernel of linear attention, elu(x) + 1."""
+    return torch.where(value > 0, value + 1, value.clamp(max=0).exp())
+
+
+def plain_text_attention(block, x, text, of_classes=None) -> Tensor:
+    """Class maps (B, N, h, w, d) that look at words (N', D): a weight for each pair of both."""
+    tokens = F.layer_norm(x, x.shape[-1:], block.norm1.weight, block.norm1.bias)
+
+    def normed(text: Tensor) -> Tensor:
+        return F.layer_norm(text, text.shape[-1:], block.text_norm.weight, block.text_norm.bias)
+
+    both, query_weight = tokens, block.query.weight
+    if block.text_query is not None:
+        own = normed(text if of_classes is None else of_classes)[None, :, None, None]
+        both = torch.cat([tokens, own.expand(*x.shape[:-1], -1)], dim=-1)
+        query_weight = torch.cat([query_weight, block.text_query.weight], dim=1)
+    query = phi(F.linear(both, query_weight, block.query.bias)).unflatten(-1, (block.num_heads, -1))
+    words = normed(text)
+    key = phi(F.linear(words, block.key.weight, block.key.bias)).unflatten(
+        -1, (block.num_heads, -1)
+    )
+    value = F.linear(words, block.value.weight, block.value.bias).unflatten(
+        -1, (block.num_heads, -1)
+    )
+    weights = torch.einsum('bnhwac,mac->bnhwma', query, key)
+    weights = weights / weights.sum(dim=-2, keepdim=True)
+    attended = torch.einsum('bnhwma,mac->bnhwac', weights, value).flatten(-2)
+    x = x + F.linear(attended, block.out.weight, block.out.bias)
+    return plain_mlp(block, x)
+
+
+def plain_mlp(block, x) -> Tensor:
+    """The MLP of an attention block, if it has one."""
+    if block.mlp is None:
+        return x
+    hidden = F.layer_norm(x, x.shape[-1:], block.norm2.weight, block.norm2.bias)
+    return x + block.mlp[2](F.gelu(block.mlp[0](hidden)))
 
 
 def plain_class_attention(block, x, text) -> Tensor:
     """Class tokens (B, N, h, w, d) that look at each other: a weight for each pair of classes."""
     classes, dims = x.shape[1], x.shape[-1]
     tokens = F.layer_norm(x, (dims,), block.norm1.weight, block.norm1.bias)
-    both, query_weight, key_weight = tokens, block.query.weight, block.key.weight
-    if block.sees_text:
-        text = F.layer_norm(text, text.shape[-1:], block.text_norm.weight, block.text_norm.bias)
-        text = text.view(1, classes, 1, 1, -1).expand(*x.shape[:-1], -1)
-        both = torch.cat([tokens, text], dim=-1)
-        query_weight = torch.cat([query_weight, block.text_query.weight], dim=1)
-        key_weight = torch.cat([key_weight, block.text_key.weight], dim=1)
+    text = F.layer_norm(text, text.shape[-1:], block.text_norm.weight, block.text_norm.bias)
+    text = text.view(1, classes, 1, 1, -1).expand(*x.shape[:-1], -1)
+    both = torch.cat([tokens, text], dim=-1)
+    query_weight = torch.cat([block.query.weight, block.text_query.weight], dim=1)
+    key_weight = torch.cat([block.key.weight, block.text_key.weight], dim=1)
 
     def heads(projected: Tensor) -> Tensor:  # (B, N, h, w, heads, d / heads)
         return projected.unflatten(-1, (block.num_heads, -1))
-
-    def phi(value: Tensor) -> Tensor:  # elu(x) + 1
-        return torch.where(value > 0, value + 1, value.clamp(max=0).exp())
 
     query = phi(heads(F.linear(both, query_weight, block.query.bias)))
     key = phi(heads(F.linear(both, key_weight, block.key.bias)))
@@ -192,9 +229,7 @@ def plain_class_attention(block, x, text) -> Tensor:
     weights = torch.einsum('bnhwac,bmhwac->bnmhwa', query, key)
     weights = weights / weights.sum(dim=2, keepdim=True)
     attended = torch.einsum('bnmhwa,bmhwac->bnhwac', weights, value).flatten(-2)
-    x = x + F.linear(attended, block.out.weight, block.out.bias)
-    hidden = F.layer_norm(x, (dims,), block.norm2.weight, block.norm2.bias)
-    return x + block.mlp[2](F.gelu(block.mlp[0](hidden)))
+    return plain_mlp(block, x + F.linear(attended, block.out.weight, block.out.bias))
 
 
 def plain_head(head, embedding, correlation_logits, skips) -> Tensor:
@@ -203,7 +238,7 @@ def plain_head(head, embedding, correlation_logits, skips) -> Tensor:
     shallow, deep = skips
     x = embedding.flatten(0, 1).permute(0, 3, 1, 2)
     for stage, skip in zip(head.stages, (deep, shallow), strict=True):
-        x = plain_stage(stage, x, skip.repeat_interleave(classes, dim=0))
+        x = plain_stage(stage, x, skip)
     logits = head.predict_logits(x).view(batch, classes, *x.shape[-2:])
     if head.residual:
         logits = logits + F.interpolate(correlation_logits, scale_factor=4, mode='bilinear')
@@ -211,7 +246,14 @@ def plain_head(head, embedding, correlation_logits, skips) -> Tensor:
 
 
 def plain_stage(stage, x, skip) -> Tensor:
-    """Maps and the skip of each, upsampled and concatenated, through one convolution."""
-    both = torch.cat([stage.up(x), stage.skip_up(skip)], dim=1)
+    """Maps (M, ...) and the skips (B, W, h, w), upsampled and concatenated for each map."""
+    size = [2 * side for side in x.shape[-2:]]
+    if isinstance(stage.up, torch.nn.ConvTranspose2d):
+        x, skip = stage.up(x), stage.skip_up(skip)
+    else:
+        reduce = stage.skip_up[0]
+        x, skip = (F.interpolate(maps, size, mode='bilinear') for maps in (x, skip))
+        skip = F.conv2d(skip, reduce.weight, reduce.bias)
+    both = torch.cat([x, skip.repeat_interleave(len(x) // len(skip), dim=0)], dim=1)
     weight = torch.cat([stage.conv_map.weight, stage.conv_skip.weight], dim=1)
     return stage.refine(F.conv2d(both, weight, padding=1))

@@ -157,7 +157,7 @@ def test_missing_text_key_is_named(tmp_path):
         backbone_of(tmp_path / 'clip.pt', activation='gelu')
 
 
-def test_weights_of_another_image_size_are_resized_as_open_clip_does(tmp_path):
+def test_weights_of_another_image_size_are_resized_as_images_are(tmp_path):
     source = source_clip()
     torch.save(source.state_dict(), tmp_path / 'clip.pt')
     larger = OpenCLIPBackbone(

@@ -35,7 +35,7 @@ def spoil(module, value=float('nan')):
 
     def hook(_, __, output):
         output = output.clone()
-        output.view(-1)[5] = value
+        output[(0,) * output.dim()] = value
         return output
 
     module.register_forward_hook(hook)
@@ -44,14 +44,14 @@ def spoil(module, value=float('nan')):
 class TestLoss:
     def test_names_loss_module_and_iteration(self, model, images, samples):
         MessageHub.get_current_instance().update_info('iter', 41)
-        spoil(model.neck.blocks[1].sam_block.layers[0].mlp.lin1)
-        where = r'iteration 41: .* the output of neck\.blocks\.1\.sam_block\.layers\.0\.mlp\.lin1;'
+        spoil(model.neck.blocks[1].sam_block.layers['1'].mlp.lin1)
+        where = r'iteration 41: .* the output of neck\.blocks\.1\.sam_block\.layers\.1\.mlp\.lin1;'
         with pytest.raises(ESCNetError, match=rf'loss_ce is not finite .* in {where}'):
             model.train().loss(images, samples)
 
     def test_names_the_weights(self, model, images, samples):
         with torch.no_grad():
-            model.neck.blocks[0].sam_block.layers[0].norm1.weight[0] = float('inf')
+            model.neck.blocks[0].sam_block.layers['0'].norm1.weight[0] = float('inf')
         with pytest.raises(
             ESCNetError, match=r'the weights neck\.blocks\.0\.sam_block\.layers\.0\.norm1\.weight;'
         ):

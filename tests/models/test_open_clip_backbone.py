@@ -1,5 +1,7 @@
 """OpenCLIPBackbone against open_clip's own forward pass and against a re-computation by hand."""
 
+import math
+
 import open_clip
 import pytest
 import torch
@@ -35,7 +37,7 @@ def native_twin(backbone, grid):
     position = state_dict.pop('positional_embedding')
     side = visual.grid_size[0]
     maps = position[1:].reshape(side, side, -1).permute(2, 0, 1)[None]
-    maps = F.interpolate(maps, grid, mode='bicubic', antialias=True)  # as open_clip resizes them
+    maps = F.interpolate(maps, grid, mode='bicubic')  # as the recipe
     rows = [maps[0, :, y, x] for y in range(grid[0]) for x in range(grid[1])]
     state_dict['positional_embedding'] = torch.stack([position[0], *rows])
     twin.load_state_dict(state_dict)
@@ -478,3 +480,33 @@ def test_logit_scale():
 def test_refusals(kwargs, message):
     with torch.device('meta'), pytest.raises(ESCNetError, match=message):
         OpenCLIPBackbone(**kwargs)
+
+
+def cubic_weights(size_in, size_out):
+    """Weights (size_out, size_in) of plain cubic interpolation: four neighbours, a = -0.75."""
+    weights = torch.zeros(size_out, size_in, dtype=torch.double)
+    for out in range(size_out):
+        position = (out + 0.5) * size_in / size_out - 0.5
+        first = math.floor(position) - 1
+        for index in range(first, first + 4):
+            x = abs(position - index)
+            if x <= 1:
+                weight = 1.25 * x**3 - 2.25 * x**2 + 1
+            else:
+                weight = -0.75 * (x**3 - 5 * x**2 + 8 * x - 4)
+            weights[out, min(max(index, 0), size_in - 1)] += weight
+    return weights
+
+
+@pytest.mark.parametrize('grid', [(24, 24), (7, 7), (24, 10)], ids=['grows', 'shrinks', 'both'])
+@torch.no_grad()
+def test_positional_embeddings_are_resized_as_in_the_recipe(grid):
+    """Plain bicubic: antialiased, it has another kernel (a = -0.5), also where the grid grows."""
+    backbone = make(vision=dict(image_size=14 * 16))
+    embedding = backbone._positional_embedding(*grid)[0].double()
+    native = backbone.clip.visual.positional_embedding.double()
+    maps = native[1:].unflatten(0, (14, 14))
+    rows, columns = (cubic_weights(14, side) for side in grid)
+    expected = torch.einsum('yi,xj,ijc->yxc', rows, columns, maps).flatten(0, 1)
+    assert embedding[0].equal(native[0])
+    torch.testing.assert_close(embedding[1:], expected, rtol=1e-4, atol=1e-5)

@@ -45,9 +45,9 @@ def assert_loaded(neck, sam):
         assert torch.equal(value, theirs[key]), key
     theirs = sam.mask_decoder.transformer.layers.state_dict()
     assert len(theirs) > 40
-    for block in neck.blocks:
+    for index, block in enumerate(neck.blocks):
         ours = block.sam_block.layers.state_dict()
-        assert sorted(ours) == sorted(theirs)
+        assert sorted(ours) == sorted(k for k in theirs if k.startswith(f'{index % 2}.'))
         for key, value in ours.items():
             assert torch.equal(value, theirs[key]), key
 
@@ -60,7 +60,10 @@ def test_every_block_is_filled(tmp_path):
     neck.init_weights()
     assert_loaded(neck, sam)
     # copies: training one block changes neither the others nor the new layers now
-    pointers = {block.sam_block.layers[0].mlp.lin1.weight.data_ptr() for block in neck.blocks}
+    pointers = {
+        next(iter(block.sam_block.layers.values())).mlp.lin1.weight.data_ptr()
+        for block in neck.blocks
+    }
     assert len(pointers) == 3
     for key, value in neck.state_dict().items():
         pretrained = key.startswith('prompt_encoder.') or 'sam_block.layers.' in key
@@ -226,8 +229,9 @@ def test_decoders_of_all_sizes_have_the_same_shapes(model):
     ours = {
         PROMPT + key: value.shape for key, value in neck.prompt_encoder.encoder.state_dict().items()
     }
-    for key, value in neck.blocks[0].sam_block.layers.state_dict().items():
-        ours[LAYERS + key] = value.shape
+    for block in neck.blocks:
+        for key, value in block.sam_block.layers.state_dict().items():
+            ours[LAYERS + key] = value.shape
     assert shapes == ours
     megabytes = sum(value.numel() for value in part.values()) * 4 / 1e6
     assert megabytes == pytest.approx(13, abs=1.5)

@@ -5,6 +5,9 @@ import re
 import sys
 
 import pytest
+import torch
+from mmengine.config import Config
+from mmseg.registry import MODELS
 
 from mmseg_escnet import ESCNetError
 
@@ -32,9 +35,26 @@ def rows(tool, root):
     return run(tool, root)
 
 
-def test_recipe(rows):
-    """Attention of CLIP and SAM at 2e-6, what is new at 2e-4, the rest of both frozen (paper)."""
-    counts = dict.fromkeys(['clip', 'sam', 'frozen', 'new'], 0)
+@pytest.fixture(scope='module')
+def without_decay(root):
+    """Parameters of norms, of whatever library, and tables of relative positions."""
+    cfg = Config.fromfile(root / CONFIG)
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    names = set()
+    for name, module in model.named_modules():
+        for key, _ in module.named_parameters(recurse=False):
+            if 'Norm' in type(module).__name__ or key == 'relative_position_bias_table':
+                names.add(f'{name}.{key}')
+    return names
+
+
+def test_recipe(rows, without_decay):
+    """Attention of CLIP and SAM at 2e-6, what is new at 2e-4, the rest of both frozen (paper).
+
+    No weight decay on norms and relative position biases (recipe).
+    """
+    counts, spared = dict.fromkeys(['clip', 'sam', 'frozen', 'new'], 0), 0
     for row in rows:
         in_clip = row.name.startswith('backbone.')
         in_sam = '.sam_block.layers.' in row.name or row.name.startswith('neck.prompt_encoder.')
@@ -48,11 +68,16 @@ def test_recipe(rows):
             expected, kind = 2e-4, 'new'
         assert row.trainable == (expected is not None), row.name
         assert row.lr == (None if expected is None else pytest.approx(expected)), row.name
-        assert row.weight_decay == (None if expected is None else 1e-4), row.name
+        decay = 0 if row.name in without_decay else 1e-4
+        assert row.weight_decay == (None if expected is None else decay), row.name
+        spared += row.weight_decay == 0
         counts[kind] += 1
-    # 4 tensors in each of 12 layers of two towers; 8 in 3 attentions of 2 layers of 4 blocks
+    # 4 tensors in each of 12 layers of two towers; 8 in 3 attentions of one layer in 4 blocks
     assert counts['clip'] == 4 * 12 * 2
-    assert counts['sam'] == 8 * 3 * 2 * 4
+    assert counts['sam'] == 8 * 3 * 4
+    # norms of 4 blocks: of SAM's image tokens, two of the Swin block, two of the text guidance;
+    # its table; the decoder's two
+    assert spared == 4 * (2 * 5 + 1) + 2 * 2
     assert counts['frozen'] > 100
     assert counts['new'] > 100
 

@@ -38,7 +38,7 @@ def test_exchanged_prompts_cannot_be_told_where_classes_are_fused_by_their_mean(
             assert shares.min() > 1e-3
 
 
-def test_they_can_where_classes_are_not_fused(tool):
-    found = influence_of(tool, class_fusion='none')
+def test_they_can_where_classes_are_weighted_by_presence(tool):
+    found = influence_of(tool, class_fusion='presence')
     influence = found['exchanged among the classes']
     assert (influence.moved / influence.deviation).sqrt().min() > 1e-3

@@ -110,14 +110,23 @@ def test_what_a_variant_is_about():
     for variant in VARIANTS:
         blocks = {'1 block': 1, '2 blocks': 2, '4 blocks': 4}.get(variant)
         assert blocks is None or len(build(variant).neck.blocks) == blocks
-    sam = build('SAM block at random').neck.blocks[0].sam_block
+    sam = build('SAM block at random, trained').neck.blocks[0].sam_block
     assert all(parameter.requires_grad for parameter in sam.layers.parameters())
 
 
-def test_sam_block_at_random_is_trained_at_the_full_rate():
-    keys = merged('SAM block at random').optim_wrapper.paramwise_cfg.custom_keys
-    assert 'backbone' in keys
-    assert 'sam_block.layers' not in keys
+def test_sam_block_at_random_differs_in_its_weights_alone():
+    """And the other experiment in how they are trained."""
+    literal, trained, own = (
+        merged(variant).to_dict()
+        for variant in ('SAM block at random', 'SAM block at random, trained', study.BASELINE)
+    )
+    assert own['model']['neck'].pop('sam_pretrained')
+    for cfg in (literal, trained):
+        assert cfg['model']['neck'].pop('sam_pretrained') is None
+    assert literal == own
+    rates = trained['optim_wrapper']['paramwise_cfg']['custom_keys']
+    assert rates['sam_block.layers'] == dict(lr_mult=1.0)
+    assert rates['backbone'] == dict(lr_mult=0.01)
 
 
 # -- files ---------------------------------------------------------------------------------------

@@ -8,6 +8,10 @@ mIoU leaves its band, or more pixels change than may.
 
 from __future__ import annotations
 
+import mmseg_escnet.threads  # before torch
+
+# isort: split
+
 import argparse
 import contextlib
 import io

@@ -13,6 +13,10 @@ keys) and OUT/clip.json (how it was made, and what it reaches).
 
 from __future__ import annotations
 
+import mmseg_escnet.threads  # before torch
+
+# isort: split
+
 import contextlib
 from collections.abc import Callable
 from functools import partial

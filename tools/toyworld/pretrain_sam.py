@@ -10,6 +10,10 @@ and OUT/sam.json (how it was made, and what it reaches).
 
 from __future__ import annotations
 
+import mmseg_escnet.threads  # noqa: F401  before torch
+
+# isort: split
+
 from functools import partial
 
 import cv2

@@ -7,6 +7,10 @@ share of its own deviation over the positions, and how many pixels get another l
 
 from __future__ import annotations
 
+import mmseg_escnet.threads  # noqa: F401  before torch
+
+# isort: split
+
 import argparse
 from dataclasses import dataclass
 from pathlib import Path

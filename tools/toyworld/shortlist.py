@@ -7,6 +7,10 @@ wins exactly was dropped. Writes OUT.png and OUT.json.
 
 from __future__ import annotations
 
+import mmseg_escnet.threads  # noqa: F401  before torch
+
+# isort: split
+
 import argparse
 import json
 import time

@@ -26,17 +26,35 @@ from mmseg_escnet.errors import ESCNetError
 ROOT = Path(__file__).resolve().parents[2]
 BASELINE = 'baseline'
 _NECK = 'model.neck.'
+_TEXT = f'{_NECK}fusion.text_guidance'
+_OWN_WORD = {f'{_NECK}fusion.own_word': True}
+_PAIR = {f'{_NECK}fusion.swin_blocks': 'pair'}
+_MLP = {f'{_NECK}fusion.text_mlp_ratio': 4.0}
+_SELF = {_TEXT: 'self'} | _MLP  # CAT-Seg's block
+_BOTH_LAYERS = {f'{_NECK}sam_block.layers': 'all'}
+_LEARNED = {'model.decode_head.learned_upsampling': True, 'model.decode_head.num_convs': 2}
 # name -> what it changes in configs/toyworld/escnet_toy.py
 VARIANTS: dict[str, dict] = {
     BASELINE: {},
     'no SAM block': {f'{_NECK}sam_block': None},
-    'SAM block at random': {
+    'SAM block at random': {f'{_NECK}sam_pretrained': None},
+    'SAM block at random, trained': {
         f'{_NECK}sam_pretrained': None,
         f'{_NECK}sam_block.trainable': 'all',
-        'optim_wrapper.paramwise_cfg': dict(
-            _delete_=True, custom_keys={'backbone': dict(lr_mult=0.01)}
-        ),
+        'optim_wrapper.paramwise_cfg.custom_keys': {'sam_block.layers': dict(lr_mult=1.0)},
     },
+    'query sees its own word': _OWN_WORD,
+    'attention over the classes': _SELF,
+    'Swin pair': _PAIR,
+    'Swin pair, own word': _PAIR | _OWN_WORD,
+    'Swin pair, attention over the classes': _PAIR | _SELF,
+    'MLP after the text guidance': _MLP,
+    'both SAM layers': _BOTH_LAYERS,
+    'decoder: two convolutions': {'model.decode_head.num_convs': 2},
+    'decoder: learnt upsampling': _LEARNED,
+    'all of the first reading': _PAIR | _SELF | _BOTH_LAYERS | _LEARNED,
+    'no text guidance': {_TEXT: None},
+    'no image guidance': {f'{_NECK}image_guidance': False, f'{_NECK}sam_block': None},
     'prompts: points': {f'{_NECK}prompt_encoder.prompts': ('points',)},
     'prompts: masks': {f'{_NECK}prompt_encoder.prompts': ('masks',)},
     'prompts: boxes': {f'{_NECK}prompt_encoder.prompts': ('boxes',)},
@@ -46,12 +64,9 @@ VARIANTS: dict[str, dict] = {
     '1 block': {f'{_NECK}num_blocks': 1},
     '4 blocks': {f'{_NECK}num_blocks': 4},
     'classes fused by presence': {f'{_NECK}sam_block.class_fusion': 'presence'},
-    'classes not fused': {f'{_NECK}sam_block.class_fusion': 'none'},
     'masks as probabilities': {f'{_NECK}prompt_encoder.mask_as_logits': False},
     'alpha = 0.3': {f'{_NECK}prompt_generator.threshold': 0.3},
     'alpha = 0.7': {f'{_NECK}prompt_generator.threshold': 0.7},
-    'no text guidance': {f'{_NECK}fusion.text_guidance': False},
-    'no image guidance': {f'{_NECK}image_guidance': False, f'{_NECK}sam_block': None},
     'no residual to the logits': {'model.decode_head.residual': False},
 }
 COLUMNS = {

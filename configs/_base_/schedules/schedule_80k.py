@@ -1,11 +1,20 @@
 # The paper: AdamW 2e-4, and 2e-6 for the attention layers of CLIP and of the SAM blocks (which of
 # their parameters are trained at all is said by `trainable` in the model). CAT-Seg's recipe: the
-# rest, with 4 images an iteration in all: 80k * 4 = 320k crops of COCO-Stuff, 2.7 epochs.
+# rest, with no weight decay on norms and relative position biases, and 4 images an iteration in
+# all: 80k * 4 = 320k crops of COCO-Stuff, 2.7 epochs.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=2e-4, betas=(0.9, 0.999), weight_decay=1e-4),
     paramwise_cfg=dict(
-        custom_keys={'backbone': dict(lr_mult=0.01), 'sam_block.layers': dict(lr_mult=0.01)}
+        norm_decay_mult=0.0,
+        custom_keys={
+            'backbone': dict(lr_mult=0.01),
+            'sam_block.layers': dict(lr_mult=0.01),
+            'relative_position_bias_table': dict(decay_mult=0.0),
+            # norms that the first two keys hide, or that MMEngine does not know for norms
+            '.attn.norm.': dict(lr_mult=0.01, decay_mult=0.0),  # of an EVA
+            'sam_block.image_proj.1.': dict(decay_mult=0.0),
+        },
     ),
     clip_grad=dict(max_norm=0.01, norm_type=2),
 )

@@ -1,4 +1,4 @@
-# The paper's ablation, in our setting: class attention that does not see the text
+# The paper's ablation, in our setting: no attention to the text in the fusion
 _base_ = '../escnet_vitb16_coco-stuff.py'
 
-model = dict(neck=dict(fusion=dict(text_guidance=False)))
+model = dict(neck=dict(fusion=dict(text_guidance=None)))

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ...errors import ESCNetError
-from ..clip_weights import load_clip, set_activation
+from ..clip_weights import load_clip, resize_positions, set_activation
 from .towers import EvaTower, PlainTower, eva_value_path, tower_type
 
 _TRAINABLE = ('attention', 'all', 'none')
@@ -54,7 +54,8 @@ class OpenCLIPBackbone(BaseModule):
     In the last block the attention is replaced by its value path, so every patch keeps its own
     content: ``v = out_proj(W_v ln_1(x) + b_v)``, ``x = x + v``, ``x = x + mlp(ln_2(x))``; the
     class token is dropped (CAT-Seg's recipe, after MaskCLIP). Positional embeddings are resized
-    bicubically to any grid, non-square included; rotary ones are made for it.
+    by plain bicubic interpolation (recipe) to any grid, non-square included; rotary ones are made
+    for it.
 
     The image tower is open_clip's own vision transformer or timm's EVA, as in EVA-02-CLIP (ours);
     in the latter what the attention does to the values stays, its inner norm and layer scale.
@@ -264,16 +265,7 @@ class OpenCLIPBackbone(BaseModule):
     def _positional_embedding(self, height: int, width: int) -> Tensor:
         """(1, 1 + L, W) positional embeddings on an h x w grid."""
         tower = self.tower
-        embedding = tower.positions
-        if (height, width) == tower.grid_size:
-            return embedding[None]
-        class_part, grid = embedding[:1], embedding[1:]
-        grid = grid.unflatten(0, tower.grid_size).permute(2, 0, 1)[None]
-        # antialiasing as open_clip itself resizes them; it acts only where the grid shrinks
-        grid = F.interpolate(
-            grid.float(), (height, width), mode='bicubic', align_corners=False, antialias=True
-        )
-        return torch.cat([class_part.float()[None], grid.flatten(2).transpose(1, 2)], dim=1)
+        return resize_positions(tower.positions, tower.grid_size, (height, width))[None]
 
 
 class ConvolutionalStem(nn.Sequential):

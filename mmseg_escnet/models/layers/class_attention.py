@@ -1,15 +1,20 @@
-"""Linear attention over the classes of a vocabulary.
+"""Linear attention over the classes of a vocabulary: CAT-Seg's alternative to attention to words.
 
 Shapes: B images, N classes, h x w patch grid, d correlation embedding width, D CLIP joint width.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn as nn
 from torch import Tensor
+
+from .class_chunks import ClassChunks
+
+# the sums are as large as what 32 classes bring to them, so they are not made for fewer
+_CLASSES_OF_A_SUM = 32
 
 
 @dataclass
@@ -33,7 +38,7 @@ def _precise(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _feature_map(x: Tensor) -> Tensor:
+def feature_map(x: Tensor) -> Tensor:
     """The positive feature map elu(x) + 1 of linear attention (Katharopoulos et al., 2020).
 
     Written so that it stays positive where ``elu(x) + 1`` rounds to zero, below x = -17, and
@@ -42,12 +47,13 @@ def _feature_map(x: Tensor) -> Tensor:
     return x.clamp(max=0).exp() + x.relu()
 
 
-class ClassAttentionBlock(nn.Module):
-    """A pre-norm transformer block whose tokens are the N classes of one position.
+class ClassAttention(nn.Module):
+    """A pre-norm transformer block whose tokens are the N classes of one position (recipe).
 
     There is no positional embedding, and linear attention sums over the classes, so the block
     commutes with any reordering of the vocabulary and takes any number of classes at a cost that
-    is linear in N.
+    is linear in N. It needs the sums over all classes before it refines the first, so it passes
+    over them twice.
 
     Queries and keys see the text: each is a linear map of the concatenation of the class token
     and its text feature, which by linearity is the sum of two maps, so the text half is computed
@@ -55,13 +61,13 @@ class ClassAttentionBlock(nn.Module):
 
     Args:
         embed_dims: Token width d.
-        text_dims: Text width D; None for attention that does not see the text.
+        text_dims: Text width D.
         num_heads: Attention heads; must divide ``embed_dims``.
-        mlp_ratio: Hidden width of the MLP over d.
+        mlp_ratio: Hidden width of the MLP over d; 0 for none.
     """
 
     def __init__(
-        self, *, embed_dims: int, text_dims: int | None, num_heads: int = 4, mlp_ratio: float = 4.0
+        self, *, embed_dims: int, text_dims: int, num_heads: int = 4, mlp_ratio: float = 4.0
     ) -> None:
         super().__init__()
         if embed_dims % num_heads:
@@ -72,32 +78,41 @@ class ClassAttentionBlock(nn.Module):
         self.key = nn.Linear(embed_dims, embed_dims)
         self.value = nn.Linear(embed_dims, embed_dims)
         self.out = nn.Linear(embed_dims, embed_dims)
-        if text_dims is not None:
-            self.text_norm = nn.LayerNorm(text_dims)
-            self.text_query = nn.Linear(text_dims, embed_dims, bias=False)
-            self.text_key = nn.Linear(text_dims, embed_dims, bias=False)
-        self.sees_text = text_dims is not None
-        self.norm2 = nn.LayerNorm(embed_dims)
-        hidden = int(embed_dims * mlp_ratio)
-        self.mlp = nn.Sequential(
-            nn.Linear(embed_dims, hidden), nn.GELU(), nn.Linear(hidden, embed_dims)
-        )
+        self.text_norm = nn.LayerNorm(text_dims)
+        self.text_query = nn.Linear(text_dims, embed_dims, bias=False)
+        self.text_key = nn.Linear(text_dims, embed_dims, bias=False)
+        self.norm2 = self.mlp = None
+        if mlp_ratio:
+            hidden = int(embed_dims * mlp_ratio)
+            self.norm2 = nn.LayerNorm(embed_dims)
+            self.mlp = nn.Sequential(
+                nn.Linear(embed_dims, hidden), nn.GELU(), nn.Linear(hidden, embed_dims)
+            )
 
-    def forward(self, x: Tensor, text: Tensor, sums: ClassSums | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, text: Tensor, chunks: ClassChunks, counts: Tensor | None = None
+    ) -> Tensor:
         """Let the classes of each position look at each other.
 
         Args:
-            x: Class tokens (B, N, h, w, d).
+            x: Class tokens (B, N, h, w, d); overwritten by the result if no gradient is computed.
             text: Unit-norm text features (N, D).
-            sums: Of all classes, where ``x`` holds only some of them; None if these are all.
+            chunks: How many classes at a time.
+            counts: How many classes each stands for (N,); None for one.
 
         Returns:
             Refined class tokens (B, N, h, w, d).
         """
-        if sums is None:
-            sums = self.summarize(x, text)
-        x = x + self._attend(self.norm1(x), text, sums)
-        return x + self.mlp(self.norm2(x))
+        wide = replace(chunks, size=chunks.size and max(chunks.size, _CLASSES_OF_A_SUM))
+        classes, words = wide.split(x, dim=1), wide.split(text, dim=0)
+        of_classes = (None,) * len(classes) if counts is None else wide.split(counts, dim=0)
+        sums = None
+        for arguments in zip(classes, words, of_classes, strict=True):
+            seen = wide.run(self.summarize, *arguments)
+            sums = seen if sums is None else sums + seen
+        parts = zip(chunks.split(x, dim=1), chunks.split(text, dim=0), strict=True)
+        refined = (chunks.run(self.refine, *part, sums) for part in parts)
+        return chunks.collect(refined, x.shape[1], out=x)
 
     def summarize(self, x: Tensor, text: Tensor, counts: Tensor | None = None) -> ClassSums:
         """What the attention needs to know of these classes, to be added to that of others.
@@ -108,23 +123,25 @@ class ClassAttentionBlock(nn.Module):
             counts: How many classes each stands for (N,); None for one.
         """
         x = self.norm1(x)
-        key, value = self.key(x), self.value(x)
-        if self.sees_text:
-            key = key + self.text_key(self.text_norm(text))[:, None, None]
+        key = self.key(x) + self.text_key(self.text_norm(text))[:, None, None]
+        value = self.value(x)
         with torch.autocast(x.device.type, enabled=False):
-            key = _feature_map(_precise(key))
+            key = feature_map(_precise(key))
             if counts is not None:
                 key = key * counts[:, None, None, None]
             key = self._tokens_first(key)
             value = self._tokens_first(_precise(value))
             return ClassSums(key_value=key.transpose(-1, -2) @ value, key=key.sum(dim=-2))
 
+    def refine(self, x: Tensor, text: Tensor, sums: ClassSums) -> Tensor:
+        """Refine some of the classes, given the sums over all of them."""
+        x = x + self._attend(self.norm1(x), text, sums)
+        return x if self.mlp is None else x + self.mlp(self.norm2(x))
+
     def _attend(self, x: Tensor, text: Tensor, sums: ClassSums) -> Tensor:
-        query = self.query(x)
-        if self.sees_text:
-            query = query + self.text_query(self.text_norm(text))[:, None, None]
+        query = self.query(x) + self.text_query(self.text_norm(text))[:, None, None]
         with torch.autocast(x.device.type, enabled=False):
-            precise = self._tokens_first(_feature_map(_precise(query)))
+            precise = self._tokens_first(feature_map(_precise(query)))
             normaliser = precise @ sums.key[..., None]
             attended = precise @ sums.key_value
             attended = attended / normaliser.clamp(min=torch.finfo(attended.dtype).tiny)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-# 6 classes on 24 x 24 patches, or 12 under autocast: the hidden layer of an MLP, the largest of
-# what a class needs at a time, then stays in the cache of a processor
-_CPU_TOKENS = 6 * 24 * 24
+# 16 classes on 24 x 24 patches, or 32 under autocast: what an operation makes of a chunk then stays
+# below 32 MB, from which on glibc takes it from the system anew each time, page by page
+_CPU_TOKENS = 16 * 24 * 24
 # what a token of a class may need at a time in bytes, in full precision, with room to spare
 _TOKEN_BYTES = 24 * 1024
 _MEMORY_SHARE = 0.25  # of the free memory of a GPU

@@ -49,10 +49,10 @@ def two_way_attention(
     prompts = layer.norm2(prompts + attended)
     prompts = layer.norm3(prompts + layer.mlp(prompts))
 
-    attended = many_to_few(
-        layer.cross_attn_image_to_token, placed, prompts + prompt_position, prompts
+    image = many_to_few(
+        layer.cross_attn_image_to_token, placed, prompts + prompt_position, prompts, onto=image
     )
-    return prompts, layer.norm4(image + attended)
+    return prompts, layer.norm4(image)
 
 
 def few_to_many(attention: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -66,15 +66,18 @@ def few_to_many(attention: Attention, query: Tensor, key: Tensor, value: Tensor)
     return attention.out_proj(result + attention.v_proj.bias)
 
 
-def many_to_few(attention: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """``attention(query, key, value)`` for many queries (M, L, C) and few keys (M, T, C)."""
+def many_to_few(
+    attention: Attention, query: Tensor, key: Tensor, value: Tensor, *, onto: Tensor
+) -> Tensor:
+    """``onto + attention(query, key, value)`` for many queries (M, L, C) and few keys (M, T, C)."""
     heads = attention.num_heads
     scores = _scores(attention.k_proj(key), attention.q_proj, query, heads)  # (M, heads * T, L)
     weights = scores.unflatten(1, (heads, -1)).softmax(dim=2).flatten(1, 2)
     value = _split_heads(attention.v_proj(value), heads)
     weight = attention.out_proj.weight.unflatten(1, (heads, -1)).permute(1, 2, 0)
-    value = (value @ weight).flatten(1, 2)  # (M, heads * T, C)
-    return torch.baddbmm(attention.out_proj.bias, weights.transpose(1, 2), value)
+    # the weights of a head sum to one over the keys, so that each may bring its part of the bias
+    value = (value @ weight + attention.out_proj.bias / heads).flatten(1, 2)  # (M, heads * T, C)
+    return torch.baddbmm(onto, weights.transpose(1, 2), value)
 
 
 def _scores(few: Tensor, projection: nn.Linear, many: Tensor, heads: int) -> Tensor:

@@ -31,8 +31,8 @@ class ESCBlockOutput:
         correlation: C_t (B, N, h, w); C_{t-1} unchanged after the last block.
         embedding: E_t (B, N, h, w, d).
         prompts: The pseudo prompts read off C_{t-1}; None without a SAM block.
-        image_features: F_v' (B, C, h, w) of the SAM block, or (B, N, C, h, w) if it pools no
-            classes; F_v projected without one, None without image guidance.
+        image_features: F_v' (B, C, h, w) of the SAM block; F_v projected without one, None without
+            image guidance.
     """
 
     read: Tensor
@@ -91,6 +91,7 @@ class ESCBlock(BaseModule):
             ``guidance_dims`` channels (ablation).
         guidance_dims: Width C of F_v' without a SAM block.
         image_guidance: Whether VLF sees F_v'. Without it there is no SAM block (ablation).
+        index: Number of this block, from 0.
         last: Whether this is the last block.
     """
 
@@ -102,20 +103,25 @@ class ESCBlock(BaseModule):
         sam_block: dict | None,
         guidance_dims: int,
         image_guidance: bool,
+        index: int,
         last: bool,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.sam_block = self.image_proj = None
         if image_guidance and sam_block is not None:
-            self.sam_block = MODELS.build(sam_block, default_args=dict(image_dims=image_dims))
+            self.sam_block = MODELS.build(
+                sam_block, default_args=dict(image_dims=image_dims, block_index=index)
+            )
             guidance_dims = self.sam_block.embed_dims
         elif image_guidance:
             self.image_proj = nn.Conv2d(image_dims, guidance_dims, 1)
         self.fusion = MODELS.build(
             fusion,
             default_args=dict(
-                text_dims=image_dims, guidance_dims=guidance_dims if image_guidance else None
+                text_dims=image_dims,
+                guidance_dims=guidance_dims if image_guidance else None,
+                block_index=index,
             ),
         )
         # without a bias: a constant in C_t changes neither PPG nor VLF
@@ -134,6 +140,7 @@ class ESCBlock(BaseModule):
         prompt_encoder: nn.Module | None,
         chunks: ClassChunks,
         counts: Tensor | None = None,
+        vocabulary: Tensor | None = None,
     ) -> ESCBlockOutput:
         """Refine the correlation once.
 
@@ -148,6 +155,8 @@ class ESCBlock(BaseModule):
             prompt_encoder: SAM's, frozen and shared by the blocks.
             chunks: How many classes at a time.
             counts: How many classes each stands for (N,); None for one.
+            vocabulary: F_l of all words that the classes attend to (N', D), where ``text`` holds
+                only some of them.
         """
         prompts = guidance = None
         if self.sam_block is not None:
@@ -157,7 +166,9 @@ class ESCBlock(BaseModule):
         elif self.image_proj is not None:
             guidance = self.image_proj(image_features)
         with record_function('escnet/vlf'):
-            embedding = self.fusion(correlation, embedding, guidance, text, chunks, counts)
+            embedding = self.fusion(
+                correlation, embedding, guidance, text, chunks, counts, vocabulary
+            )
             read = correlation
             if self.correlation_update is not None:
                 correlation = correlation + self.correlation_update(embedding).squeeze(-1)
@@ -171,7 +182,7 @@ class ESCBlock(BaseModule):
         chunks: ClassChunks,
         counts: Tensor | None,
     ) -> Tensor:
-        """F_v' (B, C, h, w), or (F_v^n)' (B, N, C, h, w) if classes are not pooled."""
+        """F_v' (B, C, h, w)."""
         image = self.sam_block.image_proj(image_features)
         position = prompt_encoder.position_encoding(*image_features.shape[-2:])
         weights = self.sam_block.class_weights(prompts.presence, counts)
@@ -188,10 +199,7 @@ class ESCBlock(BaseModule):
                 prompts.split(chunks), chunks.split(weights, dim=1), strict=True
             )
         )
-        if self.sam_block.class_fusion != 'none':
-            return self.sam_block.fuse(sum(parts))
-        pooled = chunks.collect(parts, weights.shape[1])
-        return self.sam_block.fuse(pooled.flatten(0, 1)).unflatten(0, pooled.shape[:2])
+        return self.sam_block.fuse(sum(parts))
 
 
 @MODELS.register_module()
@@ -241,6 +249,7 @@ class ESCNeck(BaseModule):
                 sam_block=sam_block,
                 guidance_dims=guidance_dims,
                 image_guidance=image_guidance,
+                index=index,
                 last=index == num_blocks - 1,
             )
             for index in range(num_blocks)
@@ -269,6 +278,7 @@ class ESCNeck(BaseModule):
                 self.sam_pretrained,
                 prompt_encoder=self.prompt_encoder.encoder,
                 transformer_layers=[block.sam_block.layers for block in self.blocks],
+                depth=self.blocks[0].sam_block.depth,
             )
 
     def forward(
@@ -279,6 +289,7 @@ class ESCNeck(BaseModule):
         logit_scale: Tensor,
         class_chunk: int | Literal['auto', 'all'] = 'auto',
         counts: Tensor | None = None,
+        vocabulary: Tensor | None = None,
         keep_blocks: bool = False,
     ) -> ESCFeatures:
         """Refine CLIP's correlation map.
@@ -292,6 +303,8 @@ class ESCNeck(BaseModule):
                 depend on it.
             counts: How many classes each stands for (N,), where some of a vocabulary represent
                 others; None for one.
+            vocabulary: F_l of all words that the classes attend to (N', D), where ``text`` holds
+                only some of them; None if these are all.
             keep_blocks: Also return what every block left behind, to look inside.
         """
         chunks = ClassChunks.create(
@@ -312,6 +325,7 @@ class ESCNeck(BaseModule):
                 self.prompt_encoder,
                 chunks,
                 counts,
+                vocabulary,
             )
             correlation, embedding = output.correlation, output.embedding
             if keep_blocks:

@@ -97,7 +97,7 @@ def batched_kmeans(
         to the first; a centre without points stays where it is. Points outside the region belong
         to no centre.
     """
-    objects = torch.arange(centers.shape[1], device=centers.device)[:, None]
+    objects = torch.arange(centers.shape[1], device=centers.device, dtype=torch.int16)[:, None]
     x, y = coordinates.unbind(-1)
 
     def assign(centers: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def batched_kmeans(
         distance = (x - centers[..., :1]).square() + (y - centers[..., 1:]).square()  # (M, K, L)
         # an argmin over K, written out: torch's own over so short a dimension takes ten times long
         least = distance[:, 0]
-        nearest = torch.zeros_like(least, dtype=torch.long)
+        nearest = torch.zeros_like(least, dtype=objects.dtype)
         for index in range(1, distance.shape[1]):
             nearest = nearest.masked_fill(distance[:, index] < least, index)
             least = torch.minimum(least, distance[:, index])

@@ -32,19 +32,21 @@ class SAMBlock(BaseModule):
              --two-way transformer with the sparse prompts--> (F_v^n)' per class
              --pooled over classes--> --conv1x1--> F_v'
 
-    The transformer is ``segment_anything``'s, with ``mask_decoder.transformer.*`` of a SAM
-    checkpoint in it. Only its image tokens are used, so its last token-to-image attention, which
-    does not reach them, is left out.
+    The layers are those of ``segment_anything``'s transformer, with
+    ``mask_decoder.transformer.layers.*`` of a SAM checkpoint in them. Only its image tokens are
+    used, so its last token-to-image attention, which does not reach them, is left out.
 
     Args:
         image_dims: Width D of the dense CLIP features.
         embed_dims: SAM width C.
         depth: Layers of the two-way transformer (SAM: 2).
+        layers: Which of them this block has: 'alternate' for one of them in turn, layer t mod
+            depth in ESC block t, or 'all' (both ours: the paper says "a SAM block").
+        block_index: Number of this ESC block, from 0; filled in by the neck.
         num_heads: Attention heads (SAM: 8).
         mlp_dims: Hidden width of its MLP (SAM: 2048).
         class_fusion: How (F_v^n)' are pooled over the classes before the 1x1 convolution: 'mean',
-            or 'presence', weighted by how likely each class is in the image (both ours). 'none'
-            pools nothing: every class is guided by its own (F_v^n)' (ours, not the paper's).
+            or 'presence', weighted by how likely each class is in the image (both ours).
         trainable: Which parameters of the transformer are trained: its 'attention' layers
             (paper), 'all' or 'none'. The two convolutions are new and always trained.
     """
@@ -55,27 +57,39 @@ class SAMBlock(BaseModule):
         image_dims: int,
         embed_dims: int = 256,
         depth: int = 2,
+        layers: Literal['alternate', 'all'] = 'alternate',
         num_heads: int = 8,
         mlp_dims: int = 2048,
-        class_fusion: Literal['mean', 'presence', 'none'] = 'mean',
+        class_fusion: Literal['mean', 'presence'] = 'mean',
         trainable: Literal['attention', 'all', 'none'] = 'attention',
+        block_index: int = 0,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if class_fusion not in ('mean', 'presence', 'none'):
+        if layers not in ('alternate', 'all'):
+            raise ESCNetError(f"SAMBlock: layers={layers!r} must be 'alternate' or 'all'.")
+        if class_fusion not in ('mean', 'presence'):
             raise ESCNetError(
-                f"SAMBlock: class_fusion={class_fusion!r} must be 'mean', 'presence' or 'none'."
+                f"SAMBlock: class_fusion={class_fusion!r} must be 'mean' or 'presence'."
             )
         if trainable not in ('attention', 'all', 'none'):
             raise ESCNetError(
                 f"SAMBlock: trainable={trainable!r} must be 'attention', 'all' or 'none'."
             )
         self.class_fusion = class_fusion
+        self.depth = depth
         self.embed_dims = embed_dims
         self.image_proj = nn.Sequential(
             nn.Conv2d(image_dims, embed_dims, 1), LayerNorm2d(embed_dims)
         )
-        self.layers = TwoWayTransformer(depth, embed_dims, num_heads, mlp_dims).layers
+        # by the numbers that they have in a SAM checkpoint
+        self.layers = nn.ModuleDict(
+            (str(index), layer)
+            for index, layer in enumerate(
+                TwoWayTransformer(depth, embed_dims, num_heads, mlp_dims).layers
+            )
+            if layers == 'all' or index == block_index % depth
+        )
         self.fuse = nn.Conv2d(embed_dims, embed_dims, 1)
         for name, parameter in self.layers.named_parameters():
             parameter.requires_grad = trainable == 'all' or (
@@ -113,7 +127,7 @@ class SAMBlock(BaseModule):
 
         Returns:
             Their share of the pooled (F_v^n)', (B, C, h, w), to be added to that of the others and
-            then given to ``fuse``; or (F_v^n)' itself, (B, n, C, h, w), if classes are not pooled.
+            then given to ``fuse``.
         """
         batch, height, width = len(image), *image.shape[-2:]
         # the tokens of all classes are many: under autocast in the type of its convolutions
@@ -123,11 +137,9 @@ class SAMBlock(BaseModule):
         tokens = self.image_tokens(
             (image + dense).flatten(0, 1), position.flatten(2).transpose(1, 2), sparse
         ).unflatten(0, (batch, -1))
-        if self.class_fusion == 'none':
-            return tokens.transpose(2, 3).unflatten(3, (height, width))
-        precise = torch.promote_types(tokens.dtype, torch.float32)  # a sum over all classes
-        pooled = (tokens.to(precise) * weights[..., None, None].to(precise)).sum(dim=1)
-        return pooled.transpose(1, 2).unflatten(2, (height, width))
+        pooled = weights[:, None].to(tokens.dtype) @ tokens.flatten(2)  # (B, 1, L * C)
+        pooled = pooled.view(batch, height, width, -1).movedim(-1, 1)
+        return pooled.to(torch.promote_types(pooled.dtype, torch.float32))  # a sum over all classes
 
     def image_tokens(self, image: Tensor, position: Tensor, sparse: Tensor) -> Tensor:
         """The image tokens that SAM's two-way transformer returns.
@@ -141,6 +153,6 @@ class SAMBlock(BaseModule):
             Image tokens (M, L, C).
         """
         prompts = sparse
-        for layer in self.layers:
+        for layer in self.layers.values():
             prompts, image = two_way_attention(layer, prompts, image, sparse, position)
         return image

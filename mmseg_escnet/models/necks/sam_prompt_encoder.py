@@ -129,7 +129,8 @@ class SAMPromptEncoder(BaseModule):
         return corners.view(prompts.valid.flatten(0, 1).shape[0], -1, corners.shape[-1])
 
     def _encode_masks(self, prompts: PseudoPrompts) -> Tensor:
-        masks = prompts.masks.flatten(0, 1)  # (M, K, h, w)
+        valid = prompts.valid.flatten(0, 1)
+        masks = prompts.masks.flatten(0, 1).masked_fill(~valid[..., None, None], 0)  # (M, K, h, w)
         num_maps, num_objects, height, width = masks.shape
         if self.mask_as_logits:
             masks = masks.clamp(_MASK_PROBABILITY_EPS, 1 - _MASK_PROBABILITY_EPS).logit()
@@ -139,15 +140,20 @@ class SAMPromptEncoder(BaseModule):
         for layer in hidden_layers:
             hidden = layer(hidden)
         hidden = hidden.view(num_maps, num_objects, -1, height, width)
-        weight = prompts.valid.flatten(0, 1).to(hidden.dtype)
+        weight = valid.to(hidden.dtype)
         count = weight.sum(1)
-        pooled = torch.einsum('mkchw,mk->mchw', hidden, weight)
-        pooled = pooled / count.clamp(min=1)[:, None, None, None]
+        weight = weight / count.clamp(min=1)[:, None]
         # the last layer is linear, so the mean is taken before it: K times less work, same result
+        pooled = torch.einsum('mkchw,mk->mchw', hidden, weight)
+        # a class without any mask has zeros there, which one more channel turns into no_mask_embed
+        without = (count == 0).to(hidden.dtype)[:, None, None, None].expand(-1, 1, height, width)
+        pooled = torch.cat([pooled, without], dim=1)
+        no_mask = self.encoder.no_mask_embed.weight[0] - projection.bias
+        weight = torch.cat([projection.weight, no_mask[:, None, None, None]], dim=1)
         # SAM's transformer reads the channels of a position together
-        dense = projection(pooled.contiguous(memory_format=torch.channels_last))
-        no_mask = self._no_mask(num_maps).to(dense.dtype)
-        return torch.where((count > 0)[:, None, None, None], dense, no_mask)
+        return F.conv2d(
+            pooled.contiguous(memory_format=torch.channels_last), weight, projection.bias
+        )
 
 
 def mask_boxes(masks: Tensor) -> Tensor:

@@ -1,13 +1,13 @@
 """Vision-language fusion: refine the correlation with image and text.
 
 Shapes: B images, N classes, h x w patch grid, D CLIP joint width, C SAM width, d correlation
-embedding width. Correlation embeddings are channels last, as window and class attention read them.
+embedding width. Correlation embeddings are channels last, as the attention layers read them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import Literal
 
 import torch
 import torch.nn as nn
@@ -15,10 +15,10 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from ..layers import ClassAttentionBlock, ClassChunks, SwinBlock
+from ...errors import ESCNetError
+from ..layers import ClassAttention, ClassChunks, SwinBlock, TextAttention
+from ..layers.text_attention import WordSums
 
-# the sums are as large as what 32 classes bring to them, so they are not made for fewer
-_CLASSES_OF_A_SUM = 32
 _VARIANCE_EPS = 1e-8  # of cosines: far below any difference that means something
 
 
@@ -30,9 +30,9 @@ class VisionLanguageFusion(BaseModule):
 
         (a) image guidance, each class alone after the standardization:
             C --standardize, conv1x1--> + E_{t-1} --[ . ; F_v'] conv1x1, residual-->
-            --> Swin, shifted Swin --> C_v^n
-        (b) text guidance, each position alone:
-            linear attention over the classes, queries and keys see F_l --> E_t
+            --> Swin --> C_v^n
+        (b) text guidance, each position of each class alone:
+            linear attention, queries from C_v^n, keys and values from F_l --> E_t
 
     CLIP's cosines differ by a few hundredths around a common offset, so they are brought to mean 0
     and variance 1 over the classes and positions of an image before they are embedded (ours).
@@ -46,8 +46,18 @@ class VisionLanguageFusion(BaseModule):
         embed_dims: Correlation embedding width d.
         num_heads: Attention heads of both steps.
         window_size: Swin window, in patches.
-        mlp_ratio: Hidden width of the MLPs over d.
-        text_guidance: Whether queries and keys of the class attention see the text.
+        mlp_ratio: Hidden width of the Swin block's MLP over d.
+        swin_blocks: 'alternate' for one Swin block, whose windows are shifted in every second ESC
+            block, or 'pair' for a plain and a shifted one in every ESC block (both ours: the paper
+            says "a Swin Transformer block").
+        text_guidance: 'cross' for attention to the words (paper), 'self' for attention over the
+            classes, whose queries and keys see the words (CAT-Seg's), None for none (ablation).
+        own_word: With 'cross', whether the query of a class also sees its own word (ours).
+        text_mlp_ratio: Hidden width of an MLP after the text guidance, over d; 0 for none.
+        block_index: Number of this ESC block, from 0; filled in by the neck.
+
+    Raises:
+        ESCNetError: If an option is unknown.
     """
 
     def __init__(
@@ -59,32 +69,56 @@ class VisionLanguageFusion(BaseModule):
         num_heads: int = 4,
         window_size: int = 12,
         mlp_ratio: float = 4.0,
-        text_guidance: bool = True,
+        swin_blocks: Literal['alternate', 'pair'] = 'alternate',
+        text_guidance: Literal['cross', 'self'] | None = 'cross',
+        own_word: bool = False,
+        text_mlp_ratio: float = 0.0,
+        block_index: int = 0,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        if swin_blocks not in ('alternate', 'pair'):
+            raise ESCNetError(
+                f"VisionLanguageFusion: swin_blocks={swin_blocks!r} must be 'alternate' or 'pair'."
+            )
+        if text_guidance not in ('cross', 'self', None):
+            raise ESCNetError(
+                f"VisionLanguageFusion: text_guidance={text_guidance!r} must be 'cross' (attention "
+                "to the words, the paper's), 'self' (over the classes, CAT-Seg's) or None."
+            )
+        if own_word and text_guidance != 'cross':
+            raise ESCNetError(
+                "VisionLanguageFusion: own_word=True goes with text_guidance='cross' only, not "
+                f'with {text_guidance!r}: leave it out.'
+            )
         self.embed_dims = embed_dims
         self.correlation_embed = nn.Linear(1, embed_dims)
         self.correlation_proj = nn.Linear(embed_dims, embed_dims)
         self.image_proj = (
             None if guidance_dims is None else nn.Linear(guidance_dims, embed_dims, bias=False)
         )
-        self.window_attention = nn.ModuleList(
+        shifted = (False, True) if swin_blocks == 'pair' else (block_index % 2 == 1,)
+        self.swin = nn.ModuleList(
             SwinBlock(
                 embed_dims,
                 num_heads=num_heads,
                 window_size=window_size,
-                shift=shift,
+                shift=window_size // 2 if shift else 0,
                 mlp_ratio=mlp_ratio,
             )
-            for shift in (0, window_size // 2)
+            for shift in shifted
         )
-        self.class_attention = ClassAttentionBlock(
+        common = dict(
             embed_dims=embed_dims,
-            text_dims=text_dims if text_guidance else None,
+            text_dims=text_dims,
             num_heads=num_heads,
-            mlp_ratio=mlp_ratio,
+            mlp_ratio=text_mlp_ratio,
         )
+        self.text_attention = self.class_attention = None
+        if text_guidance == 'cross':
+            self.text_attention = TextAttention(**common, own_word=own_word)
+        elif text_guidance == 'self':
+            self.class_attention = ClassAttention(**common)
 
     def forward(
         self,
@@ -94,59 +128,58 @@ class VisionLanguageFusion(BaseModule):
         text: Tensor,
         chunks: ClassChunks,
         counts: Tensor | None = None,
+        vocabulary: Tensor | None = None,
     ) -> Tensor:
-        """Refine the correlation embedding.
+        """Refine the correlation embedding, in one pass over the classes.
 
         Args:
             correlation: Scalar correlation C_{t-1} (B, N, h, w).
             embedding: E_{t-1} (B, N, h, w, d), None in the first block; overwritten by E_t if no
                 gradient is computed.
-            image_features: F_v' (B, C, h, w), or one for each class (B, N, C, h, w); None
-                without image guidance.
+            image_features: F_v' (B, C, h, w); None without image guidance.
             text: F_l (N, D), unit norm.
             chunks: How many classes at a time.
             counts: How many classes each stands for (N,); None for one.
+            vocabulary: F_l of all words that the classes attend to (N', D), where those of
+                ``text`` are only some of them; None if these are all.
 
         Returns:
             E_t (B, N, h, w, d).
         """
-        num_classes = text.shape[0]
         correlations = chunks.split(standardize(correlation, counts), dim=1)
-        embeddings = guidance = (None,) * len(correlations)
+        embeddings = (None,) * len(correlations)
         if embedding is not None:
             embeddings = chunks.split(embedding, dim=1)
+        guidance = words = None
         if image_features is not None:
-            image = self.image_proj(image_features.movedim(-3, -1))
-            per_class = image.dim() == 5
-            guidance = (
-                chunks.split(image, dim=1) if per_class else (image[:, None],) * len(guidance)
-            )
-        biases = [block.attention_bias(*correlation.shape[-2:]) for block in self.window_attention]
+            guidance = self.image_proj(image_features.movedim(1, -1))[:, None]
+        if self.text_attention is not None:
+            words = self.text_attention.summarize(text if vocabulary is None else vocabulary)
+        biases = [block.attention_bias(*correlation.shape[-2:]) for block in self.swin]
         x = chunks.collect(
             (
-                chunks.run(self._see_image, *arguments, biases)
-                for arguments in zip(correlations, embeddings, guidance, strict=True)
+                chunks.run(self._refine, *some, guidance, biases, words)
+                for some in zip(correlations, embeddings, chunks.split(text, dim=0), strict=True)
             ),
-            num_classes,
+            num_classes=len(text),
             out=embedding,
         )
-        wide = replace(chunks, size=chunks.size and _CLASSES_OF_A_SUM)
-        classes, words = wide.split(x, dim=1), wide.split(text, dim=0)
-        of_classes = (None,) * len(classes) if counts is None else wide.split(counts, dim=0)
-        sums = None
-        for arguments in zip(classes, words, of_classes, strict=True):
-            seen = wide.run(self.class_attention.summarize, *arguments)
-            sums = seen if sums is None else sums + seen
-        return chunks.collect(
-            (
-                chunks.run(self.class_attention, some, words, sums)
-                for some, words in zip(
-                    chunks.split(x, dim=1), chunks.split(text, dim=0), strict=True
-                )
-            ),
-            num_classes,
-            out=x,
-        )
+        if self.class_attention is not None:  # which takes a second pass
+            x = self.class_attention(x, text, chunks, counts)
+        return x
+
+    def _refine(
+        self,
+        correlation: Tensor,
+        embedding: Tensor | None,
+        text: Tensor,
+        guidance: Tensor | None,
+        biases: Sequence[Tensor],
+        words: WordSums | None,
+    ) -> Tensor:
+        """Let some classes (B, n, h, w) look at the image and at the words: (B, n, h, w, d)."""
+        x = self._see_image(correlation, embedding, guidance, biases)
+        return x if words is None else self.text_attention(x, text, words)
 
     def _see_image(
         self,
@@ -164,7 +197,7 @@ class VisionLanguageFusion(BaseModule):
             fused = fused + guidance
         x = x + fused
         maps = x.flatten(0, 1)
-        for block, bias in zip(self.window_attention, biases, strict=True):
+        for block, bias in zip(self.swin, biases, strict=True):
             maps = block(maps, bias)
         return maps.unflatten(0, x.shape[:2])
 

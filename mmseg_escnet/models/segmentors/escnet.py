@@ -32,6 +32,8 @@ from .shortlist import HOPELESS, Shortlist
 from .test_options import check_test_cfg
 from .window_inference import window_inference
 
+_OF_VERSION_0_1 = '.fusion.window_attention.'  # is in the keys of its checkpoints
+
 
 @MODELS.register_module()
 class ESCNet(EncoderDecoder):
@@ -182,6 +184,11 @@ class ESCNet(EncoderDecoder):
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
         # every way to load a checkpoint comes by here, also those that only warn of a misfit
         own = {key: value for key, value in state_dict.items() if key.startswith(prefix)}
+        if any(_OF_VERSION_0_1 in key for key in own):
+            raise ESCNetError(
+                'The checkpoint was made by mmseg_escnet 0.1, whose vision-language fusion and '
+                'decoder were others: use it with that version, or train again with this one.'
+            )
         check_fit(self, own, source='The checkpoint', prefix=prefix)
         own = to_dense(own, source='The checkpoint')
         check_weights(own, source='The checkpoint')
@@ -239,7 +246,11 @@ class ESCNet(EncoderDecoder):
                 image=features.image[one], skips=tuple(skip[one] for skip in features.skips)
             )
             refined = self._refine(
-                of_image, correlation[one, chosen.ids], text[chosen.ids], counts=chosen.counts
+                of_image,
+                correlation[one, chosen.ids],
+                text[chosen.ids],
+                counts=chosen.counts,
+                vocabulary=text,
             )
             found = self._decode(refined.first(chosen.num_kept))
             if logits is None:

@@ -1,5 +1,7 @@
 """OpenCLIPBackbone with an EVA-02 against open_clip's and timm's own forward pass."""
 
+from functools import partial
+
 import huggingface_hub
 import open_clip
 import pytest
@@ -8,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from conftest import toy_clip_cfg
 from safetensors.torch import save_file
-from timm.models import register_model
+from timm.models import eva, register_model
 from timm.models.eva import Eva
 
 from mmseg_escnet import ESCNetError
@@ -70,6 +72,13 @@ def make(trunk='eva02_toy', *, seed=0, vision=None, **kwargs):
         else:
             torch.nn.init.normal_(parameter, std=1.5 * parameter[0].numel() ** -0.5)
     return backbone.eval()
+
+
+@pytest.fixture(autouse=True)
+def _positions_as_in_the_recipe(monkeypatch):
+    """timm resizes them antialiased; plain bicubic is the recipe's, for every CLIP."""
+    resize = partial(eva.resample_abs_pos_embed, antialias=False)
+    monkeypatch.setattr(eva, 'resample_abs_pos_embed', resize)
 
 
 def dynamic_twin(backbone, trunk):

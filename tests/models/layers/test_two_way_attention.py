@@ -1,5 +1,7 @@
 """two_way_attention against segment_anything's TwoWayAttentionBlock, whose weights it uses."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn as nn
@@ -51,7 +53,8 @@ def test_equals_sam(length, skip_first_layer_pe):
 
 @pytest.mark.parametrize('downsample_rate', [1, 2])
 @pytest.mark.parametrize(
-    ('attend', 'queries', 'keys'), [(few_to_many, 3, LENGTH), (many_to_few, LENGTH, 3)]
+    ('attend', 'queries', 'keys'),
+    [(few_to_many, 3, LENGTH), (partial(many_to_few, onto=torch.zeros(1).double()), LENGTH, 3)],
 )
 def test_cross_attention_equals_sam(attend, queries, keys, downsample_rate):
     """Keys and values that have nothing to do with each other; an internal width of C as well."""

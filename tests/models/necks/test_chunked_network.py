@@ -25,11 +25,18 @@ VARIANTS = {
     'boxes': dict(prompt_encoder=dict(prompts=('boxes',))),
     'all prompts': dict(prompt_encoder=dict(prompts=('points', 'boxes', 'masks'))),
     'presence': dict(sam_block=dict(class_fusion='presence')),
-    'not pooled': dict(sam_block=dict(class_fusion='none')),
+    'both SAM layers': dict(sam_block=dict(layers='all')),
     'no SAM block': dict(sam_block=None),
     'no image guidance': dict(image_guidance=False),
-    'no text guidance': dict(fusion=dict(text_guidance=False)),
-    'residual': dict(residual=True),
+    'no text guidance': dict(fusion=dict(text_guidance=None)),
+    'own word': dict(fusion=dict(own_word=True)),
+    'attention over the classes': dict(fusion=dict(text_guidance='self')),
+    'MLPs': dict(fusion=dict(text_mlp_ratio=2.0)),
+    'MLPs, over the classes': dict(fusion=dict(text_guidance='self', text_mlp_ratio=2.0)),
+    'Swin pair': dict(fusion=dict(swin_blocks='pair')),
+    'two convolutions': dict(head=dict(num_convs=2)),
+    'learnt upsampling': dict(head=dict(num_convs=2, learned_upsampling=True)),
+    'residual': dict(head=dict(residual=True)),
     'three blocks': dict(num_blocks=3),
 }
 
@@ -43,7 +50,7 @@ def build(variant='points and masks'):
         skip_dims=(SKIP_DIMS, SKIP_DIMS),
         stage_channels=(16, 16),
         skip_channels=(8, 8),
-        residual=changes.pop('residual', False),
+        **changes.pop('head', {}),
     )
     cfg = toy_model_cfg(num_blocks=changes.pop('num_blocks', 2))['neck']
     cfg['sam_block'] |= dict(trainable='all')
@@ -163,7 +170,9 @@ def test_any_chunk_gives_the_plain_network(variant, batch, sizes, recomputed, in
             assert_same(forward(neck, head, values, size), expected, size)
 
 
-@pytest.mark.parametrize('variant', ['points and masks', 'presence', 'not pooled'])
+@pytest.mark.parametrize(
+    'variant', ['points and masks', 'presence', 'own word', 'attention over the classes']
+)
 @torch.no_grad()
 def test_a_class_that_stands_for_several(variant, in_double):
     """As if it were in the vocabulary that often."""
@@ -173,9 +182,9 @@ def test_a_class_that_stands_for_several(variant, in_double):
     image, correlation, text, *skips = values
     expected = forward(neck, head, (image, correlation[:, again], text[again], *skips), None)
     for size in (1, 2, CLASSES):
-        found = forward(neck, head, values, size, counts=times.double())
+        found = forward(neck, head, values, size, counts=times.double(), vocabulary=text[again])
         for key in found:
-            if not key.startswith('F_') or variant == 'not pooled':
+            if not key.startswith('F_'):
                 found[key] = found[key][:, again]
         assert_same(found, expected, size)
 
@@ -238,7 +247,7 @@ def test_nothing_that_was_given_is_overwritten():
     assert result.blocks[1].embedding.equal(result.embedding)
 
 
-@pytest.mark.parametrize('variant', ['points and masks', 'not pooled', 'no SAM block'])
+@pytest.mark.parametrize('variant', ['points and masks', 'Swin pair', 'no SAM block'])
 def test_bfloat16_autocast(variant):
     """Measured over 8 seeds and these variants: logits 0.3 to 0.9 % off."""
     neck, head = build(variant)

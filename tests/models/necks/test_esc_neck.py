@@ -116,7 +116,7 @@ VARIANTS = {
     'SAM all trained': dict(sam_block=dict(trainable='all')),
     'SAM frozen': dict(sam_block=dict(trainable='none')),
     'presence': dict(sam_block=dict(class_fusion='presence')),
-    'not fused': dict(sam_block=dict(class_fusion='none')),
+    'both SAM layers': dict(sam_block=dict(layers='all')),
     'points': dict(prompt_encoder=dict(prompts=('points',))),
     'masks': dict(prompt_encoder=dict(prompts=('masks',))),
     'boxes': dict(prompt_encoder=dict(prompts=('boxes',))),
@@ -124,7 +124,13 @@ VARIANTS = {
     'masks as probabilities': dict(prompt_encoder=dict(mask_as_logits=False)),
     'K = 1': dict(prompt_generator=dict(num_objects=1)),
     'K automatic': dict(prompt_generator=dict(num_objects='auto')),
-    'no text guidance': dict(fusion=dict(text_guidance=False)),
+    'no text guidance': dict(fusion=dict(text_guidance=None)),
+    'own word': dict(fusion=dict(own_word=True)),
+    'attention over the classes': dict(fusion=dict(text_guidance='self')),
+    'MLP': dict(fusion=dict(text_mlp_ratio=2.0)),
+    'Swin pair': dict(fusion=dict(swin_blocks='pair')),
+    'two convolutions': dict(decode_head=dict(num_convs=2)),
+    'learnt upsampling': dict(decode_head=dict(learned_upsampling=True)),
     'CLIP all trained': dict(backbone=dict(trainable='all')),
     'CLIP frozen': dict(backbone=dict(trainable='none')),
     'sigmoid loss': dict(
@@ -240,7 +246,11 @@ def test_what_an_ablation_leaves_out():
     assert neck(without_image, *others).embedding.equal(neck(features, *others).embedding)
 
 
-@pytest.mark.parametrize('name', ['default', 'presence', 'boxes', 'no SAM block', 'K automatic'])
+@pytest.mark.parametrize(
+    'name',
+    ['default', 'presence', 'boxes', 'no SAM block', 'K automatic', 'own word']
+    + ['attention over the classes'],
+)
 @torch.no_grad()
 def test_order_of_classes(name):
     cfg = variant_cfg(name)['neck']
@@ -292,7 +302,7 @@ def test_few_classes(classes):
     assert embedding.isfinite().all()
 
 
-@pytest.mark.parametrize('name', ['default', 'no SAM block', 'CLIP all trained'])
+@pytest.mark.parametrize('name', ['default', 'no SAM block', 'attention over the classes'])
 def test_activation_checkpointing(name):
     """Same loss and same gradients, with fewer activations kept: each chunk runs twice."""
     results = []
@@ -309,10 +319,14 @@ def test_activation_checkpointing(name):
             *model.backbone.clip.visual.transformer.resblocks[:-1],
             *(block.sam_block for block in model.neck.blocks if block.sam_block is not None),
             *(block.fusion.correlation_proj for block in model.neck.blocks),
-            *(block.fusion.class_attention.value for block in model.neck.blocks),
-            *(block.fusion.class_attention.out for block in model.neck.blocks),
+            *(swin.mlp for block in model.neck.blocks for swin in block.fusion.swin),
             model.decode_head.predict_logits,
         ]
+        if name == 'attention over the classes':
+            recomputed += [b.fusion.class_attention.value for b in model.neck.blocks]
+            recomputed += [b.fusion.class_attention.out for b in model.neck.blocks]
+        else:
+            recomputed += [b.fusion.text_attention.query for b in model.neck.blocks]
         for part in recomputed:
             part.register_forward_pre_hook(lambda module, _, calls=calls: calls.append(module))
         loss = model.loss(images, samples)['decode.loss_ce']

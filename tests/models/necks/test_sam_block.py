@@ -23,13 +23,14 @@ def randomise(module):
 def build(**kwargs) -> tuple[SAMBlock, TwoWayTransformer]:
     """A block that was given the weights of a whole SAM transformer, and that transformer."""
     transformer = randomise(TwoWayTransformer(2, C, HEADS, MLP))
-    block = randomise(SAMBlock(image_dims=D, embed_dims=C, num_heads=HEADS, mlp_dims=MLP, **kwargs))
+    sizes = dict(image_dims=D, embed_dims=C, num_heads=HEADS, mlp_dims=MLP)
+    block = randomise(SAMBlock(**(sizes | dict(layers='all') | kwargs)))
     prefix = 'layers.'
     block.layers.load_state_dict(
         {
             key[len(prefix) :]: value
             for key, value in transformer.state_dict().items()
-            if key.startswith(prefix)
+            if key.startswith(prefix) and key.split('.')[1] in block.layers
         }
     )
     return block.eval(), transformer.eval()
@@ -47,9 +48,6 @@ def understand(block, features, sparse, dense, position, presence, *, size=CLASS
             strict=True,
         )
     ]
-    if block.class_fusion == 'none':
-        maps = torch.cat(parts, dim=1)
-        return block.fuse(maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
     return block.fuse(sum(parts))
 
 
@@ -79,7 +77,7 @@ def test_image_tokens_are_those_of_sam(height, width):
     torch.testing.assert_close(tokens, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('fusion', ['mean', 'presence', 'none'])
+@pytest.mark.parametrize('fusion', ['mean', 'presence'])
 @pytest.mark.parametrize('dense_size', [(3, 5), (1, 1)])
 @pytest.mark.parametrize('size', [1, 2, CLASSES])
 @torch.no_grad()
@@ -87,8 +85,7 @@ def test_equals_all_classes_at_once(fusion, dense_size, size):
     block, _ = build(class_fusion=fusion)
     arguments = inputs(dense_size)
     result = understand(block, *arguments, size=size)
-    classes = (CLASSES,) if fusion == 'none' else ()
-    assert result.shape == (BATCH, *classes, C, 3, 5)
+    assert result.shape == (BATCH, C, 3, 5)
     expected = plain_sam_block(block, *arguments)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
 
@@ -97,9 +94,8 @@ def test_class_weights():
     """Of all classes, to be split afterwards."""
     presence = torch.randn(BATCH, 4).softmax(1)
     assert build(class_fusion='presence')[0].class_weights(presence).allclose(presence)
-    for fusion in ('mean', 'none'):
-        weights = build(class_fusion=fusion)[0].class_weights(presence)
-        assert weights.equal(torch.full((BATCH, 4), 0.25))
+    weights = build(class_fusion='mean')[0].class_weights(presence)
+    assert weights.equal(torch.full((BATCH, 4), 0.25))
 
 
 def test_class_weights_of_classes_that_count_several_times():
@@ -123,19 +119,14 @@ def test_a_certain_class_counts_alone_under_presence():
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
-@torch.no_grad()
-def test_classes_that_are_not_pooled_are_each_as_if_alone():
-    block, _ = build(class_fusion='none')
-    mean, _ = build(class_fusion='mean')
-    mean.load_state_dict(block.state_dict())
-    features, sparse, dense, position, presence = inputs()
-    result = understand(block, features, sparse, dense, position, presence)
-    for b in range(BATCH):
-        for n in range(CLASSES):
-            m = slice(b * CLASSES + n, b * CLASSES + n + 1)
-            one = (features[b : b + 1], sparse[m], dense[m], position, torch.ones(1, 1))
-            alone = understand(mean, *one)[0]
-            torch.testing.assert_close(result[b, n], alone, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize(('block_index', 'number'), [(0, '0'), (1, '1'), (2, '0'), (3, '1')])
+def test_one_layer_in_turn(block_index, number):
+    """Layer t mod 2 of SAM's two, by the number that it has in a checkpoint."""
+    block, transformer = build(layers='alternate', block_index=block_index)
+    assert list(block.layers) == [number]
+    own = transformer.layers[int(number)].state_dict()
+    assert all(value.equal(own[key]) for key, value in block.layers[number].state_dict().items())
+    assert block.layers[number].skip_first_layer_pe == (number == '0')
 
 
 @pytest.mark.parametrize('trainable', ['attention', 'all', 'none'])
@@ -164,7 +155,9 @@ def test_nothing_but_what_reaches_the_image_tokens():
     assert {key.split('.')[0] for key in block.state_dict()} == {'layers', 'image_proj', 'fuse'}
 
 
-@pytest.mark.parametrize('kwargs', [dict(class_fusion='max'), dict(trainable='mlp')])
+@pytest.mark.parametrize(
+    'kwargs', [dict(class_fusion='max'), dict(trainable='mlp'), dict(layers='both')]
+)
 def test_bad_arguments(kwargs):
     with pytest.raises(ESCNetError, match=next(iter(kwargs))):
         SAMBlock(image_dims=D, embed_dims=C, num_heads=HEADS, **kwargs)

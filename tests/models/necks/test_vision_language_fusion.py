@@ -6,6 +6,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from models.plain_escnet import plain_fusion
 
+from mmseg_escnet import ESCNetError
 from mmseg_escnet.models import VisionLanguageFusion
 from mmseg_escnet.models.layers import ClassChunks
 
@@ -44,16 +45,6 @@ def test_equals_concatenations_of_all_classes(size, first):
     embedding = None if first else embedding
     result = refine(fusion, correlation, embedding, image, text)
     assert result.shape == (2, 3, *size, DIMS)
-    expected = plain_fusion(fusion, correlation, embedding, image, text)
-    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
-
-
-@torch.no_grad()
-def test_every_class_may_have_its_own_image_features():
-    fusion = build()
-    correlation, embedding, _, text = inputs()
-    image = torch.randn(2, 3, C, 8, 8)
-    result = refine(fusion, correlation, embedding, image, text)
     expected = plain_fusion(fusion, correlation, embedding, image, text)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
 
@@ -111,13 +102,13 @@ def test_order_of_classes_in_double_precision():
     assert (result - expected).abs().max() < 1e-11
 
 
-def test_windows_are_shifted_in_the_second_block():
+def test_windows_are_shifted_in_the_second_block_of_a_pair():
     """What a corner sees ends with its window; what lies at the crossing of windows sees all.
 
     With windows of 4 on an 8 x 8 grid, shifted by 2 the second time: (0, 0) sees rows and columns
     0 to 3; (3, 3), whose shifted window spans 2 to 5, sees everything.
     """
-    fusion = build()
+    fusion = build(swin_blocks='pair')
     correlation, _, image, text = inputs(batch=1, classes=1)
     for (row, column), rows in (((0, 0), range(4)), ((3, 3), range(8)), ((7, 7), range(4, 8))):
         embedding = torch.randn(1, 1, 8, 8, DIMS, requires_grad=True)
@@ -173,15 +164,68 @@ def test_without_image_guidance():
 
 @torch.no_grad()
 def test_without_text_guidance():
-    fusion = build(text_guidance=False)
+    fusion = build(text_guidance=None)
     assert not [name for name, _ in fusion.named_parameters() if 'text' in name]
     correlation, embedding, image, text = inputs()
     result = refine(fusion, correlation, embedding, image, text)
     assert result.equal(
         refine(fusion, correlation, embedding, image, torch.full_like(text, torch.nan))
     )
-    # classes still see each other
+
+
+@pytest.mark.parametrize('guidance', ['cross', 'self', None])
+@torch.no_grad()
+def test_which_classes_see_each_other(guidance):
+    """Over the classes each sees the others; attention to the words needs no other class's map."""
+    fusion = build(text_guidance=guidance)
+    correlation, embedding, image, text = inputs()
+    result = refine(fusion, correlation, embedding, image, text)
     changed = embedding.clone()
     changed[:, 0] += torch.randn(8, 8, DIMS)
     difference = refine(fusion, correlation, changed, image, text) - result
-    assert (difference[:, 1:].abs().amax((0, 2, 3, 4)) > 1e-3).all()
+    assert (difference[:, 0].abs().amax((0, 1, 2)) > 1e-3).all()
+    if guidance == 'self':
+        assert (difference[:, 1:].abs().amax((0, 2, 3, 4)) > 1e-3).all()
+    else:
+        assert not difference[:, 1:].any()
+
+
+@torch.no_grad()
+def test_one_more_word_is_seen_by_all_classes():
+    """Words without a class of theirs, as those that a shortlist drops."""
+    fusion = build()
+    correlation, embedding, image, text = inputs()
+    more = torch.cat([text, F.normalize(torch.randn(2, D), dim=-1)])
+    chunks = ClassChunks(2)
+    plain, same, seen = (
+        fusion(correlation, embedding.clone(), image, text, chunks, vocabulary=vocabulary)
+        for vocabulary in (None, text, more)
+    )
+    assert same.equal(plain)
+    assert ((seen - plain).abs().amax((0, 2, 3, 4)) > 1e-3).all()
+
+
+@pytest.mark.parametrize(
+    ('swin_blocks', 'block_index', 'shifts'),
+    [('alternate', 0, [0]), ('alternate', 1, [2]), ('alternate', 2, [0]), ('pair', 0, [0, 2])]
+    + [('pair', 3, [0, 2])],
+)
+def test_windows_are_shifted_in_turn(swin_blocks, block_index, shifts):
+    fusion = build(swin_blocks=swin_blocks, block_index=block_index)
+    assert [block.attn.shift_size for block in fusion.swin] == [[shift] * 2 for shift in shifts]
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(swin_blocks='both'), "swin_blocks='both' must be 'alternate' or 'pair'"),
+        (dict(text_guidance=False), "text_guidance=False must be 'cross'"),
+        (
+            dict(text_guidance='self', own_word=True),
+            "own_word=True goes with text_guidance='cross'",
+        ),
+    ],
+)
+def test_options_that_are_refused(options, message):
+    with pytest.raises(ESCNetError, match=message):
+        build(**options)

@@ -707,6 +707,17 @@ def test_checkpoint_of_another_architecture(tmp_path):
         load_checkpoint(build(), str(tmp_path / 'checkpoint.pth'))
 
 
+@pytest.mark.parametrize('strict', [True, False])
+def test_checkpoints_of_version_0_1_are_refused_by_name(strict, tmp_path):
+    model = build()
+    state = model.state_dict()
+    key = next(key for key in state if '.fusion.swin.' in key)
+    state[key.replace('.swin.', '.window_attention.')] = state.pop(key)
+    torch.save(dict(state_dict=state), tmp_path / 'old.pth')
+    with pytest.raises(ESCNetError, match=r'was made by mmseg_escnet 0\.1, .* or train again'):
+        load_checkpoint(model, str(tmp_path / 'old.pth'), map_location='cpu', strict=strict)
+
+
 def test_checkpoint_inside_a_wrapper():
     """Behind a prefix, as distributed and averaged models have it."""
     from mmengine.runner.checkpoint import load_state_dict

@@ -1,0 +1,12 @@
+"""How the threads of a tool wait for each other. Importing this, before torch, sets it.
+
+OpenMP's threads spin while they wait, by default. Where another process has work for the cores, a
+thread that is waited for does not run while those that wait for it do: a training iteration of the
+toy model takes 35 times as long beside one busy process. Passive waiting costs next to nothing on
+quiet cores (``docs/cost.md``). A user's own ``OMP_WAIT_POLICY`` or ``GOMP_SPINCOUNT`` wins.
+"""
+
+import os
+
+if 'GOMP_SPINCOUNT' not in os.environ:
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
