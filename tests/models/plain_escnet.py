@@ -248,12 +248,9 @@ def plain_head(head, embedding, correlation_logits, skips) -> Tensor:
 def plain_stage(stage, x, skip) -> Tensor:
     """Maps (M, ...) and the skips (B, W, h, w), upsampled and concatenated for each map."""
     size = [2 * side for side in x.shape[-2:]]
-    if isinstance(stage.up, torch.nn.ConvTranspose2d):
-        x, skip = stage.up(x), stage.skip_up(skip)
-    else:
-        reduce = stage.skip_up[0]
-        x, skip = (F.interpolate(maps, size, mode='bilinear') for maps in (x, skip))
-        skip = F.conv2d(skip, reduce.weight, reduce.bias)
+    reduce = stage.skip_up[0]
+    x, skip = (F.interpolate(maps, size, mode='bilinear') for maps in (x, skip))
+    skip = F.conv2d(skip, reduce.weight, reduce.bias)
     both = torch.cat([x, skip.repeat_interleave(len(x) // len(skip), dim=0)], dim=1)
     weight = torch.cat([stage.conv_map.weight, stage.conv_skip.weight], dim=1)
     return stage.refine(F.conv2d(both, weight, padding=1))

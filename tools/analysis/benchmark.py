@@ -1,271 +1,306 @@
 """What ESC-Net costs: time, memory and arithmetic, against the number of classes.
 
-    python tools/analysis/benchmark.py                        # both models, all vocabulary sizes
-    python tools/analysis/benchmark.py --configs configs/escnet/escnet_vitb16_coco-stuff.py \\
-        --classes 20 150 --modes window --dtypes fp32
-    python tools/analysis/benchmark.py --quick                # the miniature model, in a minute
+    python tools/analysis/benchmark.py                # ViT-B/16 and ViT-L/14
+    python tools/analysis/benchmark.py --published    # multiply-adds alone, beside the paper's
+    python tools/analysis/benchmark.py --quick        # the miniature model
 
-Each measurement runs in a process of its own, one at a time, and is written to OUT/rows when it is
-done: the same command goes on where it stopped. What was measured under other conditions (threads,
-size, code of the model, versions) is measured again. Writes OUT/benchmark.json, OUT/benchmark.md
-and OUT/benchmark.png. Weights are random, and so are images: neither changes the work. On the GPU
-too where there is one.
+Each case runs in a process of its own and leaves its figures (seconds, bytes, multiply-adds) in
+OUT/rows: the same command resumes an interrupted run; what was measured under other conditions is
+measured again. Weights and images are random, which does not change the work.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.metadata
+import mmseg_escnet.threads  # before torch
+
+# isort: split
+
+import hashlib
 import json
 import os
-import platform
+import re
 import shlex
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections import Counter
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from statistics import median
 
-from benchmark_cases import (
-    MODES,
-    SETTINGS,
-    Case,
-    cases_of,
-    class_names,
-    conditions_of,
-    measure_case,
-)
-from benchmark_measure import OthersBusy
+import prettytable
+import torch
+from count_macs import count_macs, count_view
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch.autograd import DeviceType
+from torch.profiler import profile
+from torch.utils.benchmark import timer  # waits for a GPU
 from tqdm import tqdm
 
 from mmseg_escnet.cli import ConfigOptions, config_folder, run_tool
+from mmseg_escnet.datasets.benchmark_vocabularies import vocabulary_names
 from mmseg_escnet.datasets.conversion import write_atomically
 from mmseg_escnet.errors import ESCNetError
 
-# what the options are where they are not given
-FULL = dict(
-    configs=['escnet/escnet_vitb16_coco-stuff.py', 'escnet/escnet_vitl14_coco-stuff.py'],
-    classes=[20, 59, 150, 171, 459, 847],
-    training_classes=[171],
-    image_size=640,
-    repeats=3,
-    seconds=60.0,
-)
-QUICK = dict(
-    configs=['toyworld/escnet_toy.py'],
-    classes=[3, 9],
-    training_classes=[5],
-    image_size=160,
-    repeats=1,
-    seconds=1.0,
-)
-_MOST_BUSY = 0.25  # processor cores that others may use
-_PACKAGES = ('torch', 'mmsegmentation', 'open_clip_torch')
+NAMES = vocabulary_names('ade847')
+_SHORTLIST = {'model.test_cfg.shortlist': {'top_k': 32}}
+# what each changes in the config; 'fast' also squeezes an image into one window
+SETTINGS = dict(exact={}, shortlist=_SHORTLIST, fast=_SHORTLIST | {'model.test_cfg.mode': 'whole'})
+# table 4 of the paper, in GMAC: 171 words, 2 x 2 windows and a global view
+WORDS, VIEWS = 171, 5
+PAPER = {'escnet_vitl14_coco-stuff': {'ESC-Net (paper)': 2203.5, 'CAT-Seg (paper)': 2121.1}}
+SHOWN = ('kind', 'config', 'setting', 'mode', 'classes', 'dtype', 'device')
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--configs', nargs='+', help='by default ViT-B/16 and ViT-L/14')
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmark'))
-    parser.add_argument('--classes', type=int, nargs='+', help='vocabulary sizes')
-    parser.add_argument('--settings', nargs='+', choices=list(SETTINGS), default=list(SETTINGS))
-    parser.add_argument(
-        '--modes', nargs='*', choices=MODES, default=list(MODES), help='one crop, a whole image'
-    )
-    parser.add_argument('--dtypes', nargs='+', choices=['fp32', 'bf16'], default=['fp32', 'bf16'])
-    parser.add_argument('--devices', nargs='+', choices=['cpu', 'cuda'], help='by default all')
-    parser.add_argument('--image-size', type=int, help='of the whole image, in pixels')
-    parser.add_argument(
-        '--training-classes', type=int, nargs='*', help='of a training step; none leaves it out'
-    )
-    parser.add_argument('--no-san', dest='san', action='store_false', help='without the peer')
-    parser.add_argument('--threads', type=int, default=_usable_cores(), help='of the processor')
-    parser.add_argument('--repeats', type=int, help='timed calls')
-    parser.add_argument('--seconds', type=float, help='after which a call is not repeated')
-    parser.add_argument('--quick', action='store_true', help='the miniature model')
-    parser.add_argument('--allow-load', action='store_true', help='although others are at work')
-    parser.add_argument('--markdown', action='store_true', help='print the tables as Markdown')
-    parser.add_argument(
-        '--report', action='store_true', help='measure nothing, sum up what is there'
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=ConfigOptions,
-        default={},
-        help='override settings of the configs: key=value',
-    )
-    parser.add_argument('--one', help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    for name, value in (QUICK if args.quick else FULL).items():
-        if getattr(args, name) is None:
-            if name == 'configs':
-                value = [str(config_folder() / config) for config in value]
-            setattr(args, name, value)
-    if args.devices is None:
-        import torch
+def cases_of(args: Namespace) -> list[dict]:
+    """What the command line asks for: all that the figures of each case depend on.
 
-        args.devices = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
+    Kinds: 'escnet' (labels of an image), 'san' (the peer's), 'training' (a step), 'five-views'.
+    """
+    files, cases = sorted(Path(mmseg_escnet.__file__).parent.glob('models/**/*.py')), []
+    code = ''.join(file.read_text() for file in files)
+    configs = {config: Config.fromfile(config).text for config in args.configs}
+    common = {key: vars(args)[key] for key in ('threads', 'image_size', 'repeats', 'seconds')}
+
+    def add(*shown: str | int) -> None:
+        case = dict(zip(SHOWN, shown, strict=True), torch=torch.__version__, **common)
+        case['source'] = hashlib.sha256((configs[case['config']] + code).encode()).hexdigest()
+        case['options'] = args.cfg_options | SETTINGS.get(case['setting'], {})
+        case['name'] = '-'.join(Path(str(part)).stem for part in shown if part)
+        cases.append(json.loads(json.dumps(case)))
+
+    for end in () if args.published else product(args.dtypes, args.devices):
+        for config in args.configs:
+            for mode, setting, n in product(args.modes, args.settings, args.classes):
+                if (mode, setting) != ('window', 'fast'):  # that is a shortlist
+                    add('escnet', config, setting, mode, n, *end)
+            for n in args.training_classes:
+                add('training', config, '', 'window', n, *end)
+        for n in args.classes * args.san:
+            add('san', args.configs[0], '', 'image', n, *end)
     for config in args.configs:
-        if not Path(config).is_file():
-            raise ESCNetError(f'The config {config} does not exist: give a path.')
-    for count in (*args.classes, *args.training_classes):
-        class_names(count)
+        add('five-views', config, '', '', WORDS, 'fp32', 'cpu')
+    return cases
+
+
+def build_model(case: Namespace, cfg: Config):
+    """ESC-Net or SAN with its words; ESC-Net's text embeddings are cached, SAN's random."""
+    names = list(NAMES[: case.classes])
+    if case.kind != 'san':
+        model = MODELS.build(cfg.model).eval().to(case.device)
+        model.set_vocabulary(names)
+        torch.no_grad()(model.text_features)()
+        return model
+    cfg = get_config('mmseg::san/san-vit-b16_coco-stuff164k-640x640.py').model
+    cfg.pretrained = None
+    cfg.text_encoder.update(dataset_name=None, vocabulary=names)
+    cfg.decode_head.num_classes = len(names)
+    cfg.decode_head.loss_decode[0].class_weight = [1.0] * len(names) + [0.1]
+    model = MODELS.build(cfg).eval().to(case.device)
+    model.text_encoder.cache.update((n, torch.randn(512, device=case.device)) for n in names)
+    return model
+
+
+def make_run(model, cfg: Config, case: Namespace) -> Callable[[], None]:
+    """The call that is measured."""
+    crop = tuple(cfg.model.data_preprocessor.size)
+    size = (case.image_size, case.image_size) if case.mode == 'image' else crop
+    seen = crop if case.setting == 'fast' else size
+    images = torch.randn(1, 3, *seen, device=case.device)
+    meta = dict(ori_shape=size, img_shape=seen, pad_shape=seen, padding_size=[0] * 4)
+    sample = SegDataSample(metainfo=meta)
+    if training := case.kind == 'training':
+        optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
+        labels = torch.randint(case.classes, (1, *size), device=case.device)
+        sample.gt_sem_seg = PixelData(data=labels)
+
+    def run() -> None:
+        model.train(training)
+        autocast = torch.autocast(case.device, torch.bfloat16, case.dtype == 'bf16')
+        with autocast, torch.set_grad_enabled(training):
+            found = (model.loss if training else model.predict)(images, [sample])
+        if training:
+            optimizer.update_params(model.parse_losses(found)[0])
+
+    return run
+
+
+def peak_memory(run: Callable[[], object], device: str) -> int:
+    """Highest memory in a call, in bytes: what PyTorch allocated on a GPU, else the process's."""
+    if device == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return torch.cuda.max_memory_allocated()
+    Path('/proc/self/clear_refs').write_text('5')  # forgets the highest so far
+    run()
+    return 1024 * int(re.search(r'VmHWM:\s*(\d+)', Path('/proc/self/status').read_text())[1])
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    """Wall time of a call, to the end of its work on a GPU."""
+    start = timer()
+    run()
+    return timer() - start
+
+
+def time_calls(run: Callable, clip: Callable, *, repeats: int, seconds: float) -> dict:
+    """Seconds of a call that has warmed up, and their ratio to the yardstick, a CLIP forward.
+
+    A machine that slows down slows both: the ratio is the median of those of single calls.
+    """
+    clip()
+    times, clips = [], []
+    while not times or (sum(times) < seconds and (len(times) < repeats or sum(times) < 1)):
+        times.append(seconds_of(run))
+        clips.append(median(seconds_of(clip) for _ in range(3)))
+    ratio = median(own / one for own, one in zip(times, clips, strict=True))
+    return dict(seconds=median(times), clip_seconds=median(clips), ratio=ratio, all_seconds=times)
+
+
+def time_parts(run: Callable[[], None], device: str) -> dict[str, float]:
+    """Seconds of a call in each range 'escnet/...' of the model, on a GPU those of its kernels."""
+    with profile() as profiler:
+        elapsed = seconds_of(run)
+    parts: Counter[str] = Counter()
+    for event in profiler.events():  # where a GPU has each range a second time
+        if event.name.startswith('escnet/') and event.device_type == DeviceType.CPU:
+            total = event.cpu_time_total if device == 'cpu' else event.device_time_total
+            parts[event.name.removeprefix('escnet/')] += total / 1e6
+    return dict(parts, other=max(elapsed - parts.total(), 0.0))
+
+
+def measure(case: Namespace) -> dict:
+    """The figures of a case, in seconds, bytes and multiply-adds, from this process."""
+    torch.set_num_threads(case.threads)
+    torch.manual_seed(0)
+    init_default_scope('mmseg')
+    cfg = Config.fromfile(case.config)
+    cfg.merge_from_dict(case.options)
+    cfg.model.backbone.pretrained = cfg.model.neck.sam_pretrained = None
+    if case.kind == 'five-views':
+        macs = {part: VIEWS * count for part, count in count_view(cfg, case.classes).items()}
+        return dict(macs=macs, paper=PAPER.get(Path(case.config).stem))
+    if case.mode == 'window':
+        cfg.model.test_cfg.mode = 'whole'
+    model = build_model(case, cfg)
+    run = make_run(model, cfg, case)
+    calls = 1 + (case.kind == 'training')  # the optimizer has its moments after a step
+    peak = peak_memory(lambda: [run() for _ in range(calls)], case.device)
+    if case.kind == 'san':
+        model.backbone = MODELS.build(cfg.model.backbone).to(case.device)
+    crop = torch.randn(1, 3, *cfg.model.data_preprocessor.size, device=case.device)
+    clip = torch.no_grad()(lambda: model.backbone.eval()(crop))
+    found = time_calls(run, clip, repeats=case.repeats, seconds=case.seconds)
+    parts = time_parts(run, case.device)
+    macs = count_macs(run) if case.kind == 'escnet' else {'whole': count_macs(run)['whole']}
+    return dict(found, peak_memory=peak, parts=parts, macs=macs)
+
+
+def report(rows: list[dict], *, markdown: bool) -> str:
+    """Tables of time and memory, of the share of each part in the time, and of multiply-adds."""
+    costs, shares, macs, texts = [], [], [], []
+    for row in rows:
+        case = {key: Path(str(row['case'][key])).stem for key in SHOWN}
+        gmac = {f'{part} (GMAC)': round(count / 1e9, 2) for part, count in row['macs'].items()}
+        macs.append(case | gmac | (row.get('paper') or {}))
+        if parts := row.get('parts'):
+            found = {'time (s)': round(row['seconds'], 3), 'x CLIP': round(row['ratio'], 2)}
+            costs.append(case | found | {'peak (GiB)': round(row['peak_memory'] / 2**30, 2)})
+            whole = sum(parts.values()) / 100
+            shares.append(case | {f'{part} (%)': round(t / whole) for part, t in parts.items()})
+    for lines in filter(None, (costs, shares, macs)):
+        columns = list(dict.fromkeys(key for line in lines for key in line if line[key] != ''))
+        table = prettytable.PrettyTable(columns, align='r')
+        table.add_rows([[line.get(column, '') for column in columns] for line in lines])
+        if markdown:  # a constant of the module before prettytable 3.12
+            table.set_style(getattr(prettytable, 'TableStyle', prettytable).MARKDOWN)
+        texts.append(table.get_string())
+    return '\n\n'.join(texts)
+
+
+def parse_args(argv: list[str]) -> Namespace:
+    """Read the command line; ESCNetError if it asks for what there is not."""
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    add, quick, folder = parser.add_argument, '--quick' in argv, config_folder()
+    full = [f'{folder}/escnet/escnet_vit{size}_coco-stuff.py' for size in ('b16', 'l14')]
+    add('--configs', nargs='+', default=[f'{folder}/toyworld/escnet_toy.py'] if quick else full)
+    add('--classes', type=int, nargs='+', default=[3, 9] if quick else [20, 59, 150, 171, 459, 847])
+    add('--training-classes', type=int, nargs='*', default=[5] if quick else [WORDS])
+    choices = dict(modes=['window', 'image'], settings=list(SETTINGS), dtypes=['fp32', 'bf16'])
+    choices['devices'] = ['cpu', 'cuda'][: 1 + torch.cuda.is_available()]
+    for name, values in choices.items():
+        add(f'--{name}', nargs='*', choices=values, default=values)
+    add('--image-size', type=int, default=160 if quick else 640, help='of --modes image, pixels')
+    add('--threads', type=int, default=torch.get_num_threads(), help='of the processor')
+    add('--repeats', type=int, default=1 if quick else 3, help='timed calls')
+    add('--seconds', type=float, default=1 if quick else 60, help='and none after so many')
+    add('--no-san', dest='san', action='store_false', help="without MMSegmentation's SAN")
+    add('--published', action='store_true', help='count multiply-adds as the paper does, no more')
+    add('--quick', action='store_true', help='the miniature model')
+    add('--cfg-options', nargs='+', action=ConfigOptions, default={}, help='key=value in configs')
+    add('--out', type=Path, default=Path('work_dirs/benchmark'))
+    add('--allow-load', action='store_true', help='although others are at work')
+    add('--markdown', action='store_true', help='print Markdown')
+    add('--one', type=json.loads, help=SUPPRESS)
+    args = parser.parse_args(argv)
+    if missing := [config for config in args.configs if not Path(config).is_file()]:
+        raise ESCNetError(f'The config {missing[0]} does not exist: give a path.')
+    if not all(1 <= n <= len(NAMES) for n in (*args.classes, *args.training_classes)):
+        raise ESCNetError(f'--classes and --training-classes must be from 1 to {len(NAMES)}.')
     if min(args.threads, args.repeats, args.image_size) < 1:
         raise ESCNetError('--threads, --repeats and --image-size must be at least 1.')
     return args
 
 
-def common_conditions(args: argparse.Namespace) -> dict:
-    """Conditions that all cases share."""
-    return dict(
-        processor=_processor(),
-        threads=args.threads,
-        image_size=args.image_size,
-        cfg_options=dict(args.cfg_options),
-        python=platform.python_version(),
-        versions={name: importlib.metadata.version(name) for name in _PACKAGES},
-    )
-
-
-def _usable_cores() -> int:
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _processor() -> str:
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields = dict(line.split(':', 1) for line in lines if ':' in line)
-    found = {key.strip(): value.strip() for key, value in fields.items()}
-    name = found.get('model name', platform.machine())
-    units = [
-        unit
-        for unit in ('avx512f', 'avx512_bf16', 'amx_bf16')
-        if unit in found.get('flags', '').split()
-    ]
-    return f'{name} ({", ".join(units)})' if units else name
-
-
-def row_file(out: Path, case: Case) -> Path:
-    """Where the figures of one case are kept."""
-    return out / 'rows' / f'{case.name}.json'
-
-
-def is_done(out: Path, case: Case, conditions: dict) -> bool:
-    """Whether the case has been measured under these conditions."""
-    file = row_file(out, case)
-    if not file.is_file():
-        return False
-    row = json.loads(file.read_text())
-    return (row['case'], row['conditions']) == (asdict(case), conditions)
-
-
-def measure_one(task: dict) -> None:
-    """Measure in this process, and write the row."""
-    row = measure_case(
-        Case(**task['case']),
-        task['conditions'],
-        repeats=task['repeats'],
-        seconds=task['seconds'],
-    )
-    row['measured'] = time.strftime('%Y-%m-%d')
-    write_atomically(Path(task['file']), json.dumps(row, indent=1).encode())
-
-
-def measure_all(args: argparse.Namespace, tasks: list[tuple[Case, dict]]) -> list[str]:
-    """Measure what is missing, each in a process of its own, one at a time.
-
-    Returns:
-        What failed, with the end of its error.
-    """
-    missing = [task for task in tasks if not is_done(args.out, *task)]
-    failed = []
-    with tqdm(
-        total=sum(case.weight for case, _ in missing),
-        disable=None,
-        bar_format='{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}',
-    ) as bar:
-        for case, conditions in missing:
-            bar.set_postfix_str(case.name)
-            task = dict(
-                case=asdict(case),
-                conditions=conditions,
-                repeats=args.repeats,
-                seconds=args.seconds,
-                file=str(row_file(args.out, case)),
-            )
-            done = subprocess.run(
-                [sys.executable, __file__, '--one', json.dumps(task)],
-                env=_environment(case, args.threads),
-                capture_output=True,
-                text=True,
-            )
-            if done.returncode:
-                last = done.stderr.strip().splitlines()[-1:] or [f'status {done.returncode}']
-                failed.append(f'{case.name}: {last[0]}')
-            bar.update(case.weight)
-    return failed
-
-
-def _environment(case: Case, threads: int) -> dict[str, str]:
-    # no text embeddings from the disk: what is measured is making them
-    own = dict(OMP_NUM_THREADS=str(threads), MMSEG_ESCNET_CACHE='')
-    if case.kind == 'training':  # or glibc's torn heap takes twice what a step needs, or more
-        own['MALLOC_MMAP_THRESHOLD_'] = '1000000'
-    return os.environ | own
-
-
-def check_load() -> None:
-    """Refuse to measure while others work.
-
-    Raises:
-        ESCNetError: If they use more than a quarter of a processor core.
-    """
-    watch = OthersBusy()
-    time.sleep(1)
-    if (busy := watch.cores_since()) is not None and busy > _MOST_BUSY:
-        raise ESCNetError(
-            f'Other processes use {busy:.1f} processor cores, so times would not be ours: wait '
-            'until they are done, or pass --allow-load to measure nevertheless.'
-        )
+def busy_ticks() -> int:
+    """Processor time of all processes so far: user, nice, system."""
+    return sum(int(word) for word in Path('/proc/stat').read_text().split()[1:4])
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure what is missing and sum up."""
+    """Measure what is missing and sum up; 1 if a case failed."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ['--one']:
-        measure_one(json.loads(argv[1]))
-        return 0
     args = parse_args(argv)
-    common = common_conditions(args)
-    tasks = [(case, conditions_of(case, common=common)) for case in cases_of(args)]
+    if args.one:
+        row = dict(case=args.one, **measure(Namespace(**args.one)))
+        write_atomically(args.out, json.dumps(row, indent=1).encode())
+        return 0
     (args.out / 'rows').mkdir(parents=True, exist_ok=True)
-    failed = []
-    if not args.report and any(not is_done(args.out, *task) for task in tasks):
-        if not args.allow_load:
-            check_load()
-        failed = measure_all(args, tasks)
-    rows = [
-        json.loads(row_file(args.out, case).read_text())
-        for case, conditions in tasks
-        if is_done(args.out, case, conditions)
-    ]
-    from benchmark_report import write_report
-
-    measured = [option for option in argv if option not in ('--report', '--markdown')]
-    command = shlex.join(['python', 'tools/analysis/benchmark.py', *measured])
-    print(write_report(args.out, rows, command=command, markdown=args.markdown))
-    for message in failed:
-        print(f'failed: {message}', file=sys.stderr)
-    return 1 if failed else 0
+    cases = {args.out / f'rows/{case["name"]}.json': case for case in cases_of(args)}
+    rows = {file: json.loads(file.read_text()) for file in cases if file.is_file()}
+    missing = [file for file, case in cases.items() if rows.get(file, {}).get('case') != case]
+    if missing and not (args.published or args.allow_load):
+        before = busy_ticks()
+        time.sleep(1)
+        if (busy := (busy_ticks() - before) / os.sysconf('SC_CLK_TCK')) > 0.25:
+            raise ESCNetError(f'Others use {busy:.1f} processor cores: wait, or pass --allow-load.')
+    for file in (bar := tqdm(missing, disable=None)):
+        bar.set_postfix_str(file.stem)
+        file.unlink(missing_ok=True)
+        own = dict(OMP_NUM_THREADS=str(args.threads), MMSEG_ESCNET_CACHE='')
+        if cases[file]['kind'] == 'training':  # torn, glibc's heap takes twice what a step needs
+            own['MALLOC_MMAP_THRESHOLD_'] = '1000000'
+        command = [sys.executable, __file__, '--out', str(file), '--one', json.dumps(cases[file])]
+        done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True)
+        if done.returncode:
+            tqdm.write(f'failed: {file.stem}: {done.stderr.strip()[-500:]}', sys.stderr)
+    rows = [json.loads(file.read_text()) for file in cases if file.is_file()]
+    command = shlex.join(['python', 'tools/analysis/benchmark.py', *argv])
+    content = json.dumps(dict(command=command, rows=rows), indent=1)
+    write_atomically(args.out / 'benchmark.json', content.encode())
+    document = f'```bash\n{command}\n```\n\n{report(rows, markdown=True)}\n'
+    write_atomically(args.out / 'benchmark.md', document.encode())
+    print(report(rows, markdown=args.markdown))
+    return int(len(rows) < len(cases))
 
 
 if __name__ == '__main__':
-    run_tool(main, interrupted='the same command goes on where it stopped.')
+    run_tool(main, interrupted='the same command resumes.')

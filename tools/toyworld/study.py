@@ -32,7 +32,6 @@ _PAIR = {f'{_NECK}fusion.swin_blocks': 'pair'}
 _MLP = {f'{_NECK}fusion.text_mlp_ratio': 4.0}
 _SELF = {_TEXT: 'self'} | _MLP  # CAT-Seg's block
 _BOTH_LAYERS = {f'{_NECK}sam_block.layers': 'all'}
-_LEARNED = {'model.decode_head.learned_upsampling': True, 'model.decode_head.num_convs': 2}
 # name -> what it changes in configs/toyworld/escnet_toy.py
 VARIANTS: dict[str, dict] = {
     BASELINE: {},
@@ -51,8 +50,7 @@ VARIANTS: dict[str, dict] = {
     'MLP after the text guidance': _MLP,
     'both SAM layers': _BOTH_LAYERS,
     'decoder: two convolutions': {'model.decode_head.num_convs': 2},
-    'decoder: learnt upsampling': _LEARNED,
-    'all of the first reading': _PAIR | _SELF | _BOTH_LAYERS | _LEARNED,
+    'pair, classes, both layers': _PAIR | _SELF | _BOTH_LAYERS,
     'no text guidance': {_TEXT: None},
     'no image guidance': {f'{_NECK}image_guidance': False, f'{_NECK}sam_block': None},
     'prompts: points': {f'{_NECK}prompt_encoder.prompts': ('points',)},

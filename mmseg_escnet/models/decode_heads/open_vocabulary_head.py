@@ -36,7 +36,6 @@ class UpsampleStage(nn.Module):
         skip_channels: Channels of the skip, reduced by a 1x1 convolution.
         skip_scale: From the patch grid to this stage's resolution.
         num_convs: 3x3 convolutions, the first of which reads the skip.
-        learned: Upsample by learnt transposed convolutions (recipe) in place of bilinearly.
     """
 
     def __init__(
@@ -48,23 +47,15 @@ class UpsampleStage(nn.Module):
         skip_channels: int,
         skip_scale: int,
         num_convs: int,
-        learned: bool = False,
     ) -> None:
         super().__init__()
         groups = out_channels // gcd(out_channels, _CHANNELS_PER_GROUP)
-        if learned:
-            self.up = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
-            self.skip_up = nn.ConvTranspose2d(
-                skip_dims, skip_channels, skip_scale, stride=skip_scale
-            )
-            in_channels = out_channels
-        else:
-            self.up = nn.Upsample(scale_factor=2, mode='bilinear')
-            # in this order a pixel costs less, and the result is the same
-            self.skip_up = nn.Sequential(
-                nn.Conv2d(skip_dims, skip_channels, 1),
-                nn.Upsample(scale_factor=skip_scale, mode='bilinear'),
-            )
+        self.up = nn.Upsample(scale_factor=2, mode='bilinear')
+        # in this order it costs less, and the result is the same
+        self.skip_up = nn.Sequential(
+            nn.Conv2d(skip_dims, skip_channels, 1),
+            nn.Upsample(scale_factor=skip_scale, mode='bilinear'),
+        )
         self.conv_map = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         self.conv_skip = nn.Conv2d(skip_channels, out_channels, 3, padding=1, bias=False)
         self.refine = nn.Sequential(nn.GroupNorm(groups, out_channels), nn.ReLU(inplace=True))
@@ -116,7 +107,6 @@ class OpenVocabularyHead(BaseDecodeHead):
         stage_channels: Channels after the first and second upsampling (recipe: 64, 32).
         skip_channels: Channels of the skips there (recipe: 32, 16).
         num_convs: 3x3 convolutions after each upsampling (ours: one).
-        learned_upsampling: Transposed convolutions (recipe), not bilinear upsampling (paper).
         residual: Add the correlation of the last block, times CLIP's logit scale, to the logits,
             and start the last convolution at zero: an untrained network then predicts CLIP's own
             map (ours; off, because the paper does not say so).
@@ -132,7 +122,6 @@ class OpenVocabularyHead(BaseDecodeHead):
         stage_channels: Sequence[int] = (64, 32),
         skip_channels: Sequence[int] = (32, 16),
         num_convs: int = 1,
-        learned_upsampling: bool = False,
         residual: bool = False,
         loss_decode: dict | Sequence[dict] = dict(  # noqa: B006  (read only)
             type='CrossEntropyLoss', avg_non_ignore=True
@@ -162,7 +151,6 @@ class OpenVocabularyHead(BaseDecodeHead):
                 skip_channels=skip_channels[index],
                 skip_scale=2 ** (index + 1),
                 num_convs=num_convs,
-                learned=learned_upsampling,
             )
             for index in range(len(stage_channels))
         )

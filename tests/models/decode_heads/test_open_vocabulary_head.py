@@ -52,10 +52,9 @@ def samples(labels) -> list[SegDataSample]:
     return [SegDataSample(gt_sem_seg=PixelData(data=label[None])) for label in labels]
 
 
-@pytest.mark.parametrize('learned', [False, True])
 @pytest.mark.parametrize(('size', 'num_convs'), [((4, 4), 1), ((3, 5), 2)])
 @torch.no_grad()
-def test_stage_equals_convolution_of_concatenation(size, num_convs, learned):
+def test_stage_equals_convolution_of_concatenation(size, num_convs):
     stage = randomise(
         UpsampleStage(
             in_channels=8,
@@ -64,7 +63,6 @@ def test_stage_equals_convolution_of_concatenation(size, num_convs, learned):
             skip_channels=6,
             skip_scale=2,
             num_convs=num_convs,
-            learned=learned,
         )
     )
     x, skip = torch.randn(6, 8, *size), torch.randn(2, 10, *size)

@@ -35,7 +35,6 @@ VARIANTS = {
     'MLPs, over the classes': dict(fusion=dict(text_guidance='self', text_mlp_ratio=2.0)),
     'Swin pair': dict(fusion=dict(swin_blocks='pair')),
     'two convolutions': dict(head=dict(num_convs=2)),
-    'learnt upsampling': dict(head=dict(num_convs=2, learned_upsampling=True)),
     'residual': dict(head=dict(residual=True)),
     'three blocks': dict(num_blocks=3),
 }

@@ -130,7 +130,6 @@ VARIANTS = {
     'MLP': dict(fusion=dict(text_mlp_ratio=2.0)),
     'Swin pair': dict(fusion=dict(swin_blocks='pair')),
     'two convolutions': dict(decode_head=dict(num_convs=2)),
-    'learnt upsampling': dict(decode_head=dict(learned_upsampling=True)),
     'CLIP all trained': dict(backbone=dict(trainable='all')),
     'CLIP frozen': dict(backbone=dict(trainable='none')),
     'sigmoid loss': dict(
