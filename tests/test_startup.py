@@ -162,7 +162,7 @@ def test_tools_that_begin_with_torch_say_so_before(name, monkeypatch):
     """OpenMP reads it when torch is loaded."""
     monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
     (path,) = (ROOT / 'tools').rglob(f'{name}.py')
-    code = f'''
+    code = f"""
 import os, runpy, sys
 class Finder:
     def find_spec(name, path=None, target=None):
@@ -173,5 +173,5 @@ sys.meta_path.insert(0, Finder)
 sys.path.insert(0, {str(path.parent)!r})
 sys.stdout.reconfigure(line_buffering=True)
 runpy.run_path({str(path)!r}, run_name='a tool')
-'''
+"""
     assert run(code).split() == ['PASSIVE']
