@@ -108,7 +108,7 @@ def load_sam_decoder(
     *,
     prompt_encoder: nn.Module,
     transformer_layers: Sequence[nn.ModuleDict],
-    depth: int,
+    depth: int = 2,
 ) -> None:
     """Load SAM's prompt encoder and decoder transformer, strictly.
 

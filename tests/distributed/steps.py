@@ -81,7 +81,8 @@ def assert_same(found: Weights, expected: Weights) -> None:
     assert found.keys() == expected.keys()
     differences = {key: (found[key] - expected[key]).norm() for key in expected}
     sizes = {key: value.norm() for key, value in expected.items()}
-    assert sum(size > 1e-4 for size in sizes.values()) > 100, 'next to nothing was trained'
+    trained = sum(size > 1e-4 for size in sizes.values())
+    assert trained > 60, f'next to nothing was trained: {trained} tensors'
     for key, difference in differences.items():
         assert difference <= 5e-3 * sizes[key] + 1e-6, key
     whole, wrong = (torch.stack([*norms.values()]).norm() for norms in (sizes, differences))

@@ -11,8 +11,7 @@ optim_wrapper = dict(
             'backbone': dict(lr_mult=0.01),
             'sam_block.layers': dict(lr_mult=0.01),
             'relative_position_bias_table': dict(decay_mult=0.0),
-            # norms that the first two keys hide, or that MMEngine does not know for norms
-            '.attn.norm.': dict(lr_mult=0.01, decay_mult=0.0),  # of an EVA
+            # SAM's LayerNorm2d, which MMEngine does not know for a norm
             'sam_block.image_proj.1.': dict(decay_mult=0.0),
         },
     ),

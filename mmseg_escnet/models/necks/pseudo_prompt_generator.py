@@ -97,7 +97,7 @@ def batched_kmeans(
         to the first; a centre without points stays where it is. Points outside the region belong
         to no centre.
     """
-    objects = torch.arange(centers.shape[1], device=centers.device, dtype=torch.int16)[:, None]
+    objects = torch.arange(centers.shape[1], device=centers.device, dtype=torch.int32)[:, None]
     x, y = coordinates.unbind(-1)
 
     def assign(centers: Tensor) -> Tensor:

@@ -161,7 +161,7 @@ class VisionLanguageFusion(BaseModule):
                 chunks.run(self._refine, *some, guidance, biases, words)
                 for some in zip(correlations, embeddings, chunks.split(text, dim=0), strict=True)
             ),
-            num_classes=len(text),
+            num_classes=text.shape[0],  # not len(): an export keeps it variable
             out=embedding,
         )
         if self.class_attention is not None:  # which takes a second pass
