@@ -14,7 +14,7 @@ READY = $(VENV)/.ready
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(READY) ## train and measure a miniature ESC-Net on drawn scenes (five minutes)
+demo: $(READY) ## train and measure a miniature ESC-Net on drawn scenes (three minutes)
 	$(VENV)/bin/python tools/toyworld/demo.py
 
 web: $(READY) ## the toy model in your browser, no download
