@@ -211,6 +211,13 @@ def test_trainable_parts(name):
     assert (seen_sam == 0) == (name in ('no SAM block', 'no image guidance'))
 
 
+def test_blocks_take_turns():
+    """Every second one shifts its windows and has SAM's second layer."""
+    blocks = build(num_blocks=4).blocks
+    assert [block.fusion.swin[0].attn.shift_size[0] for block in blocks] == [0, 2, 0, 2]
+    assert [list(block.sam_block.layers) for block in blocks] == [['0'], ['1'], ['0'], ['1']]
+
+
 def test_no_weight_without_effect():
     """A constant added to C_t changes neither its prompts nor its standardised embedding."""
     assert all(block.correlation_update.bias is None for block in build().blocks[:-1])
