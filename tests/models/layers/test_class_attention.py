@@ -41,6 +41,14 @@ def test_equals_quadratic_formula(mlp_ratio, classes):
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+def test_more_classes_than_a_sum_is_made_for():
+    block = build()
+    x, text = inputs(batch=1, classes=70, height=1)
+    expected = plain_class_attention(block, x, text)
+    torch.testing.assert_close(refine(block, x, text, 3), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize('size', [1, 2, 3, 5])
 @torch.no_grad()
 def test_sums_of_parts_add_up(size):

@@ -105,6 +105,17 @@ def test_a_class_that_counts_twice_is_a_class_that_is_there_twice(class_fusion):
 
 
 @torch.no_grad()
+def test_the_classes_kept_attend_to_all_words():
+    model, seen = build(shortlist=dict(top_k=2, representatives=2)), []
+    model.neck.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs['vocabulary']), with_kwargs=True
+    )
+    model._forward_shortlist(torch.randn(2, 3, 64, 64))
+    assert len(seen) == 2
+    assert all(words.equal(model.text_features()) for words in seen)
+
+
+@torch.no_grad()
 def test_every_image_has_its_own():
     model = build(shortlist=dict(top_k=2, representatives=2))
     images = torch.randn(3, 3, 64, 64)
