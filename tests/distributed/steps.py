@@ -82,7 +82,8 @@ def assert_same(found: Weights, expected: Weights) -> None:
     differences = {key: (found[key] - expected[key]).norm() for key in expected}
     sizes = {key: value.norm() for key, value in expected.items()}
     trained = sum(size > 1e-4 for size in sizes.values())
-    assert trained > 60, f'next to nothing was trained: {trained} tensors'
+    # 78 of the toy model's 159; attention layers move by less in a step
+    assert trained > 70, f'next to nothing was trained: {trained} tensors'
     for key, difference in differences.items():
         assert difference <= 5e-3 * sizes[key] + 1e-6, key
     whole, wrong = (torch.stack([*norms.values()]).norm() for norms in (sizes, differences))

@@ -114,6 +114,7 @@ def test_a_dead_worker_is_one_sentence(whole, tmp_path):
     assert str(workers[0]) in sentence
     assert 'num_workers' in sentence
     assert 'Traceback' not in before
+    assert errors.count('error: DataLoader worker') == 1
 
 
 def test_two_runs_with_workers_end_alike(whole, tmp_path):
