@@ -42,8 +42,8 @@ def run_tool(main: Callable[[], int | None], *, interrupted: str = '') -> None:
         sentence = str(error).rsplit('ESCNetError: ', 1)[-1].strip()
         print(f'error: {sentence}', file=sys.stderr)
         status = BAD_INPUT
-    except RuntimeError as error:
-        if not (death := _DEAD_WORKER.search(str(error))):
+    except (RuntimeError, ConnectionError) as error:
+        if not (death := _DEAD_WORKER.search(str(_cause(error)))):
             raise
         print(f'error: {death[0]}: {_WHY_WORKERS_DIE}', file=sys.stderr)
         status = FAILED
@@ -52,6 +52,17 @@ def run_tool(main: Callable[[], int | None], *, interrupted: str = '') -> None:
         print(f'interrupted: {how_to_go_on}' if how_to_go_on else 'interrupted', file=sys.stderr)
         status = INTERRUPTED
     sys.exit(status or 0)
+
+
+def _cause(error: Exception) -> Exception:
+    """What PyTorch says of a dead data loading worker, whose pipe may break before that."""
+    torch = sys.modules.get('torch')
+    if isinstance(error, ConnectionError) and torch is not None:
+        try:
+            torch._C._error_if_any_worker_fails()
+        except RuntimeError as death:
+            return death
+    return error
 
 
 class ConfigOptions(argparse.Action):
