@@ -87,10 +87,14 @@ def test_five_views_beside_the_paper(monkeypatch):
 
 def test_peak_memory():
     def peak(mebibytes):
-        return benchmark.peak_memory(lambda: torch.ones(mebibytes * 2**18), 'cpu') / 2**20
+        return benchmark.peak_memory(lambda: torch.ones(mebibytes * 2**18), 'cpu')
 
-    large = peak(400)
-    assert large - peak(0) == pytest.approx(400, rel=0.2)  # the second call forgets the first
+    large, none = peak(400), peak(0)
+    if none is None:
+        pytest.skip('this kernel does not forget the highest memory so far')
+    assert (large - none) / 2**20 == pytest.approx(
+        400, rel=0.2
+    )  # the second call forgets the first
 
 
 @pytest.mark.parametrize(('repeats', 'seconds', 'calls'), [(3, 60, 3), (3, 7, 2)])

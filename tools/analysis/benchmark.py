@@ -133,15 +133,24 @@ def make_run(model, cfg: Config, case: Namespace) -> Callable[[], None]:
     return run
 
 
-def peak_memory(run: Callable[[], object], device: str) -> int:
-    """Highest memory in a call, in bytes: what PyTorch allocated on a GPU, else the process's."""
+def peak_memory(run: Callable[[], object], device: str) -> int | None:
+    """Highest memory in a call, in bytes: what PyTorch allocated on a GPU, else the process's.
+
+    None where the kernel does not forget an earlier peak, as in some sandboxes.
+    """
     if device == 'cuda':
         torch.cuda.reset_peak_memory_stats()
         run()
         return torch.cuda.max_memory_allocated()
     Path('/proc/self/clear_refs').write_text('5')  # forgets the highest so far
+    forgets = process_memory('VmHWM') - process_memory('VmRSS') < 2**24
     run()
-    return 1024 * int(re.search(r'VmHWM:\s*(\d+)', Path('/proc/self/status').read_text())[1])
+    return process_memory('VmHWM') if forgets else None
+
+
+def process_memory(field: str) -> int:
+    """Bytes of this process as Linux counts them: resident now (VmRSS) or at most (VmHWM)."""
+    return 1024 * int(re.search(rf'{field}:\s*(\d+)', Path('/proc/self/status').read_text())[1])
 
 
 def seconds_of(run: Callable[[], object]) -> float:
@@ -213,7 +222,8 @@ def report(rows: list[dict], *, markdown: bool) -> str:
         macs.append(case | gmac | (row.get('paper') or {}))
         if parts := row.get('parts'):
             found = {'time (s)': round(row['seconds'], 3), 'x CLIP': round(row['ratio'], 2)}
-            costs.append(case | found | {'peak (GiB)': round(row['peak_memory'] / 2**30, 2)})
+            peak = row['peak_memory'] and round(row['peak_memory'] / 2**30, 2)
+            costs.append(case | found | {'peak (GiB)': peak})
             whole = sum(parts.values()) / 100
             shares.append(case | {f'{part} (%)': round(t / whole) for part, t in parts.items()})
     for lines in filter(None, (costs, shares, macs)):
