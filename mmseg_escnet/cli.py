@@ -8,8 +8,8 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
+from .config import check_config_path, run_config
 from .errors import ESCNetError
 
 FAILED = 1
@@ -97,47 +97,15 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
-def config_folder() -> Path:
-    """Folder of the configs: that of the work tree, or the one that an installed wheel carries.
-
-    Raises:
-        ESCNetError: If there is neither.
-    """
-    package = Path(__file__).resolve().parent
-    for folder in (package / '.mim' / 'configs', package.parent / 'configs'):
-        if (folder / '_base_').is_dir():
-            return folder
-    raise ESCNetError(
-        f'The configs of mmseg_escnet are not in {package / ".mim"}, where its wheel puts them: '
-        'install the package again.'
-    )
-
-
 def load_config(args: argparse.Namespace):
-    """Read the config that the arguments name, with their overrides.
-
-    Returns:
-        The ``mmengine.Config``, with ``work_dir`` and ``launcher`` set.
+    """Read the config that the arguments of :func:`add_config_arguments` name.
 
     Raises:
         ESCNetError: If there is no such file.
     """
-    if not Path(args.config).is_file():
-        raise ESCNetError(
-            f'The config {args.config} does not exist: give a path such as '
-            'configs/escnet/escnet_vitb16_coco-stuff.py.'
-        )
-    importlib.import_module('.components', __package__)  # says what is missing, if anything is
-    from mmengine.config import Config
+    check_config_path(args.config)
+    importlib.import_module('.components', __package__)  # explains what is missing
 
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
-    if args.work_dir is not None:
-        cfg.work_dir = args.work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
-    cfg.launcher = args.launcher
     if 'local_rank' in args:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return cfg
+    return run_config(args.config, args.cfg_options, args.work_dir, args.launcher)

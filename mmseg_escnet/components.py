@@ -9,8 +9,8 @@ from .environment import explain_import_error
 try:
     compat.setup()  # before anything imports mmseg
     from . import engine, evaluation, models, visualization
-    from .apis.mmseg_inferencer import support_our_loaders, support_our_pictures
     from .datasets import registered as datasets
+    from .mmseg_apis import support_our_loaders, support_our_pictures
 
     support_our_loaders()
     support_our_pictures()

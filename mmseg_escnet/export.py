@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .apis.inferencer import OpenVocabInferencer
-from .apis.pipeline import pipeline_steps
 from .apis.query import Query
+from .config import pipeline_steps
 from .errors import ESCNetError
 from .models.segmentors.escnet import ESCNet, correlate
 from .version import __version__

@@ -18,6 +18,7 @@ from .errors import ESCNetError
 _SYNONYM_SEPARATORS = ('|', ',')
 _LONGEST_PHRASE = 1000  # characters; CLIP reads 77 tokens
 _SHOWN = 60  # characters of a name in a message
+_LONGEST = 28  # characters of a name in a picture
 
 
 def split_synonyms(name: str) -> tuple[str, ...]:
@@ -210,3 +211,13 @@ def _has_control_character(text: str) -> bool:
 def shown(name: str) -> str:
     """A name as messages show it: quoted, and cut if it is long."""
     return repr(name if len(name) <= _SHOWN else name[: _SHOWN - 3] + '...')
+
+
+def cut(text: str, longest: int = _LONGEST) -> str:
+    """A text, with its end left out where it has more than ``longest`` characters."""
+    return text if len(text) <= longest else text[: longest - 1].rstrip() + '…'
+
+
+def short_name(name: str, longest: int = _LONGEST) -> str:
+    """The first synonym of a class name, cut where it is long."""
+    return cut((split_synonyms(name) or (name,))[0], longest)

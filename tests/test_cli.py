@@ -4,8 +4,9 @@ import argparse
 
 import pytest
 
-from mmseg_escnet import ESCNetError, cli
-from mmseg_escnet.cli import add_config_arguments, config_folder, load_config, run_tool
+from mmseg_escnet import ESCNetError, config
+from mmseg_escnet.cli import add_config_arguments, load_config, run_tool
+from mmseg_escnet.config import config_folder
 
 
 def status_of(main):
@@ -81,7 +82,7 @@ def test_configs_of_the_work_tree_and_of_a_wheel(tmp_path, monkeypatch):
     """A wheel carries them in .mim; what lies beside the installed package is another's."""
     assert (config_folder() / 'escnet/escnet_vitb16_coco-stuff.py').is_file()
     package = tmp_path / 'site-packages/mmseg_escnet'
-    monkeypatch.setattr(cli, '__file__', str(package / 'cli.py'))
+    monkeypatch.setattr(config, '__file__', str(package / 'config.py'))
     with pytest.raises(ESCNetError, match=r'The configs .* are not in .*\.mim'):
         config_folder()
     (tmp_path / 'site-packages/configs/_base_').mkdir(parents=True)

@@ -22,7 +22,7 @@ from conftest import ROOT
 # Makes of each line as many processes as it has jobs, prints their numbers, and how they ended.
 _SERVER = """
 import json, os, runpy, sys
-import mmseg_escnet.components, mmengine.runner, mmseg_escnet.engine, mmseg_escnet.apis.preflight
+import mmseg_escnet.components, mmengine.runner, mmseg_escnet.engine, mmseg_escnet.preflight
 
 def become(request, job):
     os.setsid()

@@ -28,8 +28,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mmseg_escnet.cli import ConfigOptions, load_config, run_tool
-from mmseg_escnet.datasets.conversion import default_workers, write_atomically
+from mmseg_escnet.datasets.conversion import default_workers
 from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.files import write_file
 
 if TYPE_CHECKING:
     from mmseg_escnet.datasets.inspection import Inspection, LabelIds
@@ -225,7 +226,7 @@ def _sizes(inspection: Inspection) -> str:
 def print_classes(console: Console, inspection: Inspection) -> None:
     """Print the most frequent and the rarest classes, and those that never occur."""
     from mmseg_escnet.datasets.contact_sheet import format_share
-    from mmseg_escnet.visualization.names import short_name
+    from mmseg_escnet.vocabulary import short_name
 
     names, pixels = inspection.labels.names, inspection.class_pixels
     order = np.argsort(-pixels, kind='stable')
@@ -302,7 +303,7 @@ def check_target(console: Console, target: Target, args: argparse.Namespace) -> 
     problems = find_problems(inspection, allow_partial=args.allow_partial)
     sheet, table = (args.out / f'{target.name}{suffix}' for suffix in ('.png', '.csv'))
     args.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(table, class_table(inspection))
+    write_file(table, class_table(inspection))
     console.rule(target.title, align='left')
     print_inspection(console, inspection)
     print_classes(console, inspection)

@@ -120,10 +120,9 @@ def number_of_pixels(text: str) -> int:
 
 def describe_run(cfg: Config, checkpoint: Path, query: Query, how: dict) -> dict:
     """All that label maps depend on besides the images: what is asked, and of which model."""
-    from mmseg_escnet.apis.pipeline import pipeline_steps
-    from mmseg_escnet.apis.preflight import forget_pretrained
     from mmseg_escnet.apis.result import describe
-    from mmseg_escnet.models.weights import sha256
+    from mmseg_escnet.config import forget_pretrained, pipeline_steps
+    from mmseg_escnet.files import sha256
 
     model = copy.deepcopy(cfg.model)
     forget_pretrained(model)  # where they were says nothing of the result

@@ -44,7 +44,6 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
 
-    from mmseg_escnet.apis.preflight import check_checkpoint, check_datasets
     from mmseg_escnet.evaluation.benchmark_runner import evaluate_benchmarks
     from mmseg_escnet.evaluation.benchmarks import select_benchmarks
     from mmseg_escnet.evaluation.options import (
@@ -53,6 +52,7 @@ def main() -> None:
         save_predictions,
         use_tta,
     )
+    from mmseg_escnet.preflight import check_checkpoint, check_datasets
 
     if args.show or args.show_dir is not None:
         draw_results(cfg, show=args.show, show_dir=args.show_dir, wait_time=args.wait_time)

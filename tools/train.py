@@ -31,18 +31,14 @@ def main() -> None:
     import torch
     from mmengine.registry import RUNNERS
 
-    from mmseg_escnet.apis.preflight import (
-        check_checkpoint,
-        check_datasets,
-        check_weights,
-        forget_pretrained,
-    )
+    from mmseg_escnet.config import forget_pretrained
     from mmseg_escnet.engine import (
         InterruptHook,
         in_turns,
         join_processes,
         latest_whole_checkpoint,
     )
+    from mmseg_escnet.preflight import check_checkpoint, check_datasets, check_weights
 
     join_processes(cfg)
     cfg.resume = args.resume or cfg.get('resume', False)

@@ -21,8 +21,8 @@ import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from PIL import Image, ImageOps
 
-from ..datasets.transforms.load_image import is_cut_short
 from ..errors import ESCNetError
+from ..files import is_cut_short
 
 MAX_PIXELS = 80_000_000
 IMAGE_SUFFIXES = (

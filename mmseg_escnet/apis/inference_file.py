@@ -23,12 +23,13 @@ from mmseg.registry import MODELS
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from ..config import forget_pretrained, pipeline_steps, read_config
 from ..errors import ESCNetError
-from ..models.weights import load_strict, read_state_dict, sha256
+from ..files import sha256
+from ..models.weights import load_strict, read_state_dict
+from ..preflight import check_checkpoint
 from ..version import __version__
 from ..vocabulary import Vocabulary
-from .pipeline import pipeline_steps, read_config
-from .preflight import check_checkpoint, forget_pretrained
 
 SUFFIX = '.safetensors'
 _CONFIG, _WORDS = 'config', 'dataset_meta'

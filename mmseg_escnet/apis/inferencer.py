@@ -22,14 +22,15 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ..class_files import MAX_WORDS
+from ..config import read_config
 from ..errors import ESCNetError
 from ..models.segmentors.escnet import ESCNet
+from ..preflight import check_checkpoint
 from ..vocabulary import Vocabulary
 from .images import MAX_PIXELS, ImageReader, find_images, is_glob, printable
 from .inference_file import load_weights, read_inference_config
 from .inside import WordInside, find_word, look_inside, whole_view
-from .pipeline import build_pipeline, find_device, read_config
-from .preflight import check_checkpoint
+from .pipeline import build_pipeline, find_device
 from .query import Query
 from .result import SegmentationResult
 

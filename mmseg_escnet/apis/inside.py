@@ -21,13 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ESCNetError
+from ..files import write_file
 from ..models.necks import PseudoPrompts
 from ..models.necks.esc_neck import ESCFeatures
 from ..models.segmentors.escnet import ESCNet
 from ..models.segmentors.score_maps import undo_padding_and_flip
 from ..vocabulary import Vocabulary
 from .query import Query
-from .result import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,10 +9,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..errors import ESCNetError
-from ..models.weights import sha256
+from ..files import encode_label_map, encode_png, encode_scores, read_note, sha256, write_file
 from .images import FoundImage, printable
-from .png_files import encode_labels, encode_picture, encode_scores, read_note
-from .result import SegmentationResult, encode_record, write_file
+from .result import SegmentationResult, encode_record
 
 NAMES_FILE = 'names.json'
 _LONGEST_NAME = 255  # bytes, of the usual file systems
@@ -129,8 +128,8 @@ class OutputFolder:
         """
         encode = {
             _SCORES: lambda: encode_scores(result.scores, note),
-            _OVERLAYS: lambda: encode_picture(result.overlay(), note),
-            _LABELS: lambda: encode_labels(result.labels, note),
+            _OVERLAYS: lambda: encode_png(result.overlay(), note),
+            _LABELS: lambda: encode_label_map(result.labels, note),
         }
         paths = self._paths(image)
         for kind, path in paths.items():

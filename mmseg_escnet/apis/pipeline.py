@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from pathlib import Path
-
 import torch
 from mmcv.transforms import Compose, LoadAnnotations, LoadImageFromFile
 from mmengine.config import Config
 from mmseg.registry import TRANSFORMS
 
+from ..config import pipeline_steps
 from ..datasets.transforms import LoadLabelMap
 from ..errors import ESCNetError
 
@@ -32,50 +29,6 @@ def find_device(name: str) -> torch.device:
             'cpu or a GPU such as cuda:0.'
         ) from error
     return device
-
-
-def read_config(
-    config: str | os.PathLike | Config, options: Mapping[str, object] | None = None
-) -> Config:
-    """A config of one's own, from a file or from another.
-
-    Args:
-        config: Its path, or a config, which is left as it is.
-        options: Settings to override, nested keys with dots.
-
-    Raises:
-        ESCNetError: If there is no such file.
-    """
-    if isinstance(config, Config):
-        cfg = config.copy()
-    elif Path(config).is_file():
-        cfg = Config.fromfile(config)
-    else:
-        raise ESCNetError(
-            f'The config {config} does not exist: give a path such as '
-            'configs/escnet/escnet_vitb16_coco-stuff.py.'
-        )
-    if options is not None:
-        cfg.merge_from_dict(dict(options))
-    return cfg
-
-
-def pipeline_steps(cfg: Config) -> list[dict]:
-    """The configs of the transforms of a config's test data set, which ``tools/test.py`` uses.
-
-    Raises:
-        ESCNetError: If the config has no such pipeline.
-    """
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    while 'pipeline' not in dataset and ('dataset' in dataset or dataset.get('datasets')):
-        dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
-    steps = dataset.get('pipeline') or cfg.get('test_pipeline')
-    if steps is None:
-        raise ESCNetError(
-            'The config has neither test_dataloader.dataset.pipeline nor test_pipeline, which say '
-            'how an image is prepared: add one of them.'
-        )
-    return steps
 
 
 def build_pipeline(cfg: Config) -> tuple[LoadImageFromFile, Compose]:

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from ..datasets.conversion import write_atomically
 from ..errors import ESCNetError
+from ..files import encode_label_map, encode_png, encode_scores, write_file
 from ..models.segmentors.score_maps import ScoreMaps
 from ..vocabulary import split_synonyms
-from .png_files import encode_labels, encode_picture, encode_scores
 from .query import Query
 
 if TYPE_CHECKING:
@@ -148,9 +147,9 @@ class SegmentationResult:
         Raises:
             ESCNetError: If a path does not end in .png, or cannot be written.
         """
-        files = {path: encode_labels(self.labels)}
+        files = {path: encode_label_map(self.labels)}
         if overlay is not None:
-            files[overlay] = encode_picture(self.overlay())
+            files[overlay] = encode_png(self.overlay())
         if scores is not None:
             files[scores] = encode_scores(self.scores)
         for file in files:
@@ -290,19 +289,3 @@ def encode_record(record: dict) -> bytes:
     """A record as JSON, an entry on each line."""
     lines = (f' {json.dumps(key)}: {json.dumps(value)}' for key, value in record.items())
     return ('{\n' + ',\n'.join(lines) + '\n}\n').encode()
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, with its folders.
-
-    Raises:
-        ESCNetError: If that is not possible.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-    except OSError as error:
-        raise ESCNetError(
-            f'{path} cannot be written ({error.strerror or error}): check the folder, its '
-            'permissions and the room on the disk.'
-        ) from error

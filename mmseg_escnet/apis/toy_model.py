@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ..cli import config_folder
+from ..config import config_folder
 from ..datasets.toyworld_vocabulary import ALL_NAMES, palette_of
 from ..errors import ESCNetError
 from ..vocabulary import Vocabulary

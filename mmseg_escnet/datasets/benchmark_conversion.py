@@ -17,14 +17,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import ESCNetError
-from .conversion import (
-    EXIT_FAILED_FILES,
-    default_workers,
-    parallel_map,
-    place_image,
-    write_atomically,
-)
-from .label_files import decode_label_map, encode_label_map, png_header
+from ..files import decode_label_map, encode_label_map, png_header, write_file
+from .conversion import EXIT_FAILED_FILES, default_workers, parallel_map, place_image
 
 NO_SUCH_ID = -1
 
@@ -168,7 +162,7 @@ def convert(
         for i, (path, label_set) in enumerate(zip(job.labels, sets, strict=True)):
             if is_new[i]:
                 ids = to_file_ids(raw, label_set, job.raw_label)
-                write_atomically(path, encode_label_map(ids))
+                write_file(path, encode_label_map(ids))
                 counts[i] = count_ids(ids, label_set)
     return Converted(is_new, tuple(counts))
 
@@ -291,5 +285,5 @@ def write_list(path: Path, stems: Sequence[str]) -> None:
             return
         print(f'{path}: replaces a list of {len(before.split())} images')
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, content.encode())
+    write_file(path, content.encode())
     print(f'{path}: {len(stems)} images')

@@ -18,7 +18,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from ..visualization.names import short_name
+from ..vocabulary import short_name
 from .inspection import IGNORED, OUTSIDE, Inspection, Sample, load_pair, spread
 
 NUM_IMAGES = 10

@@ -6,7 +6,6 @@ import concurrent.futures
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -36,33 +35,6 @@ class Outcome(NamedTuple):
     item: object
     result: object
     error: str | None
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even if the process is killed.
-
-    Args:
-        path: The file; its folder must exist.
-        content: Its bytes.
-    """
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix='.', suffix='.part')
-    try:
-        with os.fdopen(descriptor, 'wb') as file:
-            file.write(content)
-        os.chmod(temporary, 0o666 & ~_UMASK)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _read_umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
-
-
-_UMASK = _read_umask()  # mkstemp makes files that only their owner can read
 
 
 def place_image(source: Path, target: Path, how: str) -> bool:

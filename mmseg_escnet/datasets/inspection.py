@@ -17,8 +17,8 @@ from mmengine.dataset import BaseDataset
 from mmseg.registry import DATASETS
 
 from ..errors import ESCNetError
+from ..files import decode_label_map
 from .conversion import parallel_map
-from .label_files import decode_label_map
 from .transforms import LoadImage
 
 IGNORED, OUTSIDE = -1, -2  # what stands for no class in a map of class ids

@@ -8,8 +8,8 @@ from pathlib import Path
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import print_log
 
-from ..apis.preflight import check_checkpoint
 from ..errors import ESCNetError
+from ..preflight import check_checkpoint
 
 
 def latest_whole_checkpoint(work_dir: str | Path) -> str | None:

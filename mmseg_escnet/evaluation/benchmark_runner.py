@@ -15,10 +15,9 @@ from mmengine.runner import Runner
 from mmseg.engine import SegVisualizationHook
 from mmseg.registry import HOOKS
 
-from ..datasets.conversion import write_atomically
 from ..engine.hooks.vocabulary_hook import VocabularyHook, unwrap
 from ..errors import ESCNetError
-from ..models.weights import sha256
+from ..files import sha256, write_file
 from .benchmark_tasks import Task, prepare
 from .benchmarks import Benchmark, format_table, published_row
 from .options import build_test_runner, save_predictions
@@ -69,7 +68,7 @@ class ResultsFile:
         content = self._read() | other  # another process may have added to it
         content['benchmarks'][key] = entry
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path, json.dumps(content, indent=1).encode())
+        write_file(self.path, json.dumps(content, indent=1).encode())
 
 
 def run_benchmarks(

@@ -14,9 +14,9 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
 
-from ..apis.preflight import check_datasets
-from ..cli import config_folder
+from ..config import config_folder
 from ..errors import ESCNetError
+from ..preflight import check_datasets
 from .benchmarks import Benchmark
 from .options import use_tta
 

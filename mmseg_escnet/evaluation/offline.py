@@ -10,8 +10,8 @@ from mmengine.runner import Runner
 from torch import from_numpy
 from tqdm import tqdm
 
-from ..apis.preflight import check_datasets
 from ..errors import ESCNetError
+from ..preflight import check_datasets
 from .open_vocab_iou_metric import OpenVocabIoUMetric
 from .options import image_dir_of, image_paths
 from .saved_predictions import PredictionReader, prediction_name

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..datasets.conversion import write_atomically
-from ..datasets.label_files import decode_label_map, encode_label_map
 from ..errors import ESCNetError
+from ..files import decode_label_map, encode_label_map, write_file
 
 NAMES_FILE = 'names.json'
 _LARGEST_ID = 65535
@@ -129,12 +128,12 @@ class PredictionWriter:
         )
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, encode_label_map(in_file.astype(np.uint16)))
+        write_file(path, encode_label_map(in_file.astype(np.uint16)))
 
     def finish(self) -> None:
         """Write the names: all predictions are there."""
         content = json.dumps(asdict(self.names), indent=1, ensure_ascii=False)
-        write_atomically(self.folder / NAMES_FILE, content.encode())
+        write_file(self.folder / NAMES_FILE, content.encode())
 
 
 class PredictionReader:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import urllib.error
@@ -18,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import ESCNetError
+from ..files import sha256
 
 _CHUNK = 1 << 20
 _TIMEOUT_SECONDS = 20
@@ -32,15 +32,6 @@ _DTYPES = (
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
 )
 _MAX_DENSE = 1 << 28  # numbers that a sparse tensor may become: a GiB
-
-
-def sha256(path: str | os.PathLike) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def check_sha256(path: str | os.PathLike, expected: str) -> None:

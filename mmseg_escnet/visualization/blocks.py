@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 
+from ..vocabulary import short_name
 from .fonts import font_for
-from .names import short_name
 
 if TYPE_CHECKING:
     from ..apis.inside import WordInside, WordPrompts

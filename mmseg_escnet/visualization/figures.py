@@ -17,8 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 
 from ..errors import ESCNetError
-from ..vocabulary import Vocabulary
-from .names import cut
+from ..vocabulary import Vocabulary, cut
 from .panels import overlay_labels
 
 # Okabe and Ito's colours, which the colour-blind can tell apart

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ..vocabulary import cut, short_name
 from .fonts import font_for
-from .names import cut, short_name
 
 MOST_ENTRIES = 40
 _MOST_COLUMNS = 3

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ..vocabulary import short_name
 from .colors import tell_apart
 from .fonts import font_for
 from .legend import (
@@ -21,7 +22,6 @@ from .legend import (
     present_classes,
     stripes,
 )
-from .names import short_name
 
 _SMALLEST, _LARGEST = 480, 1600  # pixels of the longer side of a picture
 _SMALLEST_PANEL, _LARGEST_PANEL = 384, 800  # of each of several side by side

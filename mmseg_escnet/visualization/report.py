@@ -12,8 +12,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ..datasets.conversion import write_atomically
 from ..errors import ESCNetError
+from ..files import write_file
 
 _RESOLUTION = 144  # pixels per inch of a figure: 1.5 for each of a browser's, sharp on a phone
 _BROWSER_RESOLUTION = 96  # pixels per inch in CSS
@@ -136,7 +136,7 @@ def save_figure(figure: Figure, path: str | os.PathLike, *, dpi: float = _RESOLU
     path = Path(path)
     content = _encode_figure(figure, dpi)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, content)
+    write_file(path, content)
     return path
 
 
@@ -161,7 +161,7 @@ def write_report(path: str | os.PathLike, *, title: str, sections: Sequence[Sect
     path = Path(path)
     content = _render_page(title, sections).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, content)
+    write_file(path, content)
     return path
 
 

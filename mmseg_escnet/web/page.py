@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ESCNetError
-from ..visualization.names import cut
+from ..vocabulary import cut
 from .desk import Answer, Desk
 from .form import BackgroundKind, Example
 from .wire import picture_message

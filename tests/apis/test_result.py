@@ -9,7 +9,6 @@ from pycocotools.coco import COCO
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis import Query, SegmentationResult
-from mmseg_escnet.apis.png_files import read_note
 
 NAMES = ['taxi', 'wet road', 'sofa | couch', 'never seen']
 LABELS = np.array(
@@ -100,28 +99,6 @@ def test_what_cannot_be_saved(tmp_path):
     with pytest.raises(ESCNetError, match=r'a\.png cannot be written'):
         make().save(tmp_path / 'file/a.png')
     assert [path.name for path in tmp_path.iterdir()] == ['file']
-
-
-def test_notes_are_read_from_whole_files_only(tmp_path):
-    from mmseg_escnet.apis.png_files import encode_labels, encode_picture, encode_scores
-
-    path = tmp_path / 'a.png'
-    picture = make().overlay()
-    for content in (
-        encode_labels(LABELS, 'abc:1'),
-        encode_scores(make().scores, 'abc:1'),
-        encode_picture(picture, 'abc:1'),
-    ):
-        path.write_bytes(content)
-        assert read_note(path) == 'abc:1'
-        path.write_bytes(content[:-3])
-        assert read_note(path) is None
-    path.write_bytes(encode_labels(LABELS))
-    assert read_note(path) is None
-    path.write_bytes(b'\x89PNG\r\n\x1a\n')
-    assert read_note(path) is None
-    assert read_note(tmp_path / 'none.png') is None
-    assert read_note(tmp_path) is None
 
 
 # -- annotations -------------------------------------------------------------------------------

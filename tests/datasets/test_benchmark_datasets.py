@@ -27,8 +27,8 @@ from mmseg_escnet.datasets import (
     PascalVOC20Dataset,
     vocabulary_names,
 )
-from mmseg_escnet.datasets.label_files import decode_label_map
 from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.files import decode_label_map
 from mmseg_escnet.vocabulary import Vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,17 +1,8 @@
 """Shared pieces of the converters."""
 
-import os
-import stat
-
 import pytest
 
-from mmseg_escnet.datasets import conversion
-from mmseg_escnet.datasets.conversion import (
-    check_count,
-    parallel_map,
-    place_image,
-    write_atomically,
-)
+from mmseg_escnet.datasets.conversion import check_count, parallel_map, place_image
 from mmseg_escnet.errors import ESCNetError
 
 
@@ -44,23 +35,6 @@ def test_parallel_map_reports_every_item(workers, count):
 def test_parallel_map_does_not_swallow_mistakes(workers):
     with pytest.raises(ZeroDivisionError):
         list(parallel_map(crash, [1, 2], workers=workers, description='x'))
-
-
-def test_write_atomically_leaves_the_old_file_or_the_new(tmp_path, monkeypatch):
-    target = tmp_path / 'a.png'
-    write_atomically(target, b'old')
-    umask = os.umask(0)
-    os.umask(umask)
-    assert stat.S_IMODE(target.stat().st_mode) == 0o666 & ~umask
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(conversion.os, 'replace', stop)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(target, b'new')
-    assert target.read_bytes() == b'old'
-    assert os.listdir(tmp_path) == ['a.png']
 
 
 @pytest.mark.parametrize('how', ['symlink', 'copy'])

@@ -7,8 +7,8 @@ from PIL import Image
 
 import mmseg_escnet  # noqa: F401
 from mmseg_escnet.datasets import LoadImage
-from mmseg_escnet.datasets.transforms.load_image import is_cut_short
 from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.files import is_cut_short
 
 RGB = (250, 100, 20)
 

@@ -16,8 +16,8 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from mmseg_escnet.datasets import LoadLabelMap
-from mmseg_escnet.datasets.label_files import decode_label_map, encode_label_map, png_header
 from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.files import decode_label_map, encode_label_map, png_header
 
 
 @pytest.fixture(autouse=True)
@@ -234,7 +234,7 @@ def test_encoded_label_maps_decode_equal(dtype, tmp_path):
     np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(content))), ids)
     (tmp_path / 'a.png').write_bytes(content)
     assert png_header(tmp_path / 'a.png') == (7, 5, 8 * ids.itemsize)
-    (tmp_path / 'a.png').write_bytes(content[:-3])
+    (tmp_path / 'a.png').write_bytes(content[:9])
     assert png_header(tmp_path / 'a.png') is None
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from mmseg_escnet import ESCNetError
-from mmseg_escnet.cli import config_folder
+from mmseg_escnet.config import config_folder
 from mmseg_escnet.datasets import vocabulary_names
 from mmseg_escnet.evaluation.benchmarks import (
     BENCHMARKS,

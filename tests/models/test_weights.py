@@ -13,6 +13,7 @@ import torch.nn as nn
 from safetensors.torch import save_file
 
 from mmseg_escnet import ESCNetError
+from mmseg_escnet.files import sha256
 from mmseg_escnet.models import weights
 from mmseg_escnet.models.weights import (
     check_fit,
@@ -20,7 +21,6 @@ from mmseg_escnet.models.weights import (
     download,
     load_strict,
     read_state_dict,
-    sha256,
 )
 
 # -- reading -------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from damage import damaged, outcome, watchdog
 
 from mmseg_escnet.apis.images import ImageReader
-from mmseg_escnet.datasets.label_files import decode_label_map
+from mmseg_escnet.files import decode_label_map
 from mmseg_escnet.models.weights import read_state_dict
 
 SECONDS = 300  # for what takes ten

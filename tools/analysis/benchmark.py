@@ -45,10 +45,11 @@ from torch.profiler import profile
 from torch.utils.benchmark import timer  # waits for a GPU
 from tqdm import tqdm
 
-from mmseg_escnet.cli import ConfigOptions, config_folder, run_tool
+from mmseg_escnet.cli import ConfigOptions, run_tool
+from mmseg_escnet.config import config_folder
 from mmseg_escnet.datasets.benchmark_vocabularies import vocabulary_names
-from mmseg_escnet.datasets.conversion import write_atomically
 from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.files import write_file
 
 NAMES = vocabulary_names('ade847')
 _SHORTLIST = {'model.test_cfg.shortlist': {'top_k': 32}}
@@ -281,7 +282,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.one:
         row = dict(case=args.one, **measure(Namespace(**args.one)))
-        write_atomically(args.out, json.dumps(row, indent=1).encode())
+        write_file(args.out, json.dumps(row, indent=1).encode())
         return 0
     (args.out / 'rows').mkdir(parents=True, exist_ok=True)
     cases = {args.out / f'rows/{case["name"]}.json': case for case in cases_of(args)}
@@ -305,9 +306,9 @@ def main(argv: list[str] | None = None) -> int:
     rows = [json.loads(file.read_text()) for file in cases if file.is_file()]
     command = shlex.join(['python', 'tools/analysis/benchmark.py', *argv])
     content = json.dumps(dict(command=command, rows=rows), indent=1)
-    write_atomically(args.out / 'benchmark.json', content.encode())
+    write_file(args.out / 'benchmark.json', content.encode())
     document = f'```bash\n{command}\n```\n\n{report(rows, markdown=True)}\n'
-    write_atomically(args.out / 'benchmark.md', document.encode())
+    write_file(args.out / 'benchmark.md', document.encode())
     print(report(rows, markdown=args.markdown))
     return int(len(rows) < len(cases))
 

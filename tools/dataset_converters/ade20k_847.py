@@ -39,9 +39,10 @@ from mmseg_escnet.datasets.benchmark_conversion import (
     write_list,
 )
 from mmseg_escnet.datasets.benchmark_vocabularies import load_benchmark
-from mmseg_escnet.datasets.conversion import check_count, write_atomically
+from mmseg_escnet.datasets.conversion import check_count
 from mmseg_escnet.datasets.raw_folders import find_folder
 from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.files import write_file
 
 OFFICIAL_COUNTS = {'training': 25_574, 'validation': 2_000}
 SUFFIX = '_seg.png'
@@ -142,7 +143,7 @@ def put_image(job: Job, *, short_side: int, link: str) -> None:
     buffer = io.BytesIO()
     pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
     Image.fromarray(pixels).save(buffer, 'JPEG')
-    return write_atomically(job.image, buffer.getvalue())
+    return write_file(job.image, buffer.getvalue())
 
 
 def is_whole(path: Path, size: tuple[int, int]) -> bool:

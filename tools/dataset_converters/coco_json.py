@@ -29,8 +29,9 @@ import numpy as np
 from mmseg_escnet.class_files import read_classes
 from mmseg_escnet.cli import run_tool
 from mmseg_escnet.datasets.benchmark_conversion import LabelSet, image_size, place, run
-from mmseg_escnet.datasets.conversion import default_workers, write_atomically
+from mmseg_escnet.datasets.conversion import default_workers
 from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.files import write_file
 from mmseg_escnet.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ def write_names(path: Path, names: tuple[str, ...]) -> None:
                 'categories, so give --out another folder, or remove it.'
             )
         return
-    write_atomically(path, ''.join(f'{name}\n' for name in names).encode())
+    write_file(path, ''.join(f'{name}\n' for name in names).encode())
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

@@ -32,10 +32,9 @@ from mmseg_escnet.datasets.conversion import (
     default_workers,
     parallel_map,
     place_image,
-    write_atomically,
 )
-from mmseg_escnet.datasets.label_files import decode_label_map, encode_label_map, png_header
 from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.files import decode_label_map, encode_label_map, png_header, write_file
 
 OFFICIAL_COUNTS = {'train2017': 118_287, 'val2017': 5_000}
 SUFFIX = '_labelTrainIds.png'
@@ -171,7 +170,7 @@ def convert(job: Job, *, link: str) -> np.ndarray | None:
             f'Label map {job.raw_label} holds id {", ".join(map(str, unknown[:5]))}, which no '
             'class of COCO-Stuff has: it is not from stuffthingmaps, or already converted.'
         )
-    write_atomically(job.label, encode_label_map(TRAIN_ID.astype(np.uint8)[raw]))
+    write_file(job.label, encode_label_map(TRAIN_ID.astype(np.uint8)[raw]))
     train_counts = np.zeros(256, np.int64)
     train_counts[TRAIN_ID[present]] = counts[present]
     return train_counts

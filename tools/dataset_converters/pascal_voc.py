@@ -34,9 +34,9 @@ from mmseg_escnet.datasets.benchmark_conversion import (
     write_list,
 )
 from mmseg_escnet.datasets.benchmark_vocabularies import load_benchmark
-from mmseg_escnet.datasets.label_files import decode_label_map
 from mmseg_escnet.datasets.raw_folders import devkit_jobs, find_folder
 from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.files import decode_label_map
 
 OFFICIAL_COUNTS = {'train': 1_464, 'val': 1_449}
 DOWNLOAD = 'http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar'

@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ESCNetError(f'{path} must end in {" or ".join(suffixes)}: rename it.')
     warnings.filterwarnings('ignore', message='``build_loss`` would be deprecated')
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
-    from mmseg_escnet.datasets.conversion import write_atomically
     from mmseg_escnet.export import compare, encode_onnx, encode_program, encode_words, require
+    from mmseg_escnet.files import write_file
 
     if args.check and args.out.suffix == '.onnx':
         require('onnxruntime')
@@ -72,12 +72,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     segmenter = OpenVocabInferencer(*choose_model(args), args.device)
     if query is not None:
         how = dict(templates=choose_templates(args.templates), synonyms=args.synonyms)
-        _write(write_atomically, args.words, encode_words(segmenter, query, **how))
+        _write(write_file, args.words, encode_words(segmenter, query, **how))
     if args.out is not None:
         size = None if args.size is None else tuple(args.size)
         encode = encode_onnx if args.out.suffix == '.onnx' else encode_program
         print('tracing the network, which takes from half a minute to some minutes ...', flush=True)
-        _write(write_atomically, args.out, encode(segmenter, size))
+        _write(write_file, args.out, encode(segmenter, size))
     if args.check:
         print('  words   largest difference   model, s   file, s')
         for row in compare(segmenter, args.out):
@@ -88,9 +88,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
 
 
-def _write(write_atomically, path: Path, content: bytes) -> None:
+def _write(write_file, path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, content)
+    write_file(path, content)
     print(f'{path} ({len(content) / 1e6:.1f} MB)')
 
 

@@ -65,16 +65,16 @@ def main(argv: list[str] | None = None) -> None:
             + ('.' if args.force else ', or --force to overwrite it.')
         )
 
-    from mmseg_escnet.datasets.conversion import write_atomically
+    from mmseg_escnet.files import sha256, write_file
     from mmseg_escnet.models.sam_weights import find_sam, sam_decoder_state_dict
-    from mmseg_escnet.models.weights import read_state_dict, sha256
+    from mmseg_escnet.models.weights import read_state_dict
 
     source = find_sam(str(args.sam))
     part = sam_decoder_state_dict(read_state_dict(source)[0], str(source))
     metadata = {'source': source.name, 'source_sha256': sha256(source)}
     content = encode(part, metadata, args.out.suffix)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(args.out, content)
+    write_file(args.out, content)
     print(
         f'{source} ({source.stat().st_size / 1e6:.1f} MB) -> '
         f'{args.out} ({len(content) / 1e6:.1f} MB, {len(part)} tensors)'

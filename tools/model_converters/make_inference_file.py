@@ -53,9 +53,9 @@ def main(argv: list[str] | None = None) -> None:
 
     import torch
 
-    from mmseg_escnet.apis.pipeline import read_config
     from mmseg_escnet.apis.query import Query
-    from mmseg_escnet.datasets.conversion import write_atomically
+    from mmseg_escnet.config import read_config
+    from mmseg_escnet.files import write_file
 
     words = None if args.classes_file is None else Query.create(args.classes_file).vocabulary
     content = encode_inference_file(
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         dtype=torch.float16 if args.half else torch.float32,
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(args.out, content)
+    write_file(args.out, content)
     before = args.checkpoint.stat().st_size
     print(f'{args.checkpoint} ({before / 1e6:.1f} MB) -> {args.out} ({len(content) / 1e6:.1f} MB)')
     print(f'Use it with: python tools/infer.py IMAGE --checkpoint {args.out}')

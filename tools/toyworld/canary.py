@@ -31,9 +31,9 @@ from mmengine.config import ConfigDict
 
 import mmseg_escnet
 from mmseg_escnet.cli import run_tool
-from mmseg_escnet.datasets.conversion import write_atomically
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.evaluation import OpenVocabIoUMetric
+from mmseg_escnet.files import write_file
 from mmseg_escnet.models.backbones import open_clip as backbone_module
 from mmseg_escnet.models.clip_weights import set_activation
 from mmseg_escnet.models.segmentors import escnet as segmentor_module
@@ -298,8 +298,8 @@ def main() -> None:
             record['broken'] = {name: row for name, row in rows.items() if name}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **right.maps)
-        write_atomically(MAPS, buffer.getvalue())
-        write_atomically(RECORD, json.dumps(record, indent=1).encode())
+        write_file(MAPS, buffer.getvalue())
+        write_file(RECORD, json.dumps(record, indent=1).encode())
 
 
 if __name__ == '__main__':

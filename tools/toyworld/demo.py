@@ -42,7 +42,7 @@ def main() -> None:
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
 
-    from mmseg_escnet.apis.preflight import check_weights
+    from mmseg_escnet.preflight import check_weights
 
     start = time.monotonic()
     cfg = Config.fromfile(args.config)

@@ -12,8 +12,8 @@ from measure import GROUPS, Measurement
 from mmengine.dataset import pseudo_collate
 
 from mmseg_escnet.apis.inside import look_inside, whole_view
-from mmseg_escnet.datasets.conversion import write_atomically
 from mmseg_escnet.datasets.toyworld_vocabulary import THING_NAMES, vocabulary_of
+from mmseg_escnet.files import write_file
 from mmseg_escnet.visualization import (
     Section,
     Table,
@@ -125,14 +125,14 @@ def write_demo_report(
         words = len(vocabulary_of('large'))
         rows.append([f'the same {len(names)} among {words} words', *values, None])
     text = text_table(columns, rows)
-    write_atomically(out / 'table.txt', f'{text}\n'.encode())
+    write_file(out / 'table.txt', f'{text}\n'.encode())
     record = dict(
         metrics={method: measurement.metrics for method, measurement in found.items()},
         large={method: measurement.metrics for method, measurement in large.items()},
         chance={row[0]: row[-1] for row in rows},
         seconds=round(seconds),
     )
-    write_atomically(out / 'result.json', json.dumps(record, indent=1).encode())
+    write_file(out / 'result.json', json.dumps(record, indent=1).encode())
 
     kept = [method for method in found if found[method].predictions]
     count = len(found[kept[0]].predictions)

@@ -71,7 +71,7 @@ def save_weights(model, path: Path) -> None:
 
     import torch
 
-    from mmseg_escnet.datasets.conversion import write_atomically
+    from mmseg_escnet.files import write_file
     from mmseg_escnet.models.weights import sparse_rows
 
     state = {}
@@ -83,4 +83,4 @@ def save_weights(model, path: Path) -> None:
     buffer = io.BytesIO()
     meta = dict(dataset_meta=model.dataset_meta)
     torch.save(dict(state_dict=state, meta=meta), buffer)
-    write_atomically(path, buffer.getbuffer())
+    write_file(path, buffer.getbuffer())

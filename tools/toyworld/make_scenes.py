@@ -18,16 +18,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mmseg_escnet.cli import run_tool
-from mmseg_escnet.datasets.conversion import (
-    EXIT_FAILED_FILES,
-    default_workers,
-    parallel_map,
-    write_atomically,
-)
-from mmseg_escnet.datasets.label_files import encode_label_map, png_header
+from mmseg_escnet.datasets.conversion import EXIT_FAILED_FILES, default_workers, parallel_map
 from mmseg_escnet.datasets.toyworld_scenes import IMAGE_SIZE, WORLD_VERSION, scene
 from mmseg_escnet.datasets.toyworld_vocabulary import ALL_NAMES, palette_of, to_seen_ids
 from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.files import encode_label_map, png_header, write_file
 
 # Validation scenes are numbered from here on, so the two sets never share a scene.
 VAL_OFFSET = 1_000_000
@@ -67,8 +62,8 @@ def write_scene(item: tuple[str, int], *, out: Path, seed: int, size: int) -> bo
     image, label = scene(seed, index, size)
     if split == 'train':
         label = to_seen_ids(label)
-    write_atomically(label_file, encode_label_map(label))
-    write_atomically(image_file, encode_image(image))
+    write_file(label_file, encode_label_map(label))
+    write_file(image_file, encode_image(image))
     return True
 
 
@@ -116,7 +111,7 @@ def check_settings(out: Path, **wanted) -> None:
                 f'{out} holds scenes made with another {different}: choose another folder with '
                 '--out, or delete this one.'
             )
-    write_atomically(file, json.dumps(wanted).encode())
+    write_file(file, json.dumps(wanted).encode())
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -140,7 +135,7 @@ def main(argv: list[str] | None = None) -> int:
     world = dict(seed=args.seed, size=args.size)
     write = partial(write_scene, out=args.out, **world)
     outcomes = list(parallel_map(write, items, workers=args.workers, description='scenes'))
-    write_atomically(args.out / 'contact_sheet.png', encode_image(contact_sheet(**world)))
+    write_file(args.out / 'contact_sheet.png', encode_image(contact_sheet(**world)))
     drawn = sum(bool(outcome.result) for outcome in outcomes)
     failed = [outcome.error for outcome in outcomes if outcome.error]
     for message in failed[:10]:

@@ -21,9 +21,10 @@ import torch.nn as nn
 from torch import Tensor
 from tqdm import tqdm
 
-from mmseg_escnet.datasets.conversion import default_workers, parallel_map, write_atomically
+from mmseg_escnet.datasets.conversion import default_workers, parallel_map
 from mmseg_escnet.datasets.toyworld_scenes import IMAGE_SIZE, WORLD_VERSION, scene
 from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.files import write_file
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / 'data/toyworld'
@@ -172,7 +173,7 @@ def scene_pool(folder: Path, *, seed: int, count: int, workers: int | None = Non
             pool[outcome.item.start : outcome.item.stop] = outcome.result
         buffer = io.BytesIO()
         np.save(buffer, pool)
-        write_atomically(file, buffer.getbuffer())
+        write_file(file, buffer.getbuffer())
     return np.load(file, mmap_mode='r')
 
 
@@ -246,8 +247,8 @@ def pretrain(
                     seconds=seconds,
                     curve=curve,
                 )
-                write_atomically(folder / 'last.pth', _saved(state))
-                write_atomically(folder / 'curve.json', json.dumps(curve, indent=1).encode())
+                write_file(folder / 'last.pth', _saved(state))
+                write_file(folder / 'curve.json', json.dumps(curve, indent=1).encode())
     return curve
 
 
@@ -308,7 +309,7 @@ def write_results(
         key: value.detach().half() if value.is_floating_point() else value.detach().clone()
         for key, value in state_dict.items()
     }
-    write_atomically(out / f'{name}.pth', _saved(weights))
+    write_file(out / f'{name}.pth', _saved(weights))
     final = dict(curve[-1])
     record = dict(
         command=command,
@@ -321,4 +322,4 @@ def write_results(
         settings=settings,
         curve=curve,
     )
-    write_atomically(out / f'{name}.json', json.dumps(record, indent=1).encode())
+    write_file(out / f'{name}.json', json.dumps(record, indent=1).encode())

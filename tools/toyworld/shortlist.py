@@ -25,7 +25,7 @@ from mmengine.config import ConfigDict
 from mmengine.dataset import pseudo_collate
 
 from mmseg_escnet.cli import run_tool
-from mmseg_escnet.datasets.conversion import write_atomically
+from mmseg_escnet.files import write_file
 from mmseg_escnet.models.segmentors.escnet import correlate
 from mmseg_escnet.models.segmentors.shortlist import Shortlist
 
@@ -139,7 +139,7 @@ def main() -> None:
 
     rows = compare(args)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(args.out.with_suffix('.json'), json.dumps(rows, indent=1).encode())
+    write_file(args.out.with_suffix('.json'), json.dumps(rows, indent=1).encode())
     save_figure(draw(rows, len(vocabulary_of('large'))), args.out.with_suffix('.png'))
     for row in rows:
         print(

@@ -20,8 +20,9 @@ import numpy as np
 from tqdm import tqdm
 
 from mmseg_escnet.cli import ConfigOptions, run_tool
-from mmseg_escnet.datasets.conversion import default_workers, write_atomically
+from mmseg_escnet.datasets.conversion import default_workers
 from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.files import write_file
 
 ROOT = Path(__file__).resolve().parents[2]
 BASELINE = 'baseline'
@@ -110,14 +111,14 @@ def keep_settings(args: argparse.Namespace, cfg) -> None:
     settings = json.loads(json.dumps(settings))
     file = args.out / 'settings.json'
     if not file.exists():
-        write_atomically(file, json.dumps(settings, indent=1).encode())
+        write_file(file, json.dumps(settings, indent=1).encode())
     before = json.loads(file.read_text())
     if different := [key for key in settings if settings[key] != before.get(key)]:
         raise ESCNetError(
             f'The runs in {args.out} were made with another {" and ".join(different)}: '
             'give another --out, or the same settings.'
         )
-    write_atomically(args.out / 'config.py', cfg.pretty_text.encode())
+    write_file(args.out / 'config.py', cfg.pretty_text.encode())
 
 
 def run_one(args: argparse.Namespace, variant: str, seed: int) -> None:
@@ -155,7 +156,7 @@ def run_one(args: argparse.Namespace, variant: str, seed: int) -> None:
         model.text_encoder.synonyms = 'mean'
         mean = measure(model, dataset, cfg.test_evaluator, words=words)
         record['synonyms'] = dict(first=found.metrics['mIoU_gt'], mean=mean.metrics['mIoU_gt'])
-    write_atomically(target, json.dumps(record, indent=1).encode())
+    write_file(target, json.dumps(record, indent=1).encode())
 
 
 def _names_with_synonyms() -> tuple[str, ...]:
@@ -244,8 +245,8 @@ def write_summary(args: argparse.Namespace, found: dict[str, list[dict]]) -> Non
             '',
             f'Names with synonyms, all names: first {kinds["first"]}, mean {kinds["mean"]}.',
         ]
-    write_atomically(args.out / 'study.md', ('\n'.join(lines) + '\n').encode())
-    write_atomically(args.out / 'study.json', json.dumps(found, indent=1).encode())
+    write_file(args.out / 'study.md', ('\n'.join(lines) + '\n').encode())
+    write_file(args.out / 'study.json', json.dumps(found, indent=1).encode())
     unseen = [
         (variant, [record['metrics']['mIoU_unseen_combination'] for record in records])
         for variant, records in found.items()
@@ -270,7 +271,7 @@ def main() -> int:
     from experiment import make_scenes_for
     from mmengine.config import Config
 
-    from mmseg_escnet.apis.preflight import check_weights
+    from mmseg_escnet.preflight import check_weights
 
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})

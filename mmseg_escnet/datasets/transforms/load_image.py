@@ -7,8 +7,7 @@ from mmengine import fileio
 from mmseg.registry import TRANSFORMS
 
 from ...errors import ESCNetError
-
-_JPEG_START, _JPEG_SCAN, _JPEG_END = b'\xff\xd8\xff', b'\xff\xda', b'\xff\xd9'
+from ...files import is_cut_short
 
 
 @TRANSFORMS.register_module()
@@ -62,20 +61,6 @@ class LoadImage(LoadImageFromFile):
         if image is None:
             raise _undecodable(path, 'it is damaged or no picture')
         return image
-
-
-def is_cut_short(content: bytes) -> bool:
-    """Whether a JPEG has lost its end, which OpenCV before 5.0 quietly fills with grey.
-
-    Args:
-        content: The bytes of the file.
-
-    Returns:
-        True if the last scan of a JPEG is not followed by an end mark.
-    """
-    if not content.startswith(_JPEG_START):
-        return False
-    return content.find(_JPEG_END, max(content.rfind(_JPEG_SCAN), 0)) < 0
 
 
 def _undecodable(path: str, why: str) -> ESCNetError:

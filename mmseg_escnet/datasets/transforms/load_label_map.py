@@ -6,7 +6,7 @@ from mmengine import fileio
 from mmseg.registry import TRANSFORMS
 
 from ...errors import ESCNetError
-from ..label_files import decode_label_map
+from ...files import decode_label_map
 
 _IDS_SHOWN = 5
 _DEFAULT_IGNORE_INDEX = 255

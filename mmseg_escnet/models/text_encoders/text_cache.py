@@ -25,7 +25,7 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from ...datasets.conversion import write_atomically
+from ...files import write_file
 from ...vocabulary import Vocabulary
 from .open_clip_text import OpenCLIPTextEncoder
 
@@ -214,7 +214,7 @@ class TextCache:
         name = f'{_sha256(key.encode())}-{_sha256(content)}.safetensors'
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.folder / name, content)
+            write_file(self.folder / name, content)
             _make_room(self.folder)
         except OSError as error:
             self._go_without(error)

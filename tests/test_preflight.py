@@ -8,14 +8,9 @@ from mmengine.config import Config, ConfigDict
 from mmseg.registry import MODELS
 from PIL import Image
 
-from mmseg_escnet import ESCNetError
-from mmseg_escnet.apis import preflight
-from mmseg_escnet.apis.preflight import (
-    check_checkpoint,
-    check_datasets,
-    check_weights,
-    forget_pretrained,
-)
+from mmseg_escnet import ESCNetError, preflight
+from mmseg_escnet.config import forget_pretrained
+from mmseg_escnet.preflight import check_checkpoint, check_datasets, check_weights
 
 
 def model_cfg(clip=None, sam=None):

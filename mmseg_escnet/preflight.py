@@ -10,10 +10,10 @@ from mmengine.config import Config, ConfigDict
 from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
 
-from ..compat import can_restrict_checkpoints
-from ..models.clip_weights import find_clip
-from ..models.sam_weights import find_sam
-from ..models.weights import read_state_dict
+from .compat import can_restrict_checkpoints
+from .models.clip_weights import find_clip
+from .models.sam_weights import find_sam
+from .models.weights import read_state_dict
 
 
 def check_datasets(cfg: Config, *phases: str) -> dict[str, Dataset]:
@@ -57,12 +57,6 @@ def check_weights(model: ConfigDict) -> None:
     clip = model.backbone.get('pretrained')
     if clip is not None:
         find_clip(model.backbone.get('model_name'), str(clip))
-
-
-def forget_pretrained(model: ConfigDict) -> None:
-    """Take the pretrained weights out of a model's config: a checkpoint has them all, or none."""
-    model.backbone.pretrained = None
-    model.neck.sam_pretrained = None
 
 
 def check_checkpoint(path: str) -> None:

@@ -2,7 +2,7 @@
 
 from mmseg.apis import MMSegInferencer, inference
 
-from ..visualization.local_visualizer import OpenVocabVisualizer
+from .visualization.local_visualizer import OpenVocabVisualizer
 
 _LOADERS = {'LoadImageFromFile': 'LoadImage', 'LoadAnnotations': 'LoadLabelMap'}
 _find_by_name = MMSegInferencer._get_transform_idx

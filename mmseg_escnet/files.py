@@ -1,0 +1,178 @@
+"""Files written whole or not at all, checked images, and maps of class ids that lose none.
+
+Shapes: H x W pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import uuid
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from .errors import ESCNetError
+
+SIXTEEN_BIT_MODES = ('I', 'I;16', 'I;16L', 'I;16B', 'I;16N')  # of Pillow
+_PNG_BITS = 24  # the byte of a PNG that says how many bits a sample has
+_NOTE = 'mmseg_escnet'  # the key of our text in a PNG
+_CHUNK = 1 << 20
+_JPEG_START, _JPEG_SCAN, _JPEG_END = b'\xff\xd8\xff', b'\xff\xda', b'\xff\xd9'
+
+
+def write_file(path: str | os.PathLike, content: bytes) -> None:
+    """Write a file whole or not at all, even if the process is killed, with its folders.
+
+    Raises:
+        ESCNetError: If that is not possible.
+    """
+    path = Path(path)
+    part = path.with_name(f'.{uuid.uuid4().hex}.part')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_bytes(content)
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ESCNetError(
+            f'{path} cannot be written ({error.strerror or error}): check the folder, its '
+            'permissions and the free space on the disk.'
+        ) from error
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def is_cut_short(content: bytes) -> bool:
+    """Whether a JPEG has lost its end, which OpenCV before 5.0 quietly fills with grey.
+
+    Args:
+        content: The bytes of the file.
+
+    Returns:
+        True if the last scan of a JPEG is not followed by an end mark.
+    """
+    if not content.startswith(_JPEG_START):
+        return False
+    return content.find(_JPEG_END, max(content.rfind(_JPEG_SCAN), 0)) < 0
+
+
+def decode_label_map(content: bytes, file: str) -> np.ndarray:
+    """Decode a single-channel label map.
+
+    A palette image gives its indices, never its colours.
+
+    Args:
+        content: The bytes of the file: a grey PNG of 8 or 16 bits, or a palette PNG (or
+            another lossless format of one channel that Pillow reads).
+        file: Name of the file, for messages.
+
+    Returns:
+        Ids, (height, width), uint8, or uint16 where the file has 16 bits.
+
+    Raises:
+        ESCNetError: If the file cannot be decoded or is not a map of ids.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+            file_format, mode, ids = image.format, image.mode, np.array(image)
+            num_channels = len(image.getbands())
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ESCNetError(
+            f'Label map {file} cannot be decoded ({error or type(error).__name__}): the file is '
+            'damaged or incomplete, so make or download it again.'
+        ) from error
+    if file_format in ('JPEG', 'MPO', 'WEBP'):
+        raise ESCNetError(
+            f'Label map {file} is a {file_format} file, whose lossy compression changes ids: '
+            'save label maps as PNG.'
+        )
+    if mode in SIXTEEN_BIT_MODES:
+        if ids.min() < 0 or ids.max() > 65535:
+            raise ESCNetError(
+                f'Label map {file} holds ids from {ids.min()} to {ids.max()}: ids must fit '
+                '16 bits, 0 to 65535.'
+            )
+        return ids.astype(np.uint16)
+    if mode not in ('L', 'P'):
+        raise ESCNetError(
+            f'Label map {file} has {num_channels} channel(s) of Pillow mode '
+            f'{mode!r}: a label map must have one channel of 8 or 16 bits holding class ids, '
+            'so convert its colours to ids first.'
+        )
+    if mode == 'L' and file_format == 'PNG' and content[_PNG_BITS] < 8:
+        # Decoders stretch such greys to 0..255: id 1 of 4 bits would silently become 17.
+        raise ESCNetError(
+            f'Label map {file} is a grey PNG of {content[_PNG_BITS]} bits, which decoders stretch '
+            'to 0..255: save it with 8 bits.'
+        )
+    return ids
+
+
+def encode_label_map(ids: np.ndarray, note: str | None = None) -> bytes:
+    """Encode ids as a grey PNG of 8 or 16 bits, as the array's type says.
+
+    Args:
+        ids: (H, W), uint8 or uint16.
+        note: A text that :func:`read_note` finds again.
+
+    Raises:
+        TypeError: If the array is of another type: a cast here could wrap ids around.
+    """
+    if ids.dtype not in (np.uint8, np.uint16) or ids.ndim != 2:
+        raise TypeError(f'label maps are 2-D uint8 or uint16, not {ids.ndim}-D {ids.dtype}')
+    return encode_png(Image.fromarray(np.ascontiguousarray(ids)), note)
+
+
+def encode_scores(scores: np.ndarray, note: str | None = None) -> bytes:
+    """Probabilities (H, W) as grey PNG of 16 bits: 65535 is 1."""
+    return encode_label_map((scores * 65535).round().astype(np.uint16), note)
+
+
+def encode_png(image: Image.Image, note: str | None = None) -> bytes:
+    """An image as PNG, with a text that :func:`read_note` finds again."""
+    info = PngInfo()
+    if note is not None:
+        info.add_text(_NOTE, note)
+    buffer = io.BytesIO()
+    image.save(buffer, 'PNG', pnginfo=info)
+    return buffer.getvalue()
+
+
+def read_note(path: str | os.PathLike) -> str | None:
+    """The note in a PNG, read without decoding it; None if the file is missing or has none."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get(_NOTE)
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def png_header(path: str | os.PathLike) -> tuple[int, int, int] | None:
+    """Size of a label map in a PNG, read without decoding it.
+
+    Returns:
+        (height, width, bits per sample); None if the file is missing or no PNG of one channel.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.format != 'PNG' or image.mode not in ('L', 'P', *SIXTEEN_BIT_MODES):
+                return None
+            bits = 16 if image.mode in SIXTEEN_BIT_MODES else 8
+            return image.height, image.width, bits
+    except (OSError, SyntaxError, ValueError):
+        return None
