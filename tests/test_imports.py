@@ -63,7 +63,7 @@ def test_what_counts_as_an_import(tmp_path):
         (package / f'{name}.py').write_text(text)
     modules = import_graph.imported_modules(package)
     assert modules == {
-        'a': {'deep.b', 'deep'},
+        'a': {'deep.b'},
         'c': {'a'},
         'deep': {'deep.b'},
         'deep.b': {'c', 'a'},

@@ -19,6 +19,7 @@ RUN_BY = {
     'mmseg_escnet.check': 'test_check.py',
     'tools/analysis/benchmark.py': 'tools/test_benchmark.py',
     'tools/analysis/evaluate_predictions.py': 'tools/test_evaluation_tools.py',
+    'tools/analysis/import_graph.py': 'test_imports.py',
     'tools/analysis/memory.py': 'tools/test_memory_tool.py',
     'tools/analysis/parameter_table.py': 'tools/test_parameter_table.py',
     'tools/analysis/visualize_blocks.py': 'tools/test_visualize_blocks.py',

@@ -29,10 +29,13 @@ def imported_modules(package: Path) -> dict[str, set[str]]:
         *folders, name = path.relative_to(package).with_suffix('').parts
         names['.'.join(folders if name == '__init__' else (*folders, name))] = path
     del names['']
-    return {
-        name: {target for target in _targets(path, package.name, name) if target in names} - {name}
-        for name, path in names.items()
-    }
+    found: dict[str, set[str]] = {name: set() for name in names}
+    for name, path in names.items():
+        for target in _targets(path, package.name, name):
+            while target and target not in names:  # a name within a module
+                target = target.rpartition('.')[0]
+            found[name] |= {target} - {'', name}
+    return found
 
 
 def imported_parts(modules: dict[str, set[str]]) -> dict[str, set[str]]:
@@ -59,7 +62,6 @@ def _targets(path: Path, package: str, name: str) -> Iterator[str]:
                 continue
             for alias in node.names:
                 yield '.'.join((*module, alias.name))
-            yield '.'.join(module)
 
 
 def _without_type_checking(tree: ast.AST) -> Iterator[ast.AST]:
