@@ -28,7 +28,7 @@ from .apis.inferencer import OpenVocabInferencer
 from .apis.query import Query
 from .config import pipeline_steps
 from .errors import ESCNetError
-from .models.segmentors.escnet import ESCNet, correlate
+from .models.segmentors.escnet import ESCNet
 from .version import __version__
 
 INPUTS, OUTPUT = ('image', 'text_features'), 'scores'
@@ -70,16 +70,10 @@ class ExportableESCNet(nn.Module):
             (1, N, H, W): probabilities where the model has windows, otherwise logits.
         """
         model = self.model
-        features = model.backbone((image - self.mean) / self.std)
-        refined = model.neck(
-            features,
-            correlate(features.image, text_features),
-            text_features,
-            model.backbone.logit_scale,
-            class_chunk=self.class_chunk,
-        )
         logits = F.interpolate(
-            model.decode_head(refined),
+            model.logits(
+                (image - self.mean) / self.std, text_features, class_chunk=self.class_chunk
+            ),
             image.shape[-2:],
             mode='bilinear',
             align_corners=model.align_corners,

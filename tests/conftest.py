@@ -12,14 +12,6 @@ ROOT = Path(__file__).resolve().parents[1]
 REAL_SAMPLES = ROOT.parent / 'shared' / 'real_samples'
 
 
-@pytest.fixture(scope='session', autouse=True)
-def _own_cache(tmp_path_factory):
-    """No test, and no process that one starts, reads or writes the cache of the user."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('MMSEG_ESCNET_CACHE', str(tmp_path_factory.mktemp('cache')))
-        yield
-
-
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)

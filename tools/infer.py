@@ -93,13 +93,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     there, made = len(images) - len(todo), 0
     if todo:
         seg = OpenVocabInferencer(cfg, checkpoint, args.device, max_pixels=args.max_pixels)
-        seg.stream([], query, **how)  # the words are checked before anything is written
+        text = seg.text_features(query, **how)  # and are checked before anything is written
     output.begin()
     with tqdm(total=len(images), initial=there, unit='image', disable=None) as bar:
         for image in todo:
             try:
                 note = output.note(image)
-                (result,) = seg.stream([image.path], query, **how, keep_class_scores=False)
+                (result,) = seg.stream(
+                    [image.path], query, text_features=text, keep_class_scores=False
+                )
             except ESCNetError as error:
                 output.remove(image)
                 report(str(error))

@@ -6,7 +6,6 @@ Shapes: M words, N classes of the answer, H x W pixels of the image, h x w of th
 from __future__ import annotations
 
 import os
-import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -51,7 +50,8 @@ class OpenVocabInferencer:
     Without ``classes`` it looks for :attr:`vocabulary`. Images go through the pipeline and the
     protocol of the config's test data set, so that label maps are those that ``tools/test.py``
     computes for the same image and words. Changing the words costs a pass of the text encoder, and
-    nothing when they were seen before. Calls from several threads are made one after the other.
+    nothing when they were seen before. No call changes what another one sees, so several threads
+    may share one segmenter.
 
     Args:
         config: Path of a config, or a config; or that of an inference file, which has all in it.
@@ -96,9 +96,6 @@ class OpenVocabInferencer:
             )
         self.vocabulary = load_weights(self.model, os.fspath(checkpoint))
         self.model.to(self.device).eval()
-        encoder = self.model.text_encoder
-        self._trained_with = dict(templates=encoder.templates, synonyms=encoder.synonyms)
-        self._lock = threading.Lock()
 
     def __call__(
         self, images: object, classes: object = None, **options
@@ -133,6 +130,7 @@ class OpenVocabInferencer:
         templates: str | Sequence[str] | None = None,
         synonyms: Literal['mean', 'first'] | None = 'mean',
         keep_class_scores: bool = True,
+        text_features: np.ndarray | None = None,
     ) -> Iterator[SegmentationResult]:
         """Segment images one after the other, each when its result is asked for.
 
@@ -151,6 +149,9 @@ class OpenVocabInferencer:
                 the 'first', as benchmarks do; None does what the config says.
             keep_class_scores: Keep what :meth:`.SegmentationResult.class_scores` needs: M numbers
                 for each of, as a rule, 96 x 96 places of every view.
+            text_features: (M, D), what :meth:`text_features` returned for these classes, perhaps
+                in another process: nothing is encoded then, and templates and synonyms are those
+                with which they were made.
 
         Returns:
             An iterator over the results. The words are checked before it is returned, an image
@@ -160,9 +161,10 @@ class OpenVocabInferencer:
             ESCNetError: If an image or a word is not usable.
         """
         query = self._query(classes, background=background, threshold=threshold)
-        how = dict(templates=templates, synonyms=synonyms)
-        with self._lock:
-            self._prepare(query, **how)
+        if text_features is None:
+            text = self._embed(query, templates, synonyms)
+        else:
+            text = self._check_text(query, text_features)
         if len(query.names) == 1:
             warnings.warn(
                 f'The only class is {query.names[0]!r}, so every pixel will be of this class: '
@@ -170,7 +172,7 @@ class OpenVocabInferencer:
                 stacklevel=2,
             )
         return (
-            self._segment(image, where, query, how, keep_class_scores)
+            self._segment(image, where, query, text, keep_class_scores)
             for image, where in _each(images)
         )
 
@@ -210,11 +212,11 @@ class OpenVocabInferencer:
         class_ids = [find_word(query, each) for each in words]
         where = _name_of(image, 'The image')
         pixels = self._reader.read(image, where)
-        with self._lock:
-            self._prepare(query, templates=templates, synonyms=synonyms)
-            with _memory_in_a_sentence(where, pixels, self.device, len(query.vocabulary)):
-                view = whole_view(self.model, *self._inputs(pixels))
-                found = look_inside(self.model, view, pixels[..., ::-1], class_ids)
+        text = self._embed(query, templates, synonyms)
+        with _explain_out_of_memory(where, pixels, self.device, len(query.vocabulary)):
+            view = whole_view(self.model, *self._inputs(pixels))
+            names = {query.vocabulary.names[i]: i for i in class_ids}
+            found = look_inside(self.model, view, pixels[..., ::-1], text, names)
         return found[0] if isinstance(word, str) else found
 
     @torch.no_grad()
@@ -237,7 +239,7 @@ class OpenVocabInferencer:
         """
         where = _name_of(image, 'The image')
         pixels = self._reader.read(image, where)
-        with self._lock, _memory_in_a_sentence(where, pixels, self.device):
+        with _explain_out_of_memory(where, pixels, self.device):
             view = whole_view(self.model, *self._inputs(pixels), size)
             features = self.model.backbone(view).image
         return F.normalize(features[0].float(), dim=0).cpu().numpy()
@@ -268,9 +270,7 @@ class OpenVocabInferencer:
             ESCNetError: If a word is not usable.
         """
         query = self._query(classes)
-        with self._lock:
-            self._prepare(query, templates=templates, synonyms=synonyms)
-            return self.model.text_features().float().cpu().numpy()
+        return self._embed(query, templates, synonyms).float().cpu().numpy()
 
     def _query(self, classes: object, **options) -> Query:
         if isinstance(classes, Query):
@@ -284,39 +284,47 @@ class OpenVocabInferencer:
             classes = self.vocabulary
         return Query.create(classes, **options, max_words=self.max_words)
 
-    def _prepare(
-        self, query: Query, *, templates: str | Sequence[str] | None, synonyms: str | None
-    ) -> None:
-        """Make the model look for the words of a query, after checking them."""
-        encoder = self.model.text_encoder
-        before = encoder.templates, encoder.synonyms
-        encoder.set_options(
-            templates=self._trained_with['templates'] if templates is None else templates,
-            synonyms=self._trained_with['synonyms'] if synonyms is None else synonyms,
-        )
-        is_same = (encoder.templates, encoder.synonyms) == before
-        has_words = self.model.dataset_meta is not None
-        if has_words and is_same and self.model.vocabulary == query.vocabulary:
-            return
+    @torch.no_grad()
+    def _embed(
+        self, query: Query, templates: str | Sequence[str] | None, synonyms: str | None
+    ) -> Tensor:
+        """F_l (M, D) of the words of a query, after checking them."""
+        encoder = self.model.text_encoder.with_options(templates=templates, synonyms=synonyms)
         texts = sum(map(len, encoder.phrases(query.vocabulary))) * len(encoder.templates)
         if texts > _MOST_TEXTS:
             raise ESCNetError(
                 f'The words make {texts} texts in {len(encoder.templates)} templates, and at most '
                 f'{_MOST_TEXTS} are taken: give fewer words or templates.'
             )
-        self.model.set_vocabulary(query.vocabulary)
+        encoder.check(query.vocabulary, self.model.backbone.clip.context_length)
+        return self.model.embed(query.vocabulary, encoder)
+
+    def _check_text(self, query: Query, text_features: np.ndarray) -> Tensor:
+        """F_l (M, D) that somebody kept."""
+        expected = (len(query.vocabulary), self.model.backbone.embed_dims)
+        text = torch.as_tensor(np.asarray(text_features), dtype=torch.float32)
+        if tuple(text.shape) != expected:
+            raise ESCNetError(
+                f'text_features has the shape {tuple(text.shape)} instead of {expected}: give what '
+                'the method text_features returns for these words and this model.'
+            )
+        norms = text.norm(dim=1)
+        if not torch.allclose(norms, torch.ones_like(norms), atol=1e-3):
+            raise ESCNetError(
+                f'text_features has rows of norm {norms.min():.3g} to {norms.max():.3g} instead of '
+                '1: give what the method text_features returns.'
+            )
+        return text.to(self.device)
 
     @torch.no_grad()
     def _segment(
-        self, image: object, where: str, query: Query, how: dict, keep_class_scores: bool
+        self, image: object, where: str, query: Query, text: Tensor, keep_class_scores: bool
     ) -> SegmentationResult:
         pixels = self._reader.read(image, where)
-        with self._lock:  # the words belong to the model, whatever somebody else asked meanwhile
-            self._prepare(query, **how)
-            with _memory_in_a_sentence(where, pixels, self.device, len(query.vocabulary)):
-                inputs, meta = self._inputs(pixels)
-                (scores,) = self.model.score_maps(inputs, [meta])
-                best = scores.best()
+        with _explain_out_of_memory(where, pixels, self.device, len(query.vocabulary)):
+            inputs, meta = self._inputs(pixels)
+            (scores,) = self.model.scores(inputs, text, [meta])
+            best = scores.best()
         labels, confidence = _answer(query, best.ids.cpu(), best.scores.cpu())
         normaliser = best.normaliser
         if not keep_class_scores:
@@ -373,7 +381,7 @@ def _name_of(image: object, nameless: str) -> str:
 
 
 @contextmanager
-def _memory_in_a_sentence(
+def _explain_out_of_memory(
     where: str, pixels: np.ndarray, device: torch.device, num_words: int | None = None
 ) -> Iterator[None]:
     """Say what does not fit into the memory."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -155,22 +155,25 @@ class WordInside:
 
 @torch.no_grad()
 def look_inside(
-    model: ESCNet, view: Tensor, image: np.ndarray, class_ids: Sequence[int]
+    model: ESCNet,
+    view: Tensor,
+    image: np.ndarray,
+    text: Tensor,
+    words: Mapping[str, int],
 ) -> list[WordInside]:
     """Run a model once on one view and keep what its blocks do for some words.
 
     Args:
-        model: With the N words in use.
+        model: The network.
         view: (1, 3, height, width), as the network reads it.
         image: (H, W, 3) uint8, RGB: what the view shows, at any size.
-        class_ids: The words.
+        text: F_l (N, D) of all words.
+        words: Those to look at, with their numbers among all.
     """
-    features = model.extract_feat(view, keep_blocks=True)
+    features = model.extract_feat(view, text, keep_blocks=True)
     probability = model.decode_head(features)[0].float().softmax(dim=0)
     image = _shrink(image)
-    return [
-        _of_word(model.vocabulary.names[i], image, features, probability[i], i) for i in class_ids
-    ]
+    return [_of_word(word, image, features, probability[i], i) for word, i in words.items()]
 
 
 def _of_word(

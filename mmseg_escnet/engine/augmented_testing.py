@@ -31,13 +31,13 @@ class OpenVocabTTAModel(SegTTAModel):
         Returns:
             As :meth:`merge_preds`.
         """
-        versions = []
+        versions, text = [], self.module.text_features()
         for number in range(len(data['inputs'])):
             version = {key: value[number] for key, value in data.items()}
             version = self.module.data_preprocessor(version, False)
             samples = version['data_samples']
             metas = [sample.metainfo for sample in samples]
-            maps = self.module.score_maps(version['inputs'], metas)
+            maps = self.module.scores(version['inputs'], text, metas)
             versions.append(list(zip(samples, maps, strict=True)))
         return self.merge_preds(list(zip(*versions, strict=True)))
 

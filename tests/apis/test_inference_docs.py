@@ -51,10 +51,7 @@ def test_what_the_page_says():
     assert f'{MAX_WORDS // 1000} {MAX_WORDS % 1000:03} words' in PAGE
     assert f'{MAX_PIXELS // 1_000_000} million pixels' in PAGE
     assert f'{text_cache.MAX_PHRASES // 1000} 000 phrases are kept' in PAGE
-    assert f'{text_cache.MIN_TEXTS} texts' in PAGE
-    assert f'{text_cache.MAX_BYTES // 2**20} MiB' in PAGE
-    assert f'`{text_cache.CACHE_VARIABLE}`' in PAGE
     options = inspect.signature(OpenVocabInferencer.stream).parameters
-    assert {'background', 'threshold', 'templates', 'synonyms'} < set(options)
+    assert {'background', 'threshold', 'templates', 'synonyms', 'text_features'} < set(options)
     for target in re.findall(r'\]\(([^)#]+)', PAGE):
         assert (ROOT / 'docs' / target).exists(), target

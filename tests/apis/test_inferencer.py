@@ -101,6 +101,7 @@ def test_equal_to_inference_model(mode, tmp_path):
     result = seg(tmp_path / 'a.png', classes=names, synonyms=None)
 
     seg.model.cfg = cfg
+    seg.model.set_vocabulary(names)
     expected = inference_model(seg.model, str(tmp_path / 'a.png'))
     np.testing.assert_array_equal(result.labels, expected.pred_sem_seg.data[0].numpy())
     assert len(result.areas) > 1
@@ -379,9 +380,21 @@ def test_models_that_are_refused(tmp_path):
 
 
 def test_out_of_memory_is_one_sentence(seg, drawn, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: ...")
 
-    monkeypatch.setattr(seg.model, 'score_maps', fail)
+    monkeypatch.setattr(seg.model, 'scores', fail)
     with pytest.raises(ESCNetError, match=r'96x96 pixels with 4 words, does not fit into the mem'):
         seg(drawn[0], classes=WORDS)
+
+
+def test_kept_text_features(seg):
+    """They take the place of the text encoder, and wrong ones are refused."""
+    image = scene(0, 5)[0]
+    text = seg.text_features(WORDS, templates=['{}'])
+    (found,) = seg.stream([image], WORDS, text_features=text)
+    (expected,) = seg.stream([image], WORDS, templates=['{}'])
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    for wrong, message in ((text[1:], 'has the shape'), (2 * text, 'rows of norm 2 to 2')):
+        with pytest.raises(ESCNetError, match=message):
+            seg.stream([image], WORDS, text_features=wrong)

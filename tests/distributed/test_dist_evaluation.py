@@ -39,9 +39,8 @@ def evaluate(server, data, tmp_path_factory):
     def run(size: int, **kwargs: str) -> Path:
         work_dir = tmp_path_factory.mktemp(f'{size} processes')
         arguments = [WORKER, CONFIG, '--work-dir', work_dir]
-        cache = str(work_dir / 'cache')
         options_given = ['--cfg-options', *options]
-        server.run(size, *arguments, *options_given, MMSEG_ESCNET_CACHE=cache, **kwargs)
+        server.run(size, *arguments, *options_given, **kwargs)
         return work_dir
 
     return run

@@ -165,19 +165,19 @@ def test_refusals(kwargs, message):
         OpenCLIPTextEncoder(**kwargs)
 
 
-def test_options_can_be_changed(clip):
+def test_another_encoder_with_other_options(clip):
     encoder, vocabulary = OpenCLIPTextEncoder(), Vocabulary.create(['sofa, couch', 'cat'])
-    encoder.set_options(templates='imagenet')
-    other = OpenCLIPTextEncoder(templates='imagenet')
-    assert encoder(clip, vocabulary).equal(other(clip, vocabulary))
-    encoder.set_options(synonyms='mean')
-    other = OpenCLIPTextEncoder(templates='imagenet', synonyms='mean')
-    expected = other(clip, vocabulary)
-    assert encoder(clip, vocabulary).equal(expected)
+    before = encoder(clip, vocabulary)
+    other = encoder.with_options(templates='imagenet')
+    expected = OpenCLIPTextEncoder(templates='imagenet')(clip, vocabulary)
+    assert other(clip, vocabulary).equal(expected)
+    other = other.with_options(synonyms='mean')
+    expected = OpenCLIPTextEncoder(templates='imagenet', synonyms='mean')(clip, vocabulary)
+    assert other(clip, vocabulary).equal(expected)
+    assert encoder(clip, vocabulary).equal(before)
     for options in (dict(templates=['{}'], synonyms='all'), dict(templates=['a'])):
         with pytest.raises(ESCNetError):
-            encoder.set_options(**options)
-        assert encoder(clip, vocabulary).equal(expected)
+            encoder.with_options(**options)
 
 
 @pytest.mark.parametrize('template', ['a photo', '{} and {}', '{} {name}', 'a {'])

@@ -18,8 +18,6 @@ from mmseg_escnet.datasets.mat_files import read_mat_ids
 from mmseg_escnet.engine import latest_whole_checkpoint
 from mmseg_escnet.models.clip_weights import load_clip
 from mmseg_escnet.models.sam_weights import load_sam_decoder
-from mmseg_escnet.models.text_encoders import text_cache
-from mmseg_escnet.models.text_encoders.text_cache import TextCache
 
 
 class Payload:
@@ -86,23 +84,6 @@ def test_clip_and_sam(checkpoint):
 def test_label_map_of_matlab(pickled):
     with pytest.raises(ESCNetError, match=r'a\.mat'):
         read_mat_ids(pickled, 'LabelMap', 'a.mat')
-
-
-def test_cache_entry(tmp_path, pickled, monkeypatch):
-    """Under the very name of a right entry it is noticed and made anew."""
-    model = MODELS.build(toy_model_cfg())
-    model.set_vocabulary(['sky', 'tree'])
-    folder = tmp_path / 'cache'
-    monkeypatch.setattr(text_cache, 'MIN_TEXTS', 1)  # fewer are not kept
-
-    def features():
-        cache = TextCache(folder)
-        return cache.text_features(model.text_encoder, model.backbone.clip, model.vocabulary)
-
-    expected = features()
-    (entry,) = (path for path in folder.rglob('*') if path.is_file())
-    entry.write_bytes(pickled)
-    assert torch.equal(features(), expected)
 
 
 def test_array_file_as_image(tmp_path, left_behind):

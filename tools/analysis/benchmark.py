@@ -296,7 +296,7 @@ def main(argv: list[str] | None = None) -> int:
     for file in (bar := tqdm(missing, disable=None)):
         bar.set_postfix_str(file.stem)
         file.unlink(missing_ok=True)
-        own = dict(OMP_NUM_THREADS=str(args.threads), MMSEG_ESCNET_CACHE='')
+        own = dict(OMP_NUM_THREADS=str(args.threads))
         if cases[file]['kind'] == 'training':  # torn, glibc's heap takes twice what a step needs
             own['MALLOC_MMAP_THRESHOLD_'] = '1000000'
         command = [sys.executable, __file__, '--out', str(file), '--one', json.dumps(cases[file])]

@@ -85,7 +85,9 @@ def draw_inside(model, dataset, number: int) -> Figure:
     counts = np.bincount(truth[truth < model.num_classes], minlength=model.num_classes)
     counts = counts * [name in THING_NAMES for name in model.vocabulary.names]
     view = whole_view(model, data['inputs'], sample.metainfo)
-    (inside,) = look_inside(model, view, image_of(batch), [int(counts.argmax())])
+    number = int(counts.argmax())
+    names = {model.vocabulary.names[number]: number}
+    (inside,) = look_inside(model, view, image_of(batch), model.text_features(), names)
     return inside.figure()
 
 

@@ -24,7 +24,8 @@ from ...vocabulary import Vocabulary
 from ..backbones import DenseFeatures
 from ..finite import check_losses, check_scores, check_weights
 from ..necks.esc_neck import ESCFeatures
-from ..text_encoders.text_cache import TextCache, default_folder
+from ..text_encoders.open_clip_text import OpenCLIPTextEncoder
+from ..text_encoders.text_cache import TextCache
 from ..weights import check_fit, to_dense
 from .score_maps import ScoreMaps, write_result
 from .score_views import ViewScores
@@ -47,9 +48,11 @@ class ESCNet(EncoderDecoder):
         C_0, F_v, F_l --> neck: T x [PPG -> SAM block -> VLF] --> E_T
         E_T, skips --> decode_head --> logits (B, N, 4h, 4w) --bilinear--> (B, N, H, W)
 
-    The vocabulary is no part of the model: :meth:`set_vocabulary` changes it at run time, and
-    the embeddings, ``num_classes``, ``out_channels``, ``dataset_meta`` and palette follow. When a
-    runner trains or tests, ``VocabularyHook`` sets it from the data set.
+    The words are an argument: :meth:`embed` makes F_l of a vocabulary, and :meth:`logits` and
+    :meth:`scores` take images and F_l and depend on nothing else. MMSegmentation's runner passes
+    images alone. For it :meth:`set_vocabulary` keeps the words of the data set in use, which
+    ``VocabularyHook`` passes on; ``num_classes``, ``out_channels``, ``dataset_meta`` and palette
+    follow.
 
     ``test_cfg.mode`` is 'windows' (CAT-Seg's protocol with our softmax: windows of ``crop_size``
     at ``stride`` and a global view, averaged after it, ``window_batch_size`` at a time), or
@@ -119,7 +122,7 @@ class ESCNet(EncoderDecoder):
         self.test_cfg = ConfigDict(dict(mode='whole'), **(test_cfg or {}))
         check_test_cfg(self.test_cfg)
         self._vocabulary: Vocabulary | None = None
-        self._text_cache = TextCache(default_folder())
+        self._text_cache = TextCache()
 
     # -- vocabulary ------------------------------------------------------------------------------
 
@@ -166,20 +169,27 @@ class ESCNet(EncoderDecoder):
     def dataset_meta(self, meta: dict) -> None:
         self.set_vocabulary(meta['classes'], meta.get('palette'))
 
-    def text_features(self) -> Tensor:
-        """F_l (N, D) of the vocabulary, unit norm.
+    def embed(self, vocabulary: Vocabulary, encoder: OpenCLIPTextEncoder | None = None) -> Tensor:
+        """F_l (N, D) of a vocabulary, unit norm.
 
         Computed anew with a gradient in training; otherwise only for phrases that the cache does
         not hold (see :class:`.TextCache`).
+
+        Args:
+            vocabulary: N class names.
+            encoder: With other templates or synonyms than the model's own.
         """
-        clip = self.backbone.clip
+        encoder, clip = encoder or self.text_encoder, self.backbone.clip
         # in full precision also under autocast: once per vocabulary, and every pixel depends on it
         full_precision = torch.autocast(self.backbone.logit_scale.device.type, enabled=False)
         with record_function('escnet/text'), full_precision:
             if torch.is_grad_enabled() and any(p.requires_grad for p in clip.text.parameters()):
-                self._text_cache.folder = None  # weights that change at every step: in memory alone
-                return self.text_encoder(clip, self.vocabulary)
-            return self._text_cache.text_features(self.text_encoder, clip, self.vocabulary)
+                return encoder(clip, vocabulary)
+            return self._text_cache.text_features(encoder, clip, vocabulary)
+
+    def text_features(self) -> Tensor:
+        """F_l (N, D) of the vocabulary in use."""
+        return self.embed(self.vocabulary)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
         # every way to load a checkpoint comes by here, also those that only warn of a misfit
@@ -197,32 +207,69 @@ class ESCNet(EncoderDecoder):
 
     # -- network ---------------------------------------------------------------------------------
 
-    def extract_feat(self, inputs: Tensor, keep_blocks: bool = False) -> ESCFeatures:
+    def logits(
+        self, images: Tensor, text: Tensor, *, class_chunk: int | Literal['auto', 'all'] = 'auto'
+    ) -> Tensor:
+        """The network: images and words in, logits out.
+
+        Args:
+            images: (B, 3, H, W) RGB, normalised.
+            text: F_l (N, D), unit norm: :meth:`embed`.
+            class_chunk: As for the model, whose own is meant by 'auto'; 'all' at once.
+
+        Returns:
+            (B, N, 4h, 4w).
+        """
+        return self._decode(self.extract_feat(images, text, class_chunk=class_chunk))
+
+    def scores(self, images: Tensor, text: Tensor, metas: Sequence[dict]) -> list[ScoreMaps]:
+        """Scores of images by the protocol of ``test_cfg``, which take little memory.
+
+        Args:
+            images: (B, 3, H, W) RGB, normalised.
+            text: F_l (N, D), unit norm: :meth:`embed`.
+            metas: Padding, flip and original size of each of the B images.
+
+        Returns:
+            Scores at the original size, computed when they are asked for: probabilities in
+            'windows' mode, otherwise logits.
+        """
+        return [
+            ScoreMaps.create(views, meta, align_corners=self.align_corners)
+            for views, meta in zip(self._view_scores(images, text), metas, strict=True)
+        ]
+
+    def extract_feat(self, inputs: Tensor, text: Tensor | None = None, **options) -> ESCFeatures:
         """From images to what the decode head reads.
 
         Args:
             inputs: (B, 3, H, W) RGB, normalised.
-            keep_blocks: Also return what every ESC block left behind, to look inside.
+            text: F_l (N, D); by default of the vocabulary in use.
+            options: Of the neck: ``keep_blocks=True`` to look inside, ``class_chunk``.
         """
-        features, correlation, text = self._correlate(inputs)
-        return self._refine(features, correlation, text, keep_blocks=keep_blocks)
+        text = self.text_features() if text is None else text
+        features = self._clip_features(inputs)
+        return self._refine(features, correlate(features.image, text), text, **options)
 
-    def _correlate(self, inputs: Tensor) -> tuple[DenseFeatures, Tensor, Tensor]:
-        """Dense CLIP features, C_0 (B, N, h, w) and F_l (N, D) of images (B, 3, H, W)."""
+    def _clip_features(self, images: Tensor) -> DenseFeatures:
         with record_function('escnet/clip'):
-            features = self.backbone(inputs)
-        text = self.text_features()
-        return features, correlate(features.image, text), text
+            return self.backbone(images)
 
     def _refine(
-        self, features: DenseFeatures, correlation: Tensor, text: Tensor, **options
+        self,
+        features: DenseFeatures,
+        correlation: Tensor,
+        text: Tensor,
+        *,
+        class_chunk: int | Literal['auto', 'all'] = 'auto',
+        **options,
     ) -> ESCFeatures:
         return self.neck(
             features,
             correlation,
             text,
             self.backbone.logit_scale,
-            class_chunk=self.class_chunk,
+            class_chunk=self.class_chunk if class_chunk == 'auto' else class_chunk,
             **options,
         )
 
@@ -231,15 +278,16 @@ class ESCNet(EncoderDecoder):
             return self.decode_head(features)
 
     def _forward(self, inputs: Tensor, data_samples: OptSampleList = None) -> Tensor:
-        """Logits (B, N, 4h, 4w) of images (B, 3, H, W)."""
-        return self._decode(self.extract_feat(inputs))
+        """Logits (B, N, 4h, 4w) of images (B, 3, H, W) and the vocabulary in use."""
+        return self.logits(inputs, self.text_features())
 
-    def _forward_shortlist(self, inputs: Tensor) -> Tensor:
-        """The same for the classes of the shortlist; the others have hopeless logits."""
+    def _logits_of_shortlist(self, images: Tensor, text: Tensor) -> Tensor:
+        """The logits of the classes of the shortlist; the others have hopeless ones."""
         shortlist = Shortlist.create(self.test_cfg.shortlist)
-        features, correlation, text = self._correlate(inputs)
+        features = self._clip_features(images)
+        correlation = correlate(features.image, text)
         logits = None
-        for index in range(len(inputs)):
+        for index in range(len(images)):
             one = slice(index, index + 1)
             chosen = shortlist.choose(correlation[index], self.backbone.logit_scale)
             of_image = DenseFeatures(
@@ -259,16 +307,16 @@ class ESCNet(EncoderDecoder):
             logits[index, chosen.ids[: chosen.num_kept]] = found[0].float()
         return logits
 
-    def _forward_for_test(self, inputs: Tensor) -> Tensor:
+    def _logits_for_test(self, images: Tensor, text: Tensor) -> Tensor:
         """Logits (B, N, 4h, 4w) in the precision and with the shortlist of ``test_cfg``."""
         dtype = self.test_cfg.get('autocast')
         context = nullcontext()
         if dtype is not None:
-            context = torch.autocast(inputs.device.type, dtype=getattr(torch, dtype))
-        forward = self._forward_shortlist if self.test_cfg.get('shortlist') else self._forward
+            context = torch.autocast(images.device.type, dtype=getattr(torch, dtype))
+        forward = self._logits_of_shortlist if self.test_cfg.get('shortlist') else self.logits
         with context:
-            logits = forward(inputs)
-            check_scores(logits, self, inputs, lambda: forward(inputs))
+            logits = forward(images, text)
+            check_scores(logits, self, images, lambda: forward(images, text))
         return logits
 
     def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
@@ -294,29 +342,14 @@ class ESCNet(EncoderDecoder):
             align_corners=self.align_corners,
         )
 
-    @torch.no_grad()
-    def score_maps(self, inputs: Tensor, batch_img_metas: list[dict]) -> list[ScoreMaps]:
-        """Scores of images, which take little memory until they are asked for.
-
-        Args:
-            inputs: (B, 3, H, W) RGB, normalised.
-            batch_img_metas: Padding, flip and original size of each of the B images.
-
-        Returns:
-            Scores at the original size: probabilities in 'windows' mode, otherwise logits.
-        """
-        return [
-            ScoreMaps.create(views, meta, align_corners=self.align_corners)
-            for views, meta in zip(self._view_scores(inputs), batch_img_metas, strict=True)
-        ]
-
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Scores (B, N, H, W) of images (B, 3, H, W): probabilities in 'windows' mode, or logits.
 
         Part of MMSegmentation's interface, without a gradient. It holds all scores, 1.4 GB for 847
-        classes and 640 x 640 pixels; :meth:`predict` and :meth:`score_maps` never do.
+        classes and 640 x 640 pixels; :meth:`predict` and :meth:`scores` never do.
         """
-        return torch.stack([views.all() for views in self._view_scores(inputs)])
+        views = self._view_scores(inputs, self.text_features())
+        return torch.stack([of_image.all() for of_image in views])
 
     def predict(self, inputs: Tensor, data_samples: OptSampleList = None) -> SampleList:
         """Choose the best class of every pixel of the original images.
@@ -328,7 +361,7 @@ class ESCNet(EncoderDecoder):
         Returns:
             As :meth:`postprocess_result`.
         """
-        return self._label(self._view_scores(inputs), data_samples)
+        return self._label(self._view_scores(inputs, self.text_features()), data_samples)
 
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: OptSampleList = None
@@ -348,12 +381,13 @@ class ESCNet(EncoderDecoder):
         """
         return self._label([ViewScores.of_scores(s.float()) for s in seg_logits], data_samples)
 
-    def _view_scores(self, inputs: Tensor) -> list[ViewScores]:
+    @torch.no_grad()
+    def _view_scores(self, images: Tensor, text: Tensor) -> list[ViewScores]:
         """Scores of B images at the size of the network's input, not computed yet."""
         cfg = self.test_cfg
         if cfg.mode == 'whole':
-            size = tuple(inputs.shape[-2:])
-            options = dict(crop_size=size, stride=size, batch_size=len(inputs))
+            size = tuple(images.shape[-2:])
+            options = dict(crop_size=size, stride=size, batch_size=len(images))
         else:
             options = dict(
                 crop_size=tuple(cfg.crop_size),
@@ -362,8 +396,8 @@ class ESCNet(EncoderDecoder):
             )
         windows = cfg.mode == 'windows'
         return window_inference(
-            inputs,
-            self._forward_for_test,
+            images,
+            lambda views: self._logits_for_test(views, text),
             **options,
             activate=windows,
             global_view=windows and cfg.get('global_view', True),

@@ -5,6 +5,7 @@ Shapes: N classes, S texts (phrases x templates), D CLIP joint width.
 
 from __future__ import annotations
 
+import copy
 import string
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -50,31 +51,32 @@ class OpenCLIPTextEncoder(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        self.set_options(templates=templates, synonyms=synonyms)
+        self.templates = _check_templates(templates)
+        self.synonyms = _check_synonyms(synonyms)
         self.batch_size = batch_size
         self.tokenizer = open_clip.SimpleTokenizer()
 
-    def set_options(
+    def with_options(
         self,
         *,
         templates: str | Sequence[str] | None = None,
         synonyms: Literal['first', 'mean'] | None = None,
-    ) -> None:
-        """Encode in another way from now on.
+    ) -> OpenCLIPTextEncoder:
+        """An encoder that differs in its options; this one stays as it is.
 
         Args:
-            templates: As for the class; None leaves them as they are.
-            synonyms: As for the class; None leaves it as it is.
+            templates: As for the class; None for those of this encoder.
+            synonyms: As for the class; None for that of this encoder.
 
         Raises:
-            ESCNetError: If one of them is not usable. Nothing is changed then.
+            ESCNetError: If one of them is not usable.
         """
+        other = copy.copy(self)
         if templates is not None:
-            templates = _check_templates(templates)
-        if synonyms is not None and synonyms not in ('first', 'mean'):
-            raise ESCNetError(f"synonyms={synonyms!r} must be 'first' or 'mean'.")
-        self.templates = self.templates if templates is None else templates
-        self.synonyms = self.synonyms if synonyms is None else synonyms
+            other.templates = _check_templates(templates)
+        if synonyms is not None:
+            other.synonyms = _check_synonyms(synonyms)
+        return other
 
     def phrases(self, vocabulary: Vocabulary) -> list[tuple[str, ...]]:
         """For each class the words that are encoded."""
@@ -156,6 +158,12 @@ class OpenCLIPTextEncoder(BaseModule):
         features = F.normalize(features.float(), dim=-1)
         features = features.unflatten(0, (-1, len(self.templates))).mean(dim=1)
         return F.normalize(features, dim=-1)
+
+
+def _check_synonyms(synonyms: str) -> str:
+    if synonyms not in ('first', 'mean'):
+        raise ESCNetError(f"synonyms={synonyms!r} must be 'first' or 'mean'.")
+    return synonyms
 
 
 def _check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from mmseg_escnet import ESCNetError, Vocabulary
-from mmseg_escnet.models.text_encoders import text_cache
 from mmseg_escnet.vocabulary import name_color
 
 WORDS = ['cat', 'dog', 'sky', 'wet road']
@@ -557,32 +556,6 @@ def test_the_cache_follows(change):
         words
     )
     assert nothing == (before.shape == after.shape and before.equal(after))
-
-
-@torch.no_grad()
-def test_words_used_last_are_kept(monkeypatch):
-    """Only words that were not seen are encoded; the vocabulary in use is kept whole."""
-    monkeypatch.setattr(text_cache, 'MAX_PHRASES', 6)
-    model = build()
-    calls = count_encodings(model)
-
-    def use(words):
-        model.set_vocabulary(list(words))
-        before = sum(calls)
-        torch.testing.assert_close(model.text_features(), fresh(model))
-        return sum(calls) - before
-
-    assert use('ab') == 2
-    assert use('bcde') == 3
-    assert use('ab') == 0
-    assert use('f') == 1  # six in all
-    assert use('g') == 1  # 'c' was used longest ago
-    assert use('ab') == use('f') == use('g') == use('gefba') == use('d') == 0
-    assert use('c') == 1
-    assert use('abcdefghij') == 4  # more than are kept
-    assert use('abcdefghij') == 0
-    assert use('ij') == 0
-    assert use('a') == 1
 
 
 @torch.no_grad()

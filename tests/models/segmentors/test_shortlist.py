@@ -75,7 +75,7 @@ def test_fewer_classes_than_the_limit():
 def test_exact_if_all_that_are_dropped_represent_themselves():
     model = build(shortlist=dict(top_k=3, representatives=len(WORDS)))
     images = torch.randn(2, 3, 64, 80)
-    exact, short = model._forward(images), model._forward_shortlist(images)
+    exact, short = model._forward(images), model._logits_of_shortlist(images, model.text_features())
     kept = (short > HOPELESS).all(-1).all(-1)
     assert kept.sum(1).tolist() == [3, 3]
     torch.testing.assert_close(short[kept], exact[kept], rtol=1e-4, atol=1e-4)
@@ -110,7 +110,7 @@ def test_the_classes_kept_attend_to_all_words():
     model.neck.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(kwargs['vocabulary']), with_kwargs=True
     )
-    model._forward_shortlist(torch.randn(2, 3, 64, 64))
+    model._logits_of_shortlist(torch.randn(2, 3, 64, 64), model.text_features())
     assert len(seen) == 2
     assert all(words.equal(model.text_features()) for words in seen)
 
@@ -119,9 +119,9 @@ def test_the_classes_kept_attend_to_all_words():
 def test_every_image_has_its_own():
     model = build(shortlist=dict(top_k=2, representatives=2))
     images = torch.randn(3, 3, 64, 64)
-    together = model._forward_shortlist(images)
+    together = model._logits_of_shortlist(images, model.text_features())
     for index in range(3):
-        alone = model._forward_shortlist(images[index : index + 1])[0]
+        alone = model._logits_of_shortlist(images[index : index + 1], model.text_features())[0]
         torch.testing.assert_close(together[index], alone, rtol=1e-4, atol=1e-4)
 
 
