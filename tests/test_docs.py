@@ -85,7 +85,7 @@ def test_marks_of_sphinx_do_not_show(site):
     assert len(pages) > 5
     for page in pages:
         assert not re.search(r':[a-z]+:<code>|<p>::</p>', page.read_text()), page
-    assert '<code>VocabularyHook</code> sets it' in (site / 'api/models.html').read_text()
+    assert '<code>VocabularyHook</code> passes on' in (site / 'api/models.html').read_text()
 
 
 def test_links_to_other_files_of_the_repository(site):
