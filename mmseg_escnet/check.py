@@ -1,32 +1,209 @@
 """``python -m mmseg_escnet.check``: is everything here that ESC-Net needs?
 
-Prints what is installed, what is missing or unsupported, and the command that mends it. Exits
-with status 0 when all is right, 1 otherwise. It runs in a broken environment too.
+Compares what is installed with what the package's own metadata asks for, and tries in a subprocess
+what a version does not tell: whether compiled code loads. Exits with status 0 if no problem was
+found, 1 otherwise. It runs in a broken environment too.
 """
 
 import importlib
+import json
 import platform
+import subprocess
 import sys
 import traceback
+from contextlib import suppress
+from importlib import metadata
+from typing import NamedTuple, NoReturn
 
-from . import environment
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
 from .version import __version__
+
+_OPENCV = ('python-headless', 'contrib-python', 'contrib-python-headless')
+# Other distributions of the same modules, which pip does not accept in their place.
+_ALTERNATIVES = {
+    'mmengine': ['mmengine-lite'],
+    'opencv-python': [f'opencv-{flavour}' for flavour in _OPENCV],
+}
+# Runs in a subprocess: the failure of one import breaks later ones in the same process, and a
+# library built for another machine can end the process altogether.
+_PROBE = """
+import importlib, json, warnings
+warnings.simplefilter('ignore')
+errors, devices = {}, ['unknown']
+for name in ('torch', 'torchvision', 'cv2'):
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        if getattr(error, 'name', None) != name:
+            errors[name] = f'{type(error).__name__}: {error}'
+try:
+    import torch
+    gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    devices = [f'cuda:{i} {gpu.name} ({gpu.total_memory >> 30} GiB)' for i, gpu in enumerate(gpus)]
+    devices = devices or [f'cpu ({torch.get_num_threads()} threads)']
+    import numpy
+    torch.zeros(1).numpy()
+except RuntimeError as error:
+    errors['numpy'] = str(error)
+except Exception:
+    pass
+print(json.dumps([errors, devices]))
+"""
+
+
+class Problem(NamedTuple):
+    """What is wrong, and the command that fixes it."""
+
+    what: str
+    remedy: str
 
 
 def main() -> int:
     """Print the report; return the exit status."""
     print(f'mmseg_escnet {__version__} on {platform.platform()}\n')
-    report = environment.inspect_environment()
-    print(report)
-    if report.problems:
+    rows, problems = inspect_environment()
+    with suppress(ImportError):  # a missing prettytable is itself among the problems
+        from prettytable import PrettyTable
+
+        table = PrettyTable(['package', 'installed', 'supported', 'status'], align='l')
+        table.border = False
+        table.add_rows(rows)
+        print(table.get_string(), end='\n\n')
+    print(_describe(problems) if problems else 'No problems found.')
+    if problems:
         return 1
     try:
         importlib.import_module('.components', __package__)
-    except Exception as error:  # nothing that we know of is amiss, and still it does not import
+    except Exception as error:
         print('\nBut importing mmseg_escnet.components fails:\n')
         traceback.print_exception(error, file=sys.stdout)
         return 1
     return 0
+
+
+def explain_import_error(error: Exception) -> NoReturn:
+    """Raise the error with which importing the components failed, with the cure in its message.
+
+    Raises:
+        ImportError: Something is missing or unsupported; the message lists all of it.
+        Exception: ``error`` itself, where the environment is not to blame.
+    """
+    _, problems = inspect_environment()
+    if not problems:
+        raise error
+    message = f'mmseg_escnet cannot be imported here: {error}\n\n{_describe(problems)}'
+    raise ImportError(message) from error
+
+
+def inspect_environment() -> tuple[list[tuple[str, str, str, str]], list[Problem]]:
+    """Compare versions with the requirements, and try compiled code; takes some seconds.
+
+    Returns:
+        Rows of a table (package, installed, supported, status), and the problems.
+    """
+    errors, devices = _probe()
+    own = _requirements()
+    pair = _install_torch(own.get('torch'))
+    rows, problems = [], _import_failures(errors, pair)
+    if not own:
+        what = 'mmseg_escnet itself is not installed, so the versions it needs are unknown'
+        problems.append(Problem(what, "pip install -e '.[lite]'   (in the clone)"))
+    for name, wanted in own.items():
+        version = _version(name, *_ALTERNATIVES.get(name, ()))
+        remedy = pair if name in ('torch', 'torchvision') else f"pip install '{name}{wanted}'"
+        if name == 'python':
+            version, remedy = platform.python_version(), f'use a Python {wanted}'
+        elif name == 'mmcv-lite' and (full := _version('mmcv')):
+            # `mmcv` (compiled operators) and `mmcv-lite` (none) share a folder; either will do
+            if version:
+                what = f'mmcv {full} and mmcv-lite {version} are both installed, one over the other'
+                problems.append(Problem(what, f'pip uninstall -y mmcv mmcv-lite && {remedy}'))
+            name, version, remedy = 'mmcv', full, f'pip uninstall -y mmcv && {remedy}'
+        status = 'ok'
+        if version is None:
+            status = 'MISSING'
+            problems.append(Problem(f'{name} is not installed', remedy))
+        elif not wanted.contains(version, prereleases=True):
+            status = 'UNSUPPORTED'
+            problems.append(Problem(f'{name} {version} is not supported ({wanted})', remedy))
+        rows.append((name, version or '-', str(wanted), status))
+    return [*rows, ('device', ', '.join(devices), 'any', '')], problems
+
+
+def _requirements() -> dict[str, SpecifierSet]:
+    """What the package needs, by name, with Python and mmcv-lite; empty if it is not installed."""
+    try:
+        own = metadata.metadata('mmseg_escnet')
+    except metadata.PackageNotFoundError:
+        return {}
+    needed = map(Requirement, own.get_all('Requires-Dist'))
+    return {'python': SpecifierSet(own['Requires-Python'])} | {
+        requirement.name: requirement.specifier
+        for requirement in needed
+        if requirement.marker is None or requirement.marker.evaluate({'extra': 'lite'})
+    }
+
+
+def _version(*names: str) -> str | None:
+    """The version of the first of these distributions that is installed."""
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    return None
+
+
+def _install_torch(supported: SpecifierSet | None) -> str:
+    """The command that installs torch and torchvision as a pair: torchvision says its torch."""
+    version = _version('torch')
+    if version and supported and supported.contains(version, prereleases=True):
+        major, minor = Version(version).release[:2]
+        return f"pip install 'torch=={major}.{minor}.*' torchvision"
+    return 'pip install torch==2.8.0 torchvision==0.23.0'
+
+
+def _probe() -> tuple[dict[str, str], list[str]]:
+    """Errors of what was imported, by module, and the devices."""
+    command = [sys.executable, '-c', _PROBE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        crash = f'Python ended with status {done.returncode}. {done.stderr[-300:]}'
+        return {'torch': crash}, ['unknown']
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _import_failures(errors: dict[str, str], pair: str) -> list[Problem]:
+    """Packages that are installed, and whose compiled part does not load."""
+    problems = []
+    torch, vision, numpy = map(_version, ('torch', 'torchvision', 'numpy'))
+    if error := errors.get('torch'):
+        problems.append(Problem(f'torch does not import: {error}', pair))
+    elif torch and (error := errors.get('torchvision')):
+        what = (
+            f'torch {torch} and torchvision {vision} are not a matching pair, or one is built for '
+            f'CUDA and the other is not: {error}'
+        )
+        problems.append(Problem(what, f'pip uninstall -y torch torchvision && {pair}'))
+    elif error := errors.get('numpy'):
+        what = f'torch {torch} cannot use numpy {numpy}: {error}'
+        problems.append(Problem(what, "pip install 'numpy>=1.26,<2'"))
+    if error := errors.get('cv2'):
+        # often for a system library that machines without a display lack
+        remedy = 'pip uninstall -y opencv-python && pip install opencv-python-headless'
+        problems.append(Problem(f'OpenCV does not import: {error}', remedy))
+    return problems
+
+
+def _describe(problems: list[Problem]) -> str:
+    """The problems, numbered, each with its remedy on a line of its own."""
+    lines = [f'{len(problems)} problem{"s" if len(problems) > 1 else ""}:']
+    for number, problem in enumerate(problems, 1):
+        lines += [f'  {number}. {problem.what}', f'       {problem.remedy}']
+    if len(problems) > 2:
+        lines += ['Or all at once, pinned, in a clone: pip install -r requirements.txt']
+    return '\n'.join(lines)
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@
 """
 
 from . import compat
-from .environment import explain_import_error
+from .check import explain_import_error
 
 try:
     compat.setup()  # before anything imports mmseg
