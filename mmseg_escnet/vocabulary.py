@@ -1,4 +1,4 @@
-"""Vocabulary: the ordered words an image is segmented into."""
+"""Vocabulary: the ordered words an image is segmented into, and files that hold them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import colorsys
 import hashlib
 import html
 import json
+import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import ftfy
+import yaml
 
 from .errors import ESCNetError
 
+MAX_WORDS = 10_000
 # A name may hold several synonyms; the benchmarks separate them by a comma, people by a bar.
 _SYNONYM_SEPARATORS = ('|', ',')
 _LONGEST_PHRASE = 1000  # characters; CLIP reads 77 tokens
+_MAX_BYTES = 1 << 20  # of a file of classes
 _SHOWN = 60  # characters of a name in a message
 _LONGEST = 28  # characters of a name in a picture
 
@@ -87,8 +92,8 @@ class Vocabulary:
                 name; None for a class that goes by its name.
 
         Raises:
-            ESCNetError: If ``names`` is no sequence of non-empty, different strings, one holds
-                control characters, or palette or phrases do not fit.
+            ESCNetError: If ``names`` is not a sequence of non-empty, different strings, one
+                holds control characters, or palette or phrases do not fit.
         """
         if isinstance(names, str) or not isinstance(names, Sequence):
             raise ESCNetError(
@@ -100,8 +105,8 @@ class Vocabulary:
         for index, name in enumerate(names):
             if not isinstance(name, str):
                 raise ESCNetError(
-                    f'Class name {index} of the vocabulary is {name!r} of type '
-                    f'{type(name).__name__}: every class name must be a string.'
+                    f'Class name {index} of the vocabulary must be a string, '
+                    f'not {name!r} of type {type(name).__name__}.'
                 )
             if not any(map(_is_visible, split_synonyms(name))):
                 raise ESCNetError(
@@ -175,8 +180,8 @@ def _check_different(names: tuple[str, ...], synonyms: tuple[tuple[str, ...], ..
     for index, (name, words) in enumerate(zip(names, synonyms, strict=True)):
         if any(_has_control_character(text) for text in (name, *words)):
             raise ESCNetError(
-                f'Class name {shown(name)} holds a control character: take it out, or put a '
-                'space in its place.'
+                f'Class name {shown(name)} contains a control character: remove it, or '
+                'replace it by a space.'
             )
         longest = max(map(len, words))
         if longest > _LONGEST_PHRASE:
@@ -188,8 +193,8 @@ def _check_different(names: tuple[str, ...], synonyms: tuple[tuple[str, ...], ..
         for key in {_comparable(words), _comparable(split_synonyms(name))}:
             if key in first_seen:
                 raise ESCNetError(
-                    f'Class name {shown(name)} stands in the vocabulary twice (classes '
-                    f'{first_seen[key]} and {index}): remove one or give it another name.'
+                    f'Class name {shown(name)} is listed twice (classes {first_seen[key]} '
+                    f'and {index}): remove one or rename it.'
                 )
         first_seen[_comparable(words)] = first_seen[_comparable(split_synonyms(name))] = index
 
@@ -208,9 +213,15 @@ def _has_control_character(text: str) -> bool:
     return any(unicodedata.category(character) in ('Cc', 'Cs') for character in text)
 
 
-def shown(name: str) -> str:
-    """A name as messages show it: quoted, and cut if it is long."""
-    return repr(name if len(name) <= _SHOWN else name[: _SHOWN - 3] + '...')
+def shown(value: object) -> str:
+    """A name, or what was given in its place, as messages show it: quoted, and cut if long."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= _SHOWN else value[: _SHOWN - 3] + '...')
+    # of a list only that it is one: YAML can make one that is endless when it is written out
+    if not isinstance(value, (bytes, int, float, type(None))):
+        return f'a {type(value).__name__}'
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + '...'
 
 
 def cut(text: str, longest: int = _LONGEST) -> str:
@@ -221,3 +232,161 @@ def cut(text: str, longest: int = _LONGEST) -> str:
 def short_name(name: str, longest: int = _LONGEST) -> str:
     """The first synonym of a class name, cut where it is long."""
     return cut((split_synonyms(name) or (name,))[0], longest)
+
+
+def read_classes(
+    path: str | os.PathLike, *, max_words: int = MAX_WORDS
+) -> dict[str, tuple[str, ...] | None]:
+    """Read a file of classes.
+
+    A text file has a class on each line, ``name`` or ``name: phrase | phrase``; empty lines and
+    those that begin with ``#`` do not count. A JSON or YAML file holds a list of names, or names
+    with what stands for them: a string (``phrase | phrase``), a list of phrases, or nothing.
+
+    Args:
+        path: The file, of up to 1 MiB, in UTF-8: .txt, .json, .yaml or .yml.
+        max_words: The most names and phrases that are taken.
+
+    Returns:
+        Name -> phrases that stand for it in place of the name, or None; in the order of the file.
+
+    Raises:
+        ESCNetError: If it cannot be read, is of another form, or holds a name twice.
+    """
+    path = Path(path)
+    readers = {'.txt': _read_text, '.json': _read_json, '.yaml': _read_yaml, '.yml': _read_yaml}
+    if path.suffix.lower() not in readers:
+        raise ESCNetError(
+            f'The file of classes {path} must end in {", ".join(readers)}: rename it.'
+        )
+    try:
+        size = path.stat().st_size
+        if size > _MAX_BYTES:
+            raise ESCNetError(
+                f'it has {size} bytes, and at most {_MAX_BYTES} are read, so leave some out.'
+            )
+        content = readers[path.suffix.lower()](path.read_text(encoding='utf-8-sig'))
+        return normalise_classes(content, max_words=max_words)
+    except ESCNetError as error:
+        raise ESCNetError(f'The file of classes {path} cannot be used: {error}') from error
+    except OSError as error:
+        raise ESCNetError(
+            f'The file of classes {path} cannot be read ({error.strerror or error}): check the '
+            'path and its permissions.'
+        ) from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        why = ' '.join(str(error).split())[:300]
+        raise ESCNetError(
+            f'The file of classes {path} is not valid {path.suffix[1:].upper()} in UTF-8 ({why}): '
+            'correct it.'
+        ) from error
+
+
+def normalise_classes(
+    classes: object, *, max_words: int = MAX_WORDS
+) -> dict[str, tuple[str, ...] | None]:
+    """Bring the forms in which classes are given to one.
+
+    Args:
+        classes: Names in order; or name -> text with phrases between bars, phrases, or None.
+        max_words: The most names and phrases that are taken.
+
+    Returns:
+        Name -> phrases that stand for it in place of the name, or None.
+
+    Raises:
+        ESCNetError: If there are none or too many, one is not a string, or is listed twice.
+    """
+    if isinstance(classes, (str, bytes)) or not isinstance(classes, (Sequence, Mapping)):
+        raise ESCNetError(
+            f'Classes must be a list of names, or names with phrases, not {shown(classes)}: write '
+            "['taxi', 'wet road'] or {'taxi': ['a yellow cab']}."
+        )
+    if len(classes) == 0:
+        raise ESCNetError('There are no classes: give at least one name.')
+    count = len(classes)
+    _check_count(count, max_words)
+    found: dict[str, tuple[str, ...] | None] = {}
+    with_phrases = isinstance(classes, Mapping)
+    for name in classes:
+        if not isinstance(name, str):
+            raise ESCNetError(
+                f'Class name {shown(name)} must be a string, not {type(name).__name__}: put it '
+                'in quotes.'
+            )
+        if name.strip() in found:
+            raise ESCNetError(f'Class name {shown(name)} is listed twice: remove one.')
+        phrases = _phrases(name, classes[name]) if with_phrases else None
+        # counted before anything is copied: YAML can name one long list many times
+        count += 0 if phrases is None else len(phrases)
+        _check_count(count, max_words)
+        found[name.strip()] = None if phrases is None else tuple(phrases)
+    return found
+
+
+def _phrases(name: str, given: object) -> Sequence[str] | None:
+    if isinstance(given, str):
+        given = [part.strip() for part in given.split('|') if part.strip()]
+    if not given and (given is None or isinstance(given, Sequence)):
+        return None
+    if not isinstance(given, (list, tuple)) or not all(isinstance(part, str) for part in given):
+        raise ESCNetError(
+            f'What stands for class {shown(name)} is {shown(given)}: it must be a string or '
+            'a list of strings.'
+        )
+    return given
+
+
+def _check_count(count: int, max_words: int) -> None:
+    if count > max_words:
+        raise ESCNetError(
+            f'There are {count} words or more, and at most {max_words} at a time are taken: leave '
+            'some out, or raise max_words if the memory allows it.'
+        )
+
+
+def _read_text(text: str) -> dict[str, str]:
+    pairs = []
+    for line in text.splitlines():
+        if line.strip() and not line.lstrip().startswith('#'):
+            name, _, phrases = line.partition(': ')
+            pairs.append((name.strip().removesuffix(':'), phrases))
+    return _without_duplicates(pairs)
+
+
+def _read_json(text: str) -> object:
+    return json.loads(text, object_pairs_hook=_without_duplicates)
+
+
+def _read_yaml(text: str) -> object:
+    return yaml.load(text, _Loader)
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader for which a duplicate key is an error, and so is a merge.
+
+    Merges ('<<') of merges can make a giant out of a small file.
+    """
+
+
+def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
+    return _without_duplicates(
+        [[loader.construct_object(part, deep=True) for part in pair] for pair in node.value]
+    )
+
+
+_Loader.add_constructor('tag:yaml.org,2002:map', _construct_mapping)
+
+
+def _without_duplicates(pairs: Sequence[tuple[object, object]]) -> dict:
+    found = {}
+    for key, value in pairs:
+        if not isinstance(key, str):
+            raise ESCNetError(
+                f'Class name {shown(key)} must be a string, not {type(key).__name__}: put it '
+                'in quotes.'
+            )
+        if key in found:
+            raise ESCNetError(f'Class name {shown(key)} is listed twice: remove one.')
+        found[key] = value
+    return found

@@ -12,7 +12,7 @@ import import_graph
 LAYERS = [
     ['errors', 'version', 'threads', 'compat'],
     ['files', 'config', 'vocabulary', 'registration'],
-    ['class_files', 'cli', 'check'],
+    ['cli', 'check'],
     ['models', 'datasets', 'visualization'],
     ['preflight', 'mmseg_apis'],
     ['engine'],

@@ -35,7 +35,7 @@ def test_split_synonyms(name, synonyms):
         (None, 'not None'),
         ({'taxi', 'road'}, 'must be a list'),
         (iter(['taxi']), 'must be a list'),
-        (['taxi', 3], 'Class name 1 of the vocabulary is 3 of type int'),
+        (['taxi', 3], 'Class name 1 of the vocabulary must be a string, not 3 of type int'),
         (['taxi', None], 'type NoneType'),
         ([b'taxi'], 'type bytes'),
         (['taxi', ''], "Class name 1 of the vocabulary, '', holds no word"),
@@ -143,9 +143,9 @@ def test_phrases_stand_for_names():
         (['a'], ['x'], "The phrases of class 'a' must be a list of strings"),
         (['a'], [[3]], 'must be a list of strings'),
         (['a'], [3], 'must be a list of strings'),
-        (['a', 'b'], [['x'], ['X']], "'b' stands in the vocabulary twice"),
-        (['a', 'A'], [['x'], ['y']], "'A' stands in the vocabulary twice"),
-        (['a', 'b'], [['b'], None], "'b' stands in the vocabulary twice"),
+        (['a', 'b'], [['x'], ['X']], "'b' is listed twice"),
+        (['a', 'A'], [['x'], ['y']], "'A' is listed twice"),
+        (['a', 'b'], [['b'], None], "'b' is listed twice"),
         (['a'], [['x' * 1001]], 'a phrase of 1001 characters'),
     ],
 )
@@ -157,7 +157,7 @@ def test_phrases_that_are_refused(names, phrases, message):
 @pytest.mark.parametrize('name', ['a\x00b', 'wet\nroad', 'a\x1b[31mb', 'a\x85b', 'a\ud800b'])
 def test_control_characters_are_refused(name):
     for kwargs in (dict(names=[name]), dict(names=['a'], phrases=[[name]])):
-        with pytest.raises(ESCNetError, match='holds a control character'):
+        with pytest.raises(ESCNetError, match='contains a control character'):
             Vocabulary.create(**kwargs)
 
 

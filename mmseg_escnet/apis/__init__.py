@@ -1,7 +1,7 @@
 """Ready-made ways to use a model, and the checks that the tools make."""
 
 from .. import components  # noqa: F401  says what is missing, if anything is
-from ..class_files import read_classes
+from ..vocabulary import read_classes
 from .images import find_images
 from .inference_file import encode_inference_file
 from .inferencer import OpenVocabInferencer

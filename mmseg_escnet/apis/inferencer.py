@@ -20,12 +20,11 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from ..class_files import MAX_WORDS
 from ..config import read_config
 from ..errors import ESCNetError
 from ..models.segmentors.escnet import ESCNet
 from ..preflight import check_checkpoint
-from ..vocabulary import Vocabulary
+from ..vocabulary import MAX_WORDS, Vocabulary
 from .images import MAX_PIXELS, ImageReader, find_images, is_glob, printable
 from .inference_file import load_weights, read_inference_config
 from .inside import WordInside, find_word, look_inside, whole_view

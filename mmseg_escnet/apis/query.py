@@ -9,9 +9,8 @@ from numbers import Real
 
 import numpy as np
 
-from ..class_files import MAX_WORDS, normalise_classes, read_classes
 from ..errors import ESCNetError
-from ..vocabulary import Vocabulary
+from ..vocabulary import MAX_WORDS, Vocabulary, normalise_classes, read_classes
 
 # Ours: the ground, the sky and what stands around, which most questions are not about.
 COMMON_BACKGROUND = (

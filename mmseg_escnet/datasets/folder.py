@@ -10,9 +10,8 @@ from mmengine import fileio
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from ..class_files import read_classes
 from ..errors import ESCNetError
-from ..vocabulary import Vocabulary
+from ..vocabulary import Vocabulary, read_classes
 from .checked_dataset import CheckedDatasetMixin
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -67,7 +66,7 @@ class FolderDataset(CheckedDatasetMixin, _AnyImageSuffix):
     evaluation are the names, with synonyms between bars.
 
     Args:
-        names: The file of names, below ``data_root`` (see :func:`.class_files.read_classes`), or a
+        names: The file of names, below ``data_root`` (see :func:`.vocabulary.read_classes`), or a
             list of names.
         metainfo: As in ``BaseSegDataset``; ``classes`` chooses among the names.
         img_suffix: One suffix of images, or several.

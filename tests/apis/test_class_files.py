@@ -62,25 +62,25 @@ NESTED = '[x,x]\n' + ''.join(
     f'b{i}: &b{i} [{",".join([f"*b{i - 1}"] * 9)}]\n' for i in range(1, 30)
 )
 REFUSED = {
-    'a.txt': ('taxi\nroad\ntaxi\n', "'taxi' stands there twice"),
+    'a.txt': ('taxi\nroad\ntaxi\n', "'taxi' is listed twice"),
     'empty.txt': ('# nothing\n\n', 'There are no classes'),
-    'latin.txt': (b'caf\xe9\n', 'is no TXT in UTF-8'),
+    'latin.txt': (b'caf\xe9\n', 'is not valid TXT in UTF-8'),
     'many.txt': ('\n'.join(map(str, range(100_000))), 'There are 100000 words .* at most 10000'),
     'large.txt': ('a\n' * 600_000, 'it has 1200000 bytes'),
     'a.csv': ('taxi', 'must end in .txt, .json, .yaml'),
-    'a.json': ('["taxi", ]', 'is no JSON'),
-    'twice.json': ('{"taxi": null, "taxi": null}', "'taxi' stands there twice"),
-    'deep.json': ('[' * 100_000, 'is no JSON'),
+    'a.json': ('["taxi", ]', 'is not valid JSON'),
+    'twice.json': ('{"taxi": null, "taxi": null}', "'taxi' is listed twice"),
+    'deep.json': ('[' * 100_000, 'is not valid JSON'),
     'text.json': ('"taxi"', 'must be a list of names'),
     'number.json': ('{"taxi": 3}', "stands for class 'taxi' is 3"),
-    'twice.yaml': ('taxi: a\ntaxi: b\n', "'taxi' stands there twice"),
+    'twice.yaml': ('taxi: a\ntaxi: b\n', "'taxi' is listed twice"),
     'empty.yaml': ('', 'must be a list of names'),
-    'no.yaml': ('taxi:\nno: Norway\n', 'Class name False is no text but of type bool: put it in'),
+    'no.yaml': ('taxi:\nno: Norway\n', 'Class name False must be a string, not bool: put it in'),
     'date.yaml': ('taxi: 2020-01-01\n', 'is a date'),
-    'code.yaml': ('!!python/object/apply:os.system ["true"]\n', 'is no YAML'),
-    'endless.yaml': ('taxi: &a [*a]\n', 'is no YAML'),
+    'code.yaml': ('!!python/object/apply:os.system ["true"]\n', 'is not valid YAML'),
+    'endless.yaml': ('taxi: &a [*a]\n', 'is not valid YAML'),
     'laughs.yaml': ('b0: &b0 ' + NESTED, "stands for class 'b1' is a list"),
-    'merges.yaml': ('a: &a {x: b}\nc:\n  <<: *a\n', 'is no YAML'),
+    'merges.yaml': ('a: &a {x: b}\nc:\n  <<: *a\n', 'is not valid YAML'),
     'copies.yaml': (
         'a: &a [' + ','.join('x' * 9000) + ']\n' + ''.join(f'k{i}: *a\n' for i in range(5000)),
         'at most 10000',
@@ -165,7 +165,7 @@ def test_ids_have_room_for_no_class(count, dtype, no_class):
         (dict(background='sky'), "must be a name, such as 'other'"),
         (dict(background=''), 'holds no word'),
         (dict(background='Taxi'), "'Taxi' is a class and the name of the background"),
-        (dict(background=['sky', 'road']), "'road' stands in the vocabulary twice"),
+        (dict(background=['sky', 'road']), "'road' is listed twice"),
         (dict(background=[]), 'There are no classes'),
         (dict(background={'a': ['x'], 'b': ['y']}), 'must be one name with its words'),
         (dict(background=7), 'background=7 is no score'),
@@ -184,7 +184,7 @@ def test_questions_that_are_refused(kwargs, message):
 
 
 def test_two_classes_of_the_same_phrases():
-    with pytest.raises(ESCNetError, match="'b' stands in the vocabulary twice"):
+    with pytest.raises(ESCNetError, match="'b' is listed twice"):
         Query.create({'a': ['cab'], 'b': ['Cab']})
 
 

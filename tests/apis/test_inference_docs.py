@@ -10,8 +10,8 @@ from tool_processes import run_tool
 
 from mmseg_escnet.apis import OpenVocabInferencer, SegmentationResult
 from mmseg_escnet.apis.images import MAX_PIXELS
-from mmseg_escnet.class_files import MAX_WORDS
 from mmseg_escnet.models.text_encoders import text_cache
+from mmseg_escnet.vocabulary import MAX_WORDS
 
 PAGE = (ROOT / 'docs/inference.md').read_text()
 

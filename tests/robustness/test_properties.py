@@ -23,11 +23,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from damage import outcome
 
 from mmseg_escnet.apis.images import ImageReader
-from mmseg_escnet.class_files import normalise_classes
 from mmseg_escnet.files import decode_label_map, encode_label_map
 from mmseg_escnet.models.segmentors.test_options import check_test_cfg
 from mmseg_escnet.models.weights import load_strict
-from mmseg_escnet.vocabulary import Vocabulary
+from mmseg_escnet.vocabulary import Vocabulary, normalise_classes
 
 settings.register_profile('same every time', derandomize=True, deadline=None, database=None)
 settings.load_profile('same every time')
