@@ -1,25 +1,22 @@
 """ESC-Net for MMSegmentation.
 
-Importing the package takes no time, and has every component registered in MMSegmentation's
-registries when they are first used (see :mod:`.registration`). A config pulls it in with
-``custom_imports = dict(imports=['mmseg_escnet'])``.
+Importing the package is quick and imports none of its dependencies. :mod:`.components` registers
+everything in MMSegmentation's registries; a config does it by
+``custom_imports = dict(imports=['mmseg_escnet.components'])``.
 """
 
 import importlib
 
-from . import registration
 from .errors import ESCNetError
 from .version import __version__
 from .vocabulary import Vocabulary
-
-registration.register()
 
 _PARTS = ('apis', 'datasets', 'engine', 'evaluation', 'models', 'visualization')
 __all__ = ['ESCNetError', 'Vocabulary', '__version__', *_PARTS]
 
 
 def __getattr__(name: str):
-    """``mmseg_escnet.models`` and the other parts, imported when they are asked for."""
+    """``mmseg_escnet.models`` and the other sub-packages, imported on first use."""
     if name in _PARTS:
         from . import components  # noqa: F401  says what is missing, if anything is
 

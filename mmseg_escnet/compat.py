@@ -1,10 +1,8 @@
 """OpenMMLab on today's PyTorch: what has to be arranged before ``mmseg`` is imported.
 
 MMSegmentation 1.2.2 and MMEngine 0.10.7 predate some of what they are installed with now. Each
-function below mends one thing that was seen to break, and nothing else; :func:`setup` runs them
-all and may be called any number of times.
-
-Third-party packages are imported inside the functions, so that importing this module never fails.
+function below fixes one thing that was seen to break, and nothing else. Importing this module runs
+:func:`setup`; every sub-package that needs ``mmseg`` does so first.
 """
 
 import functools
@@ -40,6 +38,7 @@ def _silence() -> None:
     for message in (
         'pkg_resources is deprecated as an API',  # MMEngine itself imports it
         'Validating sparse tensor invariants',  # newer PyTorch, of sparse_rows()
+        '``build_loss`` would be deprecated',  # MMSegmentation's heads call it
     ):
         warnings.filterwarnings('ignore', message=message, category=UserWarning)
 
@@ -241,3 +240,6 @@ def _safe_globals() -> list:
         (np.ndarray, 'numpy.ndarray' + _UNREACHABLE),
         *((kind, f'numpy.dtypes.{kind.__name__}' + _UNREACHABLE) for kind in number_types),
     ]
+
+
+setup()

@@ -1,20 +1,22 @@
 """All that the package registers in MMSegmentation's registries: importing this does it.
 
-:mod:`.registration` sees to it that the registries do so when they are first asked for anything.
+Configs name it in their ``custom_imports``. It also makes configs known to MMEngine by name
+(``mmengine.hub.get_config('mmseg_escnet::escnet/...')``).
 """
 
-from . import compat
 from .check import explain_import_error
 
 try:
-    compat.setup()  # before anything imports mmseg
-    from . import engine, evaluation, models, visualization
+    from . import compat, engine, evaluation, models, visualization  # compat before mmseg
     from .datasets import registered as datasets
     from .mmseg_apis import support_our_loaders, support_our_pictures
-
-    support_our_loaders()
-    support_our_pictures()
 except Exception as error:
     explain_import_error(error)
 
-__all__ = ['datasets', 'engine', 'evaluation', 'models', 'visualization']
+from mmengine.config.utils import MODULE2PACKAGE
+
+MODULE2PACKAGE[__package__] = __package__  # MMEngine lists its own family only
+support_our_loaders()
+support_our_pictures()
+
+__all__ = ['compat', 'datasets', 'engine', 'evaluation', 'models', 'visualization']

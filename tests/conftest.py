@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 
-import mmseg_escnet.components  # noqa: F401  before any test imports mmseg: compat, registration
+import mmseg_escnet.components  # noqa: F401  before any test imports mmseg
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_SAMPLES = ROOT.parent / 'shared' / 'real_samples'

@@ -48,7 +48,7 @@ def ops(monkeypatch):
 def test_mmseg_imports_in_a_fresh_process_without_a_word():
     """All of MMSegmentation, and MMEngine's pkg_resources, with not one warning."""
     code = (
-        'import mmseg_escnet, mmseg.models, mmseg.apis, mmseg.datasets, mmseg.engine\n'
+        'import mmseg_escnet.compat, mmseg.models, mmseg.apis, mmseg.datasets, mmseg.engine\n'
         'from mmengine.utils import is_installed\n'
         'assert is_installed("mmengine")\n'
     )

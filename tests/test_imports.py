@@ -11,7 +11,7 @@ import import_graph
 # from the bottom to the top; what shares a line does not import each other
 LAYERS = [
     ['errors', 'version', 'threads', 'compat'],
-    ['files', 'config', 'vocabulary', 'registration'],
+    ['files', 'config', 'vocabulary'],
     ['cli', 'check'],
     ['models', 'datasets', 'visualization'],
     ['preflight', 'mmseg_apis'],

@@ -54,7 +54,7 @@ def python(installed, cwd, code: str) -> list[str]:
 @pytest.mark.parametrize('name', ['escnet_vitb16_coco-stuff', 'escnet_vitl14_coco-stuff'])
 def test_get_config_of_the_installed_package(installed, tmp_path, name):
     code = f"""
-import mmengine.hub, mmseg_escnet
+import mmengine.hub, mmseg_escnet.components
 cfg = mmengine.hub.get_config('mmseg_escnet::escnet/{name}.py')
 print(mmseg_escnet.__file__, cfg.filename, cfg.model.type)
 """
@@ -64,11 +64,11 @@ print(mmseg_escnet.__file__, cfg.filename, cfg.model.type)
     assert model == 'ESCNet'
 
 
-@pytest.mark.parametrize('first', ['mmseg_escnet', 'mmengine.hub'])
+@pytest.mark.parametrize('first', ['mmseg_escnet.components', 'mmengine.hub'])
 def test_get_model_of_the_installed_package(installed, tmp_path, first):
     """Whichever is imported first. Without ``pretrained`` there is nothing to download."""
     code = f"""
-import {first}, mmseg_escnet, mmengine.hub
+import {first}, mmseg_escnet.components, mmengine.hub
 model = mmengine.hub.get_model('mmseg_escnet::toyworld/escnet_toy.py')
 print(type(model), sum(parameter.numel() for parameter in model.parameters()))
 """
@@ -82,7 +82,7 @@ def test_a_config_may_inherit_from_the_installed_package(installed, tmp_path):
         "_base_ = 'mmseg_escnet::escnet/escnet_vitb16_coco-stuff.py'\ntrain_cfg = dict(max_iters=7)"
     )
     code = """
-import mmseg_escnet
+import mmseg_escnet.components
 from mmengine.config import Config
 cfg = Config.fromfile('mine.py')
 print(cfg.model.type, cfg.train_cfg.max_iters)
@@ -143,7 +143,7 @@ def test_tools_of_mmsegmentation_test_the_trained_model(installed, scenes):
 def test_inferencer_of_mmsegmentation(installed, scenes):
     """Our config by its name in the hub, our weights, words of one's own."""
     code = f"""
-import mmseg_escnet
+import mmseg_escnet.components
 from mmengine.hub import get_config
 from mmseg.apis import MMSegInferencer
 from mmseg_escnet.apis import OpenVocabInferencer

@@ -64,7 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Find the images, load the model, segment what is not there yet; return the status."""
     args = parse_args(argv)
     # the one is of MMSegmentation's own making, the other is said by choose_words
-    warnings.filterwarnings('ignore', message='``build_loss`` would be deprecated')
     warnings.filterwarnings('ignore', message='The only class is')
     from tqdm import tqdm
 

@@ -44,7 +44,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmseg_escnet.web.page import build_page, launch_page  # says what is missing, if so
 
     # the one is of MMSegmentation's own making, the other stands on the page
-    warnings.filterwarnings('ignore', message='``build_loss`` would be deprecated')
     warnings.filterwarnings('ignore', message='The only class is')
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
     from mmseg_escnet.web.desk import Desk

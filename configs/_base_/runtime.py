@@ -1,6 +1,6 @@
 _base_ = 'mmseg::_base_/default_runtime.py'
 
-custom_imports = dict(imports=['mmseg_escnet'])
+custom_imports = dict(imports=['mmseg_escnet.components'])
 visualizer = dict(type='OpenVocabVisualizer')
 custom_hooks = [dict(type='VocabularyHook'), dict(type='FiniteHook')]
 randomness = dict(seed=0)

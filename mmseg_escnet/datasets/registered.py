@@ -1,5 +1,6 @@
 """The data sets and transforms: importing this registers them in MMSegmentation."""
 
+from .. import compat  # noqa: F401  before mmseg
 from . import transforms
 from .ade20k150 import ADE20K150Dataset
 from .ade20k847 import ADE20K847Dataset

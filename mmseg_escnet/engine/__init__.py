@@ -1,3 +1,4 @@
+from .. import compat  # noqa: F401  before mmseg
 from .augmented_testing import OpenVocabTTAModel
 from .checkpoints import latest_whole_checkpoint
 from .fsdp_strategy import ESCNetFSDPStrategy

@@ -1,3 +1,4 @@
+from .. import compat  # noqa: F401  before mmseg
 from .backbones import OpenCLIPBackbone
 from .decode_heads import OpenVocabularyHead
 from .necks import (

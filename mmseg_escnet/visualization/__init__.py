@@ -1,5 +1,6 @@
 """Pictures of what the model sees and does."""
 
+from .. import compat  # noqa: F401  before mmseg
 from .blocks import blocks_figure
 from .figures import (
     class_bars_figure,

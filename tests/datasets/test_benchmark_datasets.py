@@ -1,9 +1,5 @@
 """The evaluation sets: names, ids from the file to the figures, and their configs."""
 
-import mmseg_escnet  # noqa: F401  (first: it makes mmseg importable)
-
-# isort: split
-
 from pathlib import Path
 
 import numpy as np

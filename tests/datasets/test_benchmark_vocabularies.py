@@ -1,9 +1,5 @@
 """The class lists of the benchmarks."""
 
-import mmseg_escnet  # noqa: F401  (first: it makes mmseg importable)
-
-# isort: split
-
 import pytest
 from mmseg.datasets import ADE20KDataset, COCOStuffDataset
 

@@ -1,9 +1,5 @@
 """A missing or half-made data set is one sentence at start-up."""
 
-import mmseg_escnet  # noqa: F401  (first: it makes mmseg importable)
-
-# isort: split
-
 import numpy as np
 import pytest
 from mmengine.registry import init_default_scope

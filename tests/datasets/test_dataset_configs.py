@@ -1,9 +1,5 @@
 """The data set configs build, and deliver what the model expects."""
 
-import mmseg_escnet  # noqa: F401  (first: it makes mmseg importable)
-
-# isort: split
-
 from pathlib import Path
 
 import pytest

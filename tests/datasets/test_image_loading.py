@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import mmseg_escnet  # noqa: F401
 from mmseg_escnet.datasets import LoadImage
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.files import is_cut_short

@@ -1,9 +1,5 @@
 """Ids travel from the file to the tensor unchanged, or an error says why not."""
 
-import mmseg_escnet  # noqa: F401  (first: it makes mmseg importable)
-
-# isort: split
-
 import io
 import struct
 import zlib

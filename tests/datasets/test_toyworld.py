@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from mmengine.registry import init_default_scope
 
-import mmseg_escnet  # noqa: F401
 from mmseg_escnet.datasets import ToyWorldDataset
 from mmseg_escnet.datasets.toyworld_scenes import scene
 from mmseg_escnet.datasets.toyworld_vocabulary import (

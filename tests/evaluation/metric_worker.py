@@ -8,10 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import mmseg_escnet  # noqa: F401  (first: it makes mmseg importable)
-
-# isort: split
-
 import numpy as np
 import torch
 import torch.distributed

@@ -2,10 +2,6 @@
 
 import json
 
-import mmseg_escnet  # noqa: F401  (first: it makes mmseg importable)
-
-# isort: split
-
 import numpy as np
 import pytest
 import torch

@@ -1,9 +1,5 @@
 """Figures against a confusion matrix computed by scikit-learn, and against MMSegmentation's."""
 
-import mmseg_escnet  # noqa: F401  (first: it makes mmseg importable)
-
-# isort: split
-
 import json
 
 import numpy as np

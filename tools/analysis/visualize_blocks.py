@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,7 +47,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Check what was asked, run the model once, write the files."""
     args = parse_args(argv)
-    warnings.filterwarnings('ignore', message='``build_loss`` would be deprecated')
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
     from mmseg_escnet.apis.inside import FIGURE_SUFFIXES, check_suffix, find_word
 

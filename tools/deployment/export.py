@@ -10,7 +10,6 @@ files without PyTorch. docs/export.md says what is in them, and what cannot be e
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,7 +60,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     for path, suffixes in ((args.out, _SUFFIXES), (args.words, ('.npz',))):
         if path is not None and path.suffix not in suffixes:
             raise ESCNetError(f'{path} must end in {" or ".join(suffixes)}: rename it.')
-    warnings.filterwarnings('ignore', message='``build_loss`` would be deprecated')
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
     from mmseg_escnet.export import compare, encode_onnx, encode_program, encode_words, require
     from mmseg_escnet.files import write_file

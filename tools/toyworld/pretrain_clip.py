@@ -13,7 +13,7 @@ keys) and OUT/clip.json (how it was made, and what it reaches).
 
 from __future__ import annotations
 
-import mmseg_escnet.threads  # before torch
+import mmseg_escnet.threads  # noqa: F401  before torch
 
 # isort: split
 
@@ -41,7 +41,6 @@ from pretraining import (
 )
 from torch import Tensor
 
-import mmseg_escnet  # noqa: F401  registers everything
 from mmseg_escnet.cli import run_tool
 from mmseg_escnet.datasets.toyworld_scenes import IMAGE_SIZE, scene
 from mmseg_escnet.datasets.toyworld_vocabulary import (
