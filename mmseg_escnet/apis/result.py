@@ -16,9 +16,9 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import ESCNetError
-from ..files import encode_label_map, encode_png, encode_scores, write_file
+from ..files import check_suffix, encode_label_map, encode_png, encode_scores, write_file
 from ..models.segmentors.score_maps import ScoreMaps
-from ..vocabulary import split_synonyms
+from .polygons import trace_regions
 from .query import Query
 
 if TYPE_CHECKING:
@@ -153,11 +153,10 @@ class SegmentationResult:
         if scores is not None:
             files[scores] = encode_scores(self.scores)
         for file in files:
-            if Path(file).suffix.lower() != '.png':
-                raise ESCNetError(f'{file} must end in .png: what is written is a PNG.')
+            check_suffix(file, ['.png'])
         files[Path(path).with_suffix('.json')] = encode_record(describe(self.query))
         for file, content in files.items():
-            write_file(Path(file), content)
+            write_file(file, content)
 
     def to_coco(self, *, image_id: int = 1) -> dict:
         """The label map as COCO annotations, which ``json`` can write and ``pycocotools`` read.
@@ -203,59 +202,46 @@ class SegmentationResult:
         """The regions of the label map as polygons, in the form of a GeoJSON FeatureCollection.
 
         Coordinates are pixels, x to the right and y down from the upper left corner of the image.
-        Outlines follow the edges of the pixels, so that the area of a polygon is the number of its
-        pixels.
+        Outlines follow the edges of the pixels, so the area of a polygon is its number of pixels.
 
         Args:
             min_area: Regions of fewer pixels are left out.
-            tolerance: Leave out points as long as no outline moves by more, in pixels. Neighbours
-                may then overlap a little.
+            tolerance: Drop points as long as no outline moves by more than this, in pixels.
+                Neighbours may then overlap a little.
 
         Returns:
             A feature for each region whose pixels are connected by their sides: a ``Polygon`` with
             its holes, and as ``properties`` its class, id, area in pixels and mean score.
-        """
-        from .polygons import simplify_rings, trace_regions
 
-        features = []
-        for class_id in np.unique(self.labels[self.labels != self.no_class]).tolist():
-            for pixels, rings in trace_regions(self.labels == class_id):
-                if len(pixels) < min_area:
-                    continue
-                features.append(
-                    dict(
-                        type='Feature',
-                        geometry=dict(
-                            type='Polygon',
-                            coordinates=simplify_rings(rings, tolerance) if tolerance else rings,
-                        ),
-                        properties={
-                            'class': self.classes[class_id],
-                            'id': class_id,
-                            'area': len(pixels),
-                            'score': float(self.scores.flat[pixels].mean(dtype=np.float64)),
-                        },
-                    )
-                )
+        Raises:
+            ESCNetError: If shapely, the extra ``shapes``, is not installed.
+        """
+        features = [
+            dict(
+                type='Feature',
+                geometry=geometry,
+                properties={
+                    'class': self.classes[class_id],
+                    'id': class_id,
+                    'area': area,
+                    'score': score,
+                },
+            )
+            for class_id in np.unique(self.labels[self.labels != self.no_class]).tolist()
+            for geometry, area, score in trace_regions(
+                self.labels == class_id, self.scores, min_area=min_area, tolerance=tolerance
+            )
+        ]
         return dict(type='FeatureCollection', features=features)
 
     def _index(self, name: str | int) -> int:
         if isinstance(name, str):
-            if name in self.classes:
-                return self.classes.index(name)
-            wanted = name.strip().lower()
-            synonyms = [
-                i
-                for i, other in enumerate(self.classes)
-                if wanted in (part.lower() for part in split_synonyms(other))
-            ]
-            if len(synonyms) == 1:
-                return synonyms[0]
-        elif isinstance(name, Integral) and 0 <= name < len(self.classes):
+            return self.query.classes.find(name)
+        if isinstance(name, Integral) and 0 <= name < len(self.classes):
             return int(name)
-        shown = ', '.join(map(repr, self.classes[:_SHOWN]))
-        more = ', ...' if len(self.classes) > _SHOWN else ''
-        raise ESCNetError(f'There is no class {name!r} in this result: it has {shown}{more}.')
+        raise ESCNetError(
+            f'There is no class {name!r}: give a name, or an id from 0 to {len(self.classes) - 1}.'
+        )
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
