@@ -46,7 +46,7 @@ def pinned(session: nox.Session) -> None:
 @nox.session(python='3.12')
 def newest(session: nox.Session) -> None:
     """Each requirement at the upper end of its range, or the newest there is."""
-    session.install('-e', '.[lite,test,export,docs,web]')
+    session.install('-e', '.[lite,test,export,docs,shapes,web]')
     test(session)
 
 

@@ -216,13 +216,13 @@ def third_party(*folders: str) -> set[str]:
 def test_everything_imported_is_declared():
     imported = third_party('mmseg_escnet', 'tools')
     assert {'torch', 'numpy', 'mmengine', 'mmsegmentation', 'open-clip-torch'} <= imported
-    assert imported - set(installed()) - set(extras('export')) == set()
+    assert imported - set(installed()) - set(extras('export', 'shapes')) == set()
 
 
 def test_everything_the_tests_import_is_declared():
     imported = third_party('tests')
     assert 'pytest' in imported
-    allowed = {**installed(), **extras('test', 'docs', 'export')}
+    allowed = {**installed(), **extras('test', 'docs', 'export', 'shapes')}
     tools = {canonicalize_name(path.stem) for path in (ROOT / 'tools').rglob('*.py')}
     assert imported - set(allowed) - tools == set()
 
@@ -237,7 +237,7 @@ def test_the_pins_are_exact_and_leave_cuda_to_torch():
 
 def test_the_pins_satisfy_every_range():
     pinned = pins()
-    wanted = {**installed(), **extras('test', 'web', 'docs', 'export', 'hooks')}
+    wanted = {**installed(), **extras('test', 'web', 'docs', 'export', 'hooks', 'shapes')}
     for name, requirement in wanted.items():
         assert name in pinned, f'{name} is not pinned'
         (specifier,) = pinned[name].specifier

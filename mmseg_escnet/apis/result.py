@@ -19,6 +19,7 @@ from ..errors import ESCNetError
 from ..files import encode_label_map, encode_png, encode_scores, write_file
 from ..models.segmentors.score_maps import ScoreMaps
 from ..vocabulary import split_synonyms
+from .polygons import trace_regions
 from .query import Query
 
 if TYPE_CHECKING:
@@ -203,40 +204,36 @@ class SegmentationResult:
         """The regions of the label map as polygons, in the form of a GeoJSON FeatureCollection.
 
         Coordinates are pixels, x to the right and y down from the upper left corner of the image.
-        Outlines follow the edges of the pixels, so that the area of a polygon is the number of its
-        pixels.
+        Outlines follow the edges of the pixels, so the area of a polygon is its number of pixels.
 
         Args:
             min_area: Regions of fewer pixels are left out.
-            tolerance: Leave out points as long as no outline moves by more, in pixels. Neighbours
-                may then overlap a little.
+            tolerance: Drop points as long as no outline moves by more than this, in pixels.
+                Neighbours may then overlap a little.
 
         Returns:
             A feature for each region whose pixels are connected by their sides: a ``Polygon`` with
             its holes, and as ``properties`` its class, id, area in pixels and mean score.
-        """
-        from .polygons import simplify_rings, trace_regions
 
-        features = []
-        for class_id in np.unique(self.labels[self.labels != self.no_class]).tolist():
-            for pixels, rings in trace_regions(self.labels == class_id):
-                if len(pixels) < min_area:
-                    continue
-                features.append(
-                    dict(
-                        type='Feature',
-                        geometry=dict(
-                            type='Polygon',
-                            coordinates=simplify_rings(rings, tolerance) if tolerance else rings,
-                        ),
-                        properties={
-                            'class': self.classes[class_id],
-                            'id': class_id,
-                            'area': len(pixels),
-                            'score': float(self.scores.flat[pixels].mean(dtype=np.float64)),
-                        },
-                    )
-                )
+        Raises:
+            ESCNetError: If shapely, the extra ``shapes``, is not installed.
+        """
+        features = [
+            dict(
+                type='Feature',
+                geometry=geometry,
+                properties={
+                    'class': self.classes[class_id],
+                    'id': class_id,
+                    'area': area,
+                    'score': score,
+                },
+            )
+            for class_id in np.unique(self.labels[self.labels != self.no_class]).tolist()
+            for geometry, area, score in trace_regions(
+                self.labels == class_id, self.scores, min_area=min_area, tolerance=tolerance
+            )
+        ]
         return dict(type='FeatureCollection', features=features)
 
     def _index(self, name: str | int) -> int:
