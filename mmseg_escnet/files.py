@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,16 @@ def write_file(path: str | os.PathLike, content: bytes) -> None:
             f'{path} cannot be written ({error.strerror or error}): check the folder, its '
             'permissions and the free space on the disk.'
         ) from error
+
+
+def check_suffix(path: str | os.PathLike, suffixes: Sequence[str]) -> None:
+    """Refuse to write a file under a name that promises another format.
+
+    Raises:
+        ESCNetError: If the path has none of the suffixes, in any case.
+    """
+    if Path(path).suffix.lower() not in suffixes:
+        raise ESCNetError(f'{path} must end in {" or ".join(suffixes)}.')
 
 
 def sha256(path: str | os.PathLike) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import difflib
 import hashlib
 import html
 import json
@@ -24,6 +25,7 @@ _LONGEST_PHRASE = 1000  # characters; CLIP reads 77 tokens
 _MAX_BYTES = 1 << 20  # of a file of classes
 _SHOWN = 60  # characters of a name in a message
 _LONGEST = 28  # characters of a name in a picture
+_SUGGESTIONS = 5
 
 
 def split_synonyms(name: str) -> tuple[str, ...]:
@@ -133,6 +135,33 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def find(self, name: str) -> int:
+        """The id of a class, given its name or one of its synonyms in any case.
+
+        Raises:
+            ESCNetError: If there is no such class, or a synonym belongs to several.
+        """
+        if name in self.names:
+            return self.names.index(name)
+        wanted = name.strip().lower()
+        ids = [
+            index
+            for index, (own, words) in enumerate(zip(self.names, self.synonyms, strict=True))
+            if wanted in (own.lower(), *map(str.lower, words))
+        ]
+        if len(ids) == 1:
+            return ids[0]
+        lower = {own.lower(): own for own in self.names}
+        close = [lower[own] for own in difflib.get_close_matches(wanted, lower, n=_SUGGESTIONS)]
+        if close and not ids:
+            near = ' or '.join(map(repr, close))
+            raise ESCNetError(f'There is no class {name!r}: did you mean {near}?')
+        what = 'Several classes have the synonym' if ids else 'There is no class'
+        names = [self.names[i] for i in ids] or self.names
+        some = ', '.join(map(repr, names[:_SUGGESTIONS]))
+        more = ', ...' if len(names) > _SUGGESTIONS else ''
+        raise ESCNetError(f'{what} {name!r}: choose one of {some}{more}.')
 
     @property
     def dataset_meta(self) -> dict:

@@ -70,6 +70,21 @@ def test_names_are_kept_in_order():
     )
 
 
+def test_find():
+    phrases = [None, ['grass', 'sand'], None, None, None]
+    names = ['sofa | couch', 'Ground', 'bus, coach', 'Coach, trainer', 'sky']
+    vocabulary = Vocabulary.create(names, phrases=phrases)
+    wanted = ('sofa | couch', ' COUCH', 'Ground', 'ground', 'sand', 'Bus', 'sky')
+    assert [vocabulary.find(name) for name in wanted] == [0, 0, 1, 1, 1, 2, 4]
+    for name, message in (
+        ('grund', r"no class 'grund': did you mean 'Ground'\?"),
+        ('', "no class '': choose one of 'sofa | couch', 'Ground', "),
+        ('coach', r"Several .* 'coach': choose one of 'bus, coach', 'Coach, trainer'\."),
+    ):
+        with pytest.raises(ESCNetError, match=message.replace('|', '.')):
+            vocabulary.find(name)
+
+
 def test_a_shared_synonym_is_no_duplicate():
     assert len(Vocabulary.create(['bus, coach', 'coach', 'coach, bus'])) == 3
 

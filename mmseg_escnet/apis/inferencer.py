@@ -27,7 +27,7 @@ from ..preflight import check_checkpoint
 from ..vocabulary import MAX_WORDS, Vocabulary
 from .images import MAX_PIXELS, ImageReader, find_images, is_glob, printable
 from .inference_file import load_weights, read_inference_config
-from .inside import WordInside, find_word, look_inside, whole_view
+from .inside import WordInside, look_inside, whole_view
 from .pipeline import build_pipeline, find_device
 from .query import Query
 from .result import SegmentationResult
@@ -208,7 +208,7 @@ class OpenVocabInferencer:
         """
         query = self._query(classes, background=background)
         words = [word] if isinstance(word, str) else word
-        class_ids = [find_word(query, each) for each in words]
+        class_ids = [query.vocabulary.find(each) for each in words]
         where = _name_of(image, 'The image')
         pixels = self._reader.read(image, where)
         text = self._embed(query, templates, synonyms)

@@ -99,16 +99,24 @@ class Query:
         return cls(both, len(asked), name, None, threshold)
 
     @property
+    def classes(self) -> Vocabulary:
+        """The N classes of the answer in the order asked for; a background is last, and grey."""
+        words, count = self.vocabulary, self.num_asked
+        asked = words.names[:count], words.palette[:count], words.synonyms[:count]
+        if self.background is None:
+            return Vocabulary(*asked)
+        last = self.background, _OTHER_COLOR, (self.background,)
+        return Vocabulary(*((*those, this) for those, this in zip(asked, last, strict=True)))
+
+    @property
     def names(self) -> tuple[str, ...]:
-        """The N classes of the answer, in the order asked for, the background last."""
-        asked = self.vocabulary.names[: self.num_asked]
-        return asked if self.background is None else (*asked, self.background)
+        """Names of the N classes of the answer."""
+        return self.classes.names
 
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
-        """N colours; grey for the background."""
-        asked = self.vocabulary.palette[: self.num_asked]
-        return asked if self.background is None else (*asked, _OTHER_COLOR)
+        """Colours of the N classes of the answer."""
+        return self.classes.palette
 
     @property
     def words(self) -> tuple[tuple[str, ...], ...]:

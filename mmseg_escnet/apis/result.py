@@ -16,9 +16,8 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import ESCNetError
-from ..files import encode_label_map, encode_png, encode_scores, write_file
+from ..files import check_suffix, encode_label_map, encode_png, encode_scores, write_file
 from ..models.segmentors.score_maps import ScoreMaps
-from ..vocabulary import split_synonyms
 from .polygons import trace_regions
 from .query import Query
 
@@ -154,11 +153,10 @@ class SegmentationResult:
         if scores is not None:
             files[scores] = encode_scores(self.scores)
         for file in files:
-            if Path(file).suffix.lower() != '.png':
-                raise ESCNetError(f'{file} must end in .png: what is written is a PNG.')
+            check_suffix(file, ['.png'])
         files[Path(path).with_suffix('.json')] = encode_record(describe(self.query))
         for file, content in files.items():
-            write_file(Path(file), content)
+            write_file(file, content)
 
     def to_coco(self, *, image_id: int = 1) -> dict:
         """The label map as COCO annotations, which ``json`` can write and ``pycocotools`` read.
@@ -238,21 +236,12 @@ class SegmentationResult:
 
     def _index(self, name: str | int) -> int:
         if isinstance(name, str):
-            if name in self.classes:
-                return self.classes.index(name)
-            wanted = name.strip().lower()
-            synonyms = [
-                i
-                for i, other in enumerate(self.classes)
-                if wanted in (part.lower() for part in split_synonyms(other))
-            ]
-            if len(synonyms) == 1:
-                return synonyms[0]
-        elif isinstance(name, Integral) and 0 <= name < len(self.classes):
+            return self.query.classes.find(name)
+        if isinstance(name, Integral) and 0 <= name < len(self.classes):
             return int(name)
-        shown = ', '.join(map(repr, self.classes[:_SHOWN]))
-        more = ', ...' if len(self.classes) > _SHOWN else ''
-        raise ESCNetError(f'There is no class {name!r} in this result: it has {shown}{more}.')
+        raise ESCNetError(
+            f'There is no class {name!r}: give a name, or an id from 0 to {len(self.classes) - 1}.'
+        )
 
     def __repr__(self) -> str:
         height, width = self.labels.shape

@@ -5,8 +5,8 @@ Shapes: h x w patch grid, K objects, T blocks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import cycle, islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,9 +18,7 @@ from matplotlib.text import Text
 from ..vocabulary import short_name
 from .fonts import font_for
 
-if TYPE_CHECKING:
-    from ..apis.inside import WordInside, WordPrompts
-
+Arrays = Mapping[str, np.ndarray]  # by the names of :class:`.WordInside`
 # Okabe and Ito's colours, which the colour-blind can tell apart
 _OBJECT_COLORS = ('#d55e00', '#0072b2', '#009e73', '#cc79a7', '#b07d00', '#56b4e9')
 _QUIET = '#6b7078'
@@ -35,46 +33,47 @@ _HIGHEST_LOW, _LEAST_CHANGE = 0.99, 0.01  # of the cosines: what is less is roun
 _SUBSCRIPTS = str.maketrans('0123456789', '₀₁₂₃₄₅₆₇₈₉')
 
 
-def blocks_figure(inside: WordInside) -> Figure:
+def blocks_figure(arrays: Arrays) -> Figure:
     """Draw what the ESC blocks do for one word: a column for each block.
 
     From top to bottom: the correlation that the block reads; the pseudo prompts made of it; how
-    much the features of every patch, after the block's SAM block, are like those of one; and how
+    similar the features of every patch, after the block's SAM block, are to those of one; and how
     that differs from before it. On the left the picture and CLIP's features, which every block
     starts from; on the right what the decoder makes of it all. The range of a correlation map is
     written below it; the maps of the lower rows share theirs.
 
     Args:
-        inside: What there is to draw; rows of what the model does not have are left out.
+        arrays: As :meth:`.WordInside.arrays` returns them, or ``numpy.load`` of the ``.npz`` that
+            ``WordInside.save`` writes. Rows of what the model does not have are left out.
     """
-    blocks = inside.blocks
-    has_prompts = any(block.prompts is not None for block in blocks)
-    has_similarity = any(block.similarity is not None for block in blocks)
-    figure, grid = _panels(inside, rows=1 + has_prompts + 2 * has_similarity)
+    arrays = dict(arrays)
+    has_prompts, has_similarity = 'region' in arrays, 'similarity' in arrays
+    maps = arrays['correlation'][:-1]
+    figure, grid = _panels(arrays, rows=1 + has_prompts + 2 * has_similarity)
     top, lower = grid[0], iter(grid[1:])
-    top[0].imshow(inside.image, extent=_EXTENT, aspect='auto')
-    top[0].set_title(f'+ where {_correlation(len(blocks) - 1)} peaks', fontsize=_LABEL)
-    _mark(top[0], inside)
-    for number, (axes, block) in enumerate(zip(top[1:-1], blocks, strict=True)):
-        _draw_map(axes, inside, block.read, cmap=_HEAT)
+    top[0].imshow(arrays['image'], extent=_EXTENT, aspect='auto')
+    top[0].set_title(f'+ where {_correlation(len(maps) - 1)} peaks', fontsize=_LABEL)
+    _mark(top[0], arrays)
+    for number, (axes, values) in enumerate(zip(top[1:-1], maps, strict=True)):
+        _draw_map(axes, arrays, values, cmap=_HEAT)
         axes.set_title(f'{_correlation(number)}, read by block {number + 1}', fontsize=_TITLE)
         _add_range(axes)
-    _draw_map(top[-1], inside, inside.probability, cmap=_HEAT, vmin=0)
+    _draw_map(top[-1], arrays, arrays['probability'], cmap=_HEAT, vmin=0)
     top[-1].set_title('probability (decoder)', fontsize=_TITLE)
     _add_range(top[-1])
     if has_prompts:
-        _draw_prompt_row(next(lower), inside)
+        _draw_prompts(next(lower), arrays)
     if has_similarity:
-        _draw_similarity_rows(next(lower), next(lower), inside)
+        _draw_similarity(next(lower), next(lower), arrays)
     for text in figure.findobj(Text):  # a name with two dollar signs is no formula
         text.set_parse_math(False)
     return figure
 
 
-def _panels(inside: WordInside, rows: int) -> tuple[Figure, np.ndarray]:
+def _panels(arrays: Arrays, rows: int) -> tuple[Figure, np.ndarray]:
     """A figure with a heading and panels of the picture's shape, without axes."""
-    columns = len(inside.blocks) + 2
-    height, width = inside.image.shape[:2]
+    columns = len(arrays['correlation']) + 1
+    height, width = arrays['image'].shape[:2]
     panel = _PANEL * float(np.clip(height / width, _FLATTEST, 1 / _FLATTEST))
     total_width = columns * (_PANEL + _GAP) - _GAP + 2 * _MARGIN
     total_height = _HEADING + rows * (_PANEL_TITLE + panel) + _RANGE + 2 * _MARGIN
@@ -89,7 +88,7 @@ def _panels(inside: WordInside, rows: int) -> tuple[Figure, np.ndarray]:
         )
         axes.axis('off')
         grid[row, column] = axes
-    font, word = font_for(f'“{short_name(inside.word)}”', 1)
+    font, word = font_for(f'“{short_name(str(arrays["word"]))}”', 1)
     figure.text(
         _MARGIN / total_width,
         1 - _MARGIN / total_height,
@@ -100,113 +99,89 @@ def _panels(inside: WordInside, rows: int) -> tuple[Figure, np.ndarray]:
     return figure, grid
 
 
-def _draw_map(axes: Axes, inside: WordInside, values: np.ndarray, **colors) -> None:
+def _draw_map(
+    axes: Axes, arrays: Arrays, values: np.ndarray, *, alpha: float = 0.75, **colors
+) -> None:
     """Draw a map over the faded picture."""
-    _draw_faded(axes, inside)
+    grey = arrays['image'].mean(axis=-1)
+    axes.imshow(grey, extent=_EXTENT, aspect='auto', cmap='gray', vmin=0, vmax=255)
     axes.imshow(
-        values, extent=_EXTENT, aspect='auto', alpha=0.75, interpolation='nearest', **colors
+        values, extent=_EXTENT, aspect='auto', alpha=alpha, interpolation='nearest', **colors
     )
 
 
-def _draw_faded(axes: Axes, inside: WordInside) -> None:
-    grey = inside.image.mean(axis=-1)
-    axes.imshow(grey, extent=_EXTENT, aspect='auto', cmap='gray', vmin=0, vmax=255)
-
-
-def _draw_prompt_row(row: np.ndarray, inside: WordInside) -> None:
+def _draw_prompts(row: np.ndarray, arrays: Arrays) -> None:
     _explain(
         row[0],
         'Pseudo prompts',
         'made of the map above. Outline: the\n'
         'region around its peak. Colours: its\n'
-        'objects (k-means), the fuller the higher\n'
-        'their masks. Numbers: their points.\n'
-        'Presence: this word among all.',
+        'objects (k-means), more opaque where\n'
+        'their masks are higher. Numbers: their\n'
+        'points. Presence: this word among all.',
     )
-    for axes, block in zip(row[1:-1], inside.blocks, strict=True):
-        if block.prompts is None:
-            continue
-        _draw_faded(axes, inside)
-        _draw_prompts(axes, block.prompts)
-        count = int(block.prompts.valid.sum())
-        axes.set_title(
-            f'{count} {"object" if count == 1 else "objects"}, '
-            f'presence {block.prompts.presence:.2f}',
-            fontsize=_LABEL,
-        )
+    columns = (
+        arrays[name] for name in ('region', 'objects', 'masks', 'points', 'valid', 'presence')
+    )
+    for axes, region, objects, masks, points, valid, presence in zip(
+        row[1:-1], *columns, strict=True
+    ):
+        colors = np.array([to_rgb(c) for c in islice(cycle(_OBJECT_COLORS), len(valid))])
+        layer = np.zeros((*region.shape, 4))
+        layer[region, :3] = colors[objects[region]]
+        layer[region, 3] = 0.9 * masks.max(axis=0)[region]
+        _draw_map(axes, arrays, layer, alpha=1)
+        if not region.all():  # else there is no outline
+            fine = np.kron(region, np.ones((8, 8)))  # so that the contour follows the patches
+            axes.contour(fine, levels=[0.5], colors='white', linewidths=0.8, extent=(0, 1, 0, 1))
+        numbers = np.flatnonzero(valid)
+        for number in numbers:
+            x, y = points[number]
+            axes.plot(x, y, 'o', markersize=8, color=colors[number], markeredgecolor='white')
+            style = dict(ha='center', va='center_baseline', fontsize=6, fontweight='bold')
+            axes.text(x, y, str(number + 1), color='white', **style)
+        count = f'{len(numbers)} {"object" if len(numbers) == 1 else "objects"}'
+        axes.set_title(f'{count}, presence {presence:.2f}', fontsize=_LABEL)
 
 
-def _draw_prompts(axes: Axes, prompts: WordPrompts) -> None:
-    colors = np.array([to_rgb(c) for c in islice(cycle(_OBJECT_COLORS), len(prompts.valid))])
-    inner = prompts.region
-    layer = np.zeros((*inner.shape, 4))
-    layer[inner, :3] = colors[prompts.objects[inner]]
-    layer[inner, 3] = 0.9 * prompts.masks.max(axis=0)[inner]
-    axes.imshow(layer, extent=_EXTENT, aspect='auto', interpolation='nearest')
-    if not inner.all():  # a region without an end has no outline
-        fine = np.kron(inner, np.ones((8, 8)))  # so that the contour follows the patches
-        axes.contour(fine, levels=[0.5], colors='white', linewidths=0.8, extent=(0, 1, 0, 1))
-    for number in np.flatnonzero(prompts.valid):
-        x, y = prompts.points[number]
-        axes.plot(x, y, 'o', markersize=8, color=colors[number], markeredgecolor='white')
-        style = dict(ha='center', va='center_baseline', fontsize=6, fontweight='bold')
-        axes.text(x, y, str(number + 1), color='white', **style)
-
-
-def _draw_similarity_rows(after: np.ndarray, change: np.ndarray, inside: WordInside) -> None:
-    has_sam = any(block.prompts is not None for block in inside.blocks)
-    made_by = 'SAM block' if has_sam else 'projection'
-    maps = [block.similarity for block in inside.blocks]
-    changes = [values - inside.similarity for values in maps]
-    lowest = min(_HIGHEST_LOW, *(values.min() for values in (inside.similarity, *maps)))
-    largest = max(_LEAST_CHANGE, *(np.abs(values).max() for values in changes))
-    titles = ('Fᵥ, from CLIP', *(f'Fᵥ′, {made_by} {t}' for t in range(1, len(maps) + 1)))
-    for axes, values, title in zip(after, (inside.similarity, *maps), titles, strict=False):
-        _draw_map(axes, inside, values, cmap=_HEAT, vmin=lowest, vmax=1)
-        _mark(axes, inside)
+def _draw_similarity(after: np.ndarray, change: np.ndarray, arrays: Arrays) -> None:
+    made_by = 'SAM block' if 'region' in arrays else 'projection'
+    before = arrays['similarity_clip']
+    maps = [before, *arrays['similarity']]
+    changes = arrays['similarity'] - before
+    lowest = min(_HIGHEST_LOW, np.min(maps))
+    largest = max(_LEAST_CHANGE, np.abs(changes).max())
+    titles = ['Fᵥ, from CLIP', *(f'Fᵥ′, {made_by} {t}' for t in range(1, len(maps)))]
+    for axes, values, title in zip(after[:-1], maps, titles, strict=True):
+        _draw_map(axes, arrays, values, cmap=_HEAT, vmin=lowest, vmax=1)
+        _mark(axes, arrays)
         axes.set_title(title, fontsize=_LABEL)
-    _add_bar(after[0], after[-1], 'how alike each patch\nis to the one at +:\ncosine of features')
+    _add_bar(after[0], after[-1], 'how similar each patch\nis to the one at +:\ncosine of features')
     _explain(
         change[0],
         f'What the {made_by} changed',
-        'Fᵥ′ minus Fᵥ, of the row above.\nRed: now more alike to the patch at +.\nBlue: now less.',
+        'Fᵥ′ minus Fᵥ, of the row above.\nRed: more similar to the patch at +.\nBlue: less.',
     )
     for axes, values in zip(change[1:-1], changes, strict=True):
-        _draw_map(axes, inside, values, cmap=_CHANGE, vmin=-largest, vmax=largest)
-        _mark(axes, inside)
+        _draw_map(axes, arrays, values, cmap=_CHANGE, vmin=-largest, vmax=largest)
+        _mark(axes, arrays)
     _add_bar(change[1], change[-1], 'change of\nthe cosine')
 
 
-def _mark(axes: Axes, inside: WordInside) -> None:
+def _mark(axes: Axes, arrays: Arrays) -> None:
     """Mark the patch that the others are compared with."""
-    row, column = inside.point
-    height, width = inside.similarity.shape
+    row, column = arrays['point']
+    height, width = arrays['similarity_clip'].shape
     x, y = (column + 0.5) / width, (row + 0.5) / height
     axes.plot(x, y, '+', markersize=9, markeredgewidth=3, color='black')
     axes.plot(x, y, '+', markersize=8, markeredgewidth=1.5, color='white')
 
 
 def _explain(axes: Axes, title: str, text: str) -> None:
-    axes.annotate(
-        title,
-        (0, 1),
-        xytext=(0, -4),
-        xycoords='axes fraction',
-        textcoords='offset points',
-        va='top',
-        fontsize=_TITLE,
-    )
-    axes.annotate(
-        text,
-        (0, 1),
-        xytext=(0, -20),
-        xycoords='axes fraction',
-        textcoords='offset points',
-        va='top',
-        fontsize=_SMALL,
-        linespacing=1.35,
-        color=_QUIET,
-    )
+    corner = dict(xy=(0, 1), xycoords='axes fraction', textcoords='offset points', va='top')
+    axes.annotate(title, xytext=(0, -4), fontsize=_TITLE, **corner)
+    style = dict(fontsize=_SMALL, linespacing=1.35, color=_QUIET)
+    axes.annotate(text, xytext=(0, -20), **style, **corner)
 
 
 def _add_range(axes: Axes) -> None:
@@ -234,5 +209,4 @@ def _add_bar(drawn: Axes, place: Axes, text: str) -> None:
 
 
 def _correlation(number: int) -> str:
-    """C_t, as it is written."""
     return 'C' + str(number).translate(_SUBSCRIPTS)

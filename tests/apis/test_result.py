@@ -50,16 +50,18 @@ def test_classes_by_name_synonym_and_id(name):
     np.testing.assert_array_equal(make().mask(name), LABELS == 2)
 
 
+def test_the_background_goes_by_its_name():
+    result = make(names=NAMES[:2], background={'Other': ['sky', 'sand']})
+    np.testing.assert_array_equal(result.mask('other'), LABELS == 2)
+    with pytest.raises(ESCNetError, match="no class 'sky'"):
+        result.mask('sky')
+
+
 @pytest.mark.parametrize('name', ['chair', '', 4, -1, 255, None, 0.0])
-def test_classes_that_are_not_there(name):
-    with pytest.raises(ESCNetError, match=r"no class .* in this result: it has 'taxi', 'wet road'"):
+def test_missing_classes(name):
+    choices = "choose one of 'taxi', 'wet road'" if isinstance(name, str) else 'id from 0 to 3'
+    with pytest.raises(ESCNetError, match=f'no class {name!r}: .*{choices}'):
         make().mask(name)
-
-
-def test_a_synonym_of_two_classes_is_none_of_them():
-    result = make(names=['bus | coach', 'coach | trainer', 'a', 'b'])
-    with pytest.raises(ESCNetError, match="no class 'coach'"):
-        result.mask('coach')
 
 
 # -- files -------------------------------------------------------------------------------------

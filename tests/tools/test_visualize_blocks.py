@@ -87,7 +87,7 @@ def test_names_of_files(tool, folder):
 @pytest.mark.parametrize(
     ('arguments', 'message', 'loaded'),
     [
-        (['a.png', '--word', 'yelow heart'], "such as 'yellow heart'", 0),
+        (['a.png', '--word', 'yelow heart'], "did you mean 'yellow heart'", 0),
         (['a.png', '--word', 'wood', '--out', 'a.jpg'], 'a.jpg must end in .png or', 0),
         (['a.png', '--config', 'c.py'], '--checkpoint is missing', 0),
         (['b.png', '--word', 'wood'], r'b\.png cannot be read', 1),
@@ -109,5 +109,5 @@ def test_errors_are_one_sentence(tmp_path):
         text=True,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: 'zebra' is none of the words")
+    assert done.stderr.startswith("error: There is no class 'zebra'")
     assert 'Traceback' not in done.stderr

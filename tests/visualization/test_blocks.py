@@ -1,7 +1,6 @@
 """The figure of what the ESC blocks do for a word: what is drawn is what was given."""
 
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +9,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from mmseg_escnet.apis.inside import WordBlock, WordInside, WordPrompts
 from mmseg_escnet.visualization import blocks_figure
 
 GRID = (4, 8)
+PROMPTS = {'region', 'objects', 'points', 'masks', 'valid', 'presence'}
 
 
 @pytest.fixture(autouse=True)
@@ -23,38 +22,48 @@ def _nothing_is_left_behind():
 
 
 @pytest.fixture
-def prompts() -> WordPrompts:
-    """Objects 0 and 2 in two corners of the grid; 1 is not valid."""
+def inside() -> dict[str, np.ndarray]:
+    """Three blocks of random maps; 80 x 40 pixels.
+
+    Objects 0 and 2 are in two corners of the grid; 1 is not valid.
+    """
+    generator = np.random.default_rng(0)
     objects = np.full(GRID, -1)
     objects[0, :2], objects[3, 7] = 0, 2
     masks = np.zeros((3, *GRID), np.float32)
     masks[0, 0, :2], masks[2, 3, 7] = (1.0, 0.5), 0.75
-    return WordPrompts(
+    prompts = dict(
         region=objects >= 0,
         objects=objects,
         points=np.array([[0.0625, 0.125], [0, 0], [0.9375, 0.875]]),
         masks=masks,
         valid=np.array([True, False, True]),
-        presence=0.25,
+        presence=np.array(0.25),
     )
-
-
-@pytest.fixture
-def inside(prompts) -> WordInside:
-    """Three blocks of random maps; 80 x 40 pixels."""
-    generator = np.random.default_rng(0)
-    maps = generator.normal(size=(4, *GRID))
-    return WordInside(
-        word='owl',
+    assert set(prompts) == PROMPTS
+    return dict(
+        word=np.array('owl'),
         image=generator.integers(0, 256, (40, 80, 3), np.uint8),
-        blocks=tuple(
-            WordBlock(maps[i], maps[i + 1], prompts, generator.uniform(-0.5, 0.9, GRID))
-            for i in range(3)
-        ),
-        point=(1, 5),
-        similarity=generator.uniform(-0.5, 0.9, GRID),
+        point=np.array([1, 5]),
+        correlation=generator.normal(size=(4, *GRID)),
         probability=generator.random((16, 32)),
+        similarity_clip=generator.uniform(-0.5, 0.9, GRID),
+        similarity=generator.uniform(-0.5, 0.9, (3, *GRID)),
+        **{name: np.stack([values] * 3) for name, values in prompts.items()},
     )
+
+
+def first_block(inside) -> dict[str, np.ndarray]:
+    """What a model with one block would give."""
+    lengths = dict.fromkeys((*PROMPTS, 'similarity'), 1) | dict(correlation=2)
+    return {
+        name: values[: lengths[name]] if name in lengths else values
+        for name, values in inside.items()
+    }
+
+
+def without(inside, names) -> dict[str, np.ndarray]:
+    return {name: values for name, values in inside.items() if name not in names}
 
 
 def draw(figure: Figure) -> Figure:
@@ -82,24 +91,24 @@ def test_correlation_and_what_the_decoder_says(inside):
     figure = draw(blocks_figure(inside))
     picture, *maps, last = rows_of(figure)[0]
     assert figure.texts[0].get_text() == '“owl”'
-    np.testing.assert_array_equal(picture.images[0].get_array(), inside.image)
+    np.testing.assert_array_equal(picture.images[0].get_array(), inside['image'])
     assert picture.get_title() == '+ where C₂ peaks'
     titles = ['C₀, read by block 1', 'C₁, read by block 2', 'C₂, read by block 3']
     assert [axes.get_title() for axes in maps] == titles
-    for axes, block in zip(maps, inside.blocks, strict=True):
-        np.testing.assert_array_equal(drawn_values(axes), block.read)
+    for axes, values in zip(maps, inside['correlation'][:-1], strict=True):
+        np.testing.assert_array_equal(drawn_values(axes), values)
         faded, heat = axes.images
-        np.testing.assert_allclose(faded.get_array(), inside.image.mean(axis=-1))
+        np.testing.assert_allclose(faded.get_array(), inside['image'].mean(axis=-1))
         assert 0 < heat.get_alpha() < 1
         assert heat.get_extent() == faded.get_extent()
         ends = [float(label.get_text()) for label in heat.colorbar.ax.get_xticklabels()]
         np.testing.assert_allclose(ends, heat.get_clim(), rtol=0.05)
-        np.testing.assert_allclose(heat.get_clim(), (block.read.min(), block.read.max()))
-    np.testing.assert_array_equal(drawn_values(last), inside.probability)
-    assert last.images[-1].get_clim() == (0, inside.probability.max())
+        np.testing.assert_allclose(heat.get_clim(), (values.min(), values.max()))
+    np.testing.assert_array_equal(drawn_values(last), inside['probability'])
+    assert last.images[-1].get_clim() == (0, inside['probability'].max())
 
 
-def test_prompts(inside, prompts):
+def test_prompts(inside):
     figure = draw(blocks_figure(inside))
     explanation, *drawn, _ = rows_of(figure)[1]
     assert explanation.texts[0].get_text() == 'Pseudo prompts'
@@ -114,7 +123,7 @@ def test_prompts(inside, prompts):
         np.testing.assert_allclose(layer[3, 7, :3], colors[1])
         assert colors[0] != colors[1]
         opacity = layer[..., 3]
-        assert (opacity[~prompts.region] == 0).all()
+        assert (opacity[~inside['region'][0]] == 0).all()
         np.testing.assert_allclose(opacity[0, :2] / opacity[3, 7], [1 / 0.75, 0.5 / 0.75])
         # the outline: two regions, in the corners, of which one has two patches
         (outline,) = axes.collections
@@ -128,7 +137,7 @@ def test_prompts(inside, prompts):
 
 def test_similarity_and_its_change(inside):
     _, _, after, change = rows_of(draw(blocks_figure(inside)))
-    maps = [inside.similarity, *(block.similarity for block in inside.blocks)]
+    maps = [inside['similarity_clip'], *inside['similarity']]
     titles = ['Fᵥ, from CLIP', 'Fᵥ′, SAM block 1', 'Fᵥ′, SAM block 2', 'Fᵥ′, SAM block 3']
     assert [axes.get_title() for axes in after[:-1]] == titles
     for axes, values in zip(after[:-1], maps, strict=True):
@@ -160,31 +169,32 @@ def test_rows_line_up_and_nothing_overlaps(inside):
 
 @pytest.mark.parametrize('shape', [(400, 80, 3), (30, 800, 3), (1, 1, 3)])
 def test_pictures_of_any_shape(inside, shape):
-    changed = replace(inside, image=np.zeros(shape, np.uint8), blocks=inside.blocks[:1])
+    changed = first_block(inside) | dict(image=np.zeros(shape, np.uint8))
     figure = draw(blocks_figure(changed))
     assert max(figure.get_size_inches()) < 25
 
 
-def without(inside: WordInside, **changes) -> WordInside:
-    return replace(inside, blocks=tuple(replace(block, **changes) for block in inside.blocks))
-
-
 def test_models_without_some_parts(inside):
     """No SAM block: F_v is projected. No image guidance: the correlation alone."""
-    rows = rows_of(draw(blocks_figure(without(inside, prompts=None))))
+    rows = rows_of(draw(blocks_figure(without(inside, PROMPTS))))
     assert len(rows) == 3
     assert rows[1][1].get_title() == 'Fᵥ′, projection 1'
     assert rows[2][0].texts[0].get_text() == 'What the projection changed'
-    rows = rows_of(draw(blocks_figure(without(inside, prompts=None, similarity=None))))
+    rows = rows_of(draw(blocks_figure(without(inside, {*PROMPTS, 'similarity'}))))
     assert len(rows) == 1
 
 
-def test_a_map_without_a_peak(inside, prompts):
+def test_a_map_without_a_peak(inside):
     """A region without an end has no outline, a range of one number one label; no change at all."""
-    everywhere = replace(prompts, region=np.ones(GRID, bool), objects=np.zeros(GRID, int))
-    ones = np.ones(GRID)
-    changed = without(inside, read=0.25 * ones, prompts=everywhere, similarity=ones)
-    rows = rows_of(draw(blocks_figure(replace(changed, similarity=ones))))
+    ones = np.ones((3, *GRID))
+    changed = dict(
+        region=ones.astype(bool),
+        objects=np.zeros_like(ones, int),
+        correlation=np.full((4, *GRID), 0.25),
+        similarity=ones,
+        similarity_clip=ones[0],
+    )
+    rows = rows_of(draw(blocks_figure(inside | changed)))
     assert len(rows[1][1].collections) == 0
     bar = rows[0][1].images[-1].colorbar.ax
     assert [label.get_text() for label in bar.get_xticklabels()] == ['0.25']
@@ -201,6 +211,6 @@ def test_a_map_without_a_peak(inside, prompts):
     ],
 )
 def test_words_are_drawn_as_they_are(inside, word, shown):
-    small = replace(inside, word=word, blocks=inside.blocks[:1])
-    figure = draw(blocks_figure(without(small, prompts=None, similarity=None)))
+    small = without(first_block(inside), {*PROMPTS, 'similarity'})
+    figure = draw(blocks_figure(small | dict(word=np.array(word))))
     assert figure.texts[0].get_text() == shown

@@ -1,10 +1,11 @@
-"""See what the ESC blocks do for a word of an image.
+"""Draw what the ESC blocks do for a word of an image.
 
     python tools/analysis/visualize_blocks.py IMAGE --classes "taxi, wet road" --word taxi
 
 For each block: the correlation that it reads, the pseudo prompts made of it, and what its SAM block
-does to the features. One word makes --out; several make a file for each, named after --out and the
-word. The whole image is one view: for a model that has windows it is resized to the size of one.
+does to the features. One word is drawn to --out; several are drawn to one file each, named after
+--out and the word. The whole image is one view: for a model with windows it is resized to the size
+of one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mmseg_escnet.cli_words import (
     choose_templates,
     choose_words,
 )
+from mmseg_escnet.files import check_suffix
 
 _LONGEST = 60  # characters of a word in a file name
 
@@ -45,17 +47,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Check what was asked, run the model once, write the files."""
+    """Check the arguments, run the model once, write the files."""
     args = parse_args(argv)
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
-    from mmseg_escnet.apis.inside import FIGURE_SUFFIXES, check_suffix, find_word
+    from mmseg_escnet.apis.inside import FIGURE_SUFFIXES
 
     check_suffix(args.out, FIGURE_SUFFIXES)
     cfg, checkpoint = choose_model(args)
     query = choose_words(args)
-    words = args.word or query.vocabulary.names
-    words = [query.vocabulary.names[find_word(query, word)] for word in words]
-    words = list(dict.fromkeys(words))
+    vocabulary = query.vocabulary
+    class_ids = dict.fromkeys(map(vocabulary.find, args.word or vocabulary.names))
+    words = [vocabulary.names[i] for i in class_ids]
     seg = OpenVocabInferencer(cfg, checkpoint, args.device)
     templates = choose_templates(args.templates)
     found = seg.look_inside(args.image, query, words, templates=templates, synonyms=args.synonyms)
