@@ -4,8 +4,6 @@ Shapes: H x W pixels of the picture, h x w patch grid, y x x pixels of the decod
 T blocks.
 """
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Mapping, Sequence
