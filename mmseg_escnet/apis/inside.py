@@ -6,7 +6,7 @@ T blocks.
 
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,9 +124,7 @@ def look_inside(
     probability = model.decode_head(features)[0].float().softmax(dim=0)
     image = _shrink(image)
     return [
-        WordInside(
-            word=word, image=image, probability=_array(probability[i]), **_maps(features, i)
-        )
+        WordInside(word=word, image=image, probability=_array(probability[i]), **_maps(features, i))
         for word, i in words.items()
     ]
 
