@@ -12,8 +12,8 @@ import import_graph
 LAYERS = [
     ['errors', 'version', 'threads', 'compat'],
     ['files', 'config', 'vocabulary'],
-    ['cli', 'check'],
-    ['models', 'datasets', 'visualization'],
+    ['cli', 'check', 'visualization'],
+    ['models', 'datasets'],
     ['preflight', 'mmseg_apis'],
     ['engine'],
     ['evaluation'],

@@ -4,8 +4,6 @@ Shapes: H x W pixels of the picture, h x w patch grid, y x x pixels of the decod
 T blocks.
 """
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Mapping
@@ -120,7 +118,7 @@ def look_inside(
         view: (1, 3, height, width), as the network reads it.
         image: (H, W, 3) uint8, RGB: what the view shows, at any size.
         text: F_l (N, D) of all words.
-        words: Those to look at, with their numbers among all.
+        words: Those to look at -> their ids among all.
     """
     features = model.extract_feat(view, text, keep_blocks=True)
     probability = model.decode_head(features)[0].float().softmax(dim=0)

@@ -1,45 +1,44 @@
-"""What was found in an image, and the forms in which people need it.
+"""The result of segmenting an image, and its export to other formats.
 
 Shapes: H x W pixels of the image, N classes.
 """
 
-from __future__ import annotations
-
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from ..errors import ESCNetError
 from ..files import check_suffix, encode_label_map, encode_png, encode_scores, write_file
 from ..models.segmentors.score_maps import ScoreMaps
+from ..visualization.legend import format_share
+from ..visualization.overlay import draw_overlay
 from .polygons import trace_regions
 from .query import Query
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 _SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SegmentationResult:
-    """What was found in an image.
+    """The result of segmenting an image.
 
     Attributes:
         labels: (H, W), uint8 for up to 255 classes and otherwise uint16: class i is
             ``classes[i]``; :attr:`no_class` (255 or 65535) where no score reached the threshold.
         scores: (H, W), float32: the probability of the best word of every pixel, whether or not it
             reached a threshold.
-        query: What was asked.
+        query: What was asked for.
         image: (H, W, 3) uint8, RGB: the image as it was segmented, upright.
-        source: Path of the image; None if it was given in another way.
-        score_maps: Scores of the M words; None if they were not kept.
+        source: Path of the image; None if it was not read from a path.
+        score_maps: Scores of the M words; None if not kept.
         normaliser: See :class:`.score_maps.BestClasses`; None where it is not needed.
     """
 
@@ -53,7 +52,7 @@ class SegmentationResult:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The N class names, in the order asked for; the background, if there is one, is last."""
+        """The N class names in the order asked for; a background is last."""
         return self.query.names
 
     @property
@@ -68,23 +67,23 @@ class SegmentationResult:
 
     @property
     def areas(self) -> dict[str, int]:
-        """Number of pixels of every class that was found, the largest first."""
+        """Number of pixels of every class present, the largest first."""
         counts = np.bincount(self.labels.ravel(), minlength=len(self.classes))
         order = np.argsort(-counts[: len(self.classes)], kind='stable')
         return {self.classes[i]: int(counts[i]) for i in order if counts[i]}
 
     def class_scores(self, name: str | int) -> np.ndarray:
-        """How probable one class is at every pixel.
+        """The probability of one class at every pixel.
 
-        Of a background made of words this is the probability of the best of them; of one that is a
-        low score it is what the best class leaves of 1.
+        For a background made of words it is that of the best of them, for a background that is a
+        low score 1 minus that of the best class.
 
         Args:
             name: A class name, one of its synonyms, or its id.
 
         Returns:
-            (H, W), float32. Without a background that is a low score, the class of the highest is
-            the one in :attr:`labels`.
+            (H, W), float32. Unless the background is a low score, the class with the highest one is
+            that of :attr:`labels`.
 
         Raises:
             ESCNetError: If there is no such class, or the scores were not kept.
@@ -105,7 +104,7 @@ class SegmentationResult:
         return self.score_maps.of(words, self.normaliser).numpy()
 
     def mask(self, name: str | int) -> np.ndarray:
-        """(H, W) bool: the pixels of one class, which is given as in :meth:`class_scores`."""
+        """(H, W) bool: the pixels of one class, given as for :meth:`class_scores`."""
         return self.labels == self._index(name)
 
     def overlay(
@@ -115,11 +114,9 @@ class SegmentationResult:
 
         Args:
             opacity: Of the colours, 0 to 1.
-            legend: Draw the names of what was found, with their share of the pixels.
+            legend: List the classes present, with their share of the pixels.
             tags: Write the names into the image too, where there is room.
         """
-        from ..visualization.overlay import draw_overlay  # brings matplotlib along
-
         return draw_overlay(
             self.image,
             self.labels,
@@ -137,7 +134,7 @@ class SegmentationResult:
         overlay: str | os.PathLike | None = None,
         scores: str | os.PathLike | None = None,
     ) -> None:
-        """Write the label map, and beside it what its numbers mean (``photo.png``, ``photo.json``).
+        """Write the label map, and beside it what its ids mean (``photo.png``, ``photo.json``).
 
         Args:
             path: A ``.png``: grey, of 8 bits for up to 255 classes and of 16 bits for more.
@@ -159,21 +156,18 @@ class SegmentationResult:
             write_file(file, content)
 
     def to_coco(self, *, image_id: int = 1) -> dict:
-        """The label map as COCO annotations, which ``json`` can write and ``pycocotools`` read.
+        """The label map as COCO annotations, ready for ``json`` and readable by ``pycocotools``.
 
         Args:
             image_id: Id of the image; annotations are numbered from 1.
 
         Returns:
             ``images`` (one), ``categories`` (N, whose ids are those of the label map) and
-            ``annotations``: for each class that was found one, with all its pixels as compressed
-            RLE, its area and bounding box in pixels, and the mean of its scores.
+            ``annotations``, one for each class present: all its pixels as compressed RLE, its area
+            and bounding box in pixels, and its mean score.
         """
-        from pycocotools import mask as coco_mask
-
         annotations = []
-        for class_id in np.unique(self.labels[self.labels != self.no_class]).tolist():
-            mask = self.labels == class_id
+        for class_id, mask in self._masks():
             encoded = coco_mask.encode(np.asfortranarray(mask, np.uint8))
             annotations.append(
                 dict(
@@ -181,8 +175,7 @@ class SegmentationResult:
                     image_id=image_id,
                     category_id=class_id,
                     segmentation=dict(
-                        size=[int(side) for side in encoded['size']],
-                        counts=encoded['counts'].decode('ascii'),
+                        size=list(mask.shape), counts=encoded['counts'].decode('ascii')
                     ),
                     area=int(mask.sum()),
                     bbox=coco_mask.toBbox(encoded).tolist(),
@@ -199,7 +192,7 @@ class SegmentationResult:
         )
 
     def to_polygons(self, *, min_area: int = 1, tolerance: float = 0.0) -> dict:
-        """The regions of the label map as polygons, in the form of a GeoJSON FeatureCollection.
+        """The regions of the label map as polygons, a GeoJSON FeatureCollection.
 
         Coordinates are pixels, x to the right and y down from the upper left corner of the image.
         Outlines follow the edges of the pixels, so the area of a polygon is its number of pixels.
@@ -210,29 +203,25 @@ class SegmentationResult:
                 Neighbours may then overlap a little.
 
         Returns:
-            A feature for each region whose pixels are connected by their sides: a ``Polygon`` with
-            its holes, and as ``properties`` its class, id, area in pixels and mean score.
+            A feature for each region of pixels connected by their sides: a ``Polygon`` with holes,
+            and as ``properties`` its class, id, area in pixels and mean score.
 
         Raises:
             ESCNetError: If shapely, the extra ``shapes``, is not installed.
         """
-        features = [
-            dict(
-                type='Feature',
-                geometry=geometry,
-                properties={
-                    'class': self.classes[class_id],
-                    'id': class_id,
-                    'area': area,
-                    'score': score,
-                },
-            )
-            for class_id in np.unique(self.labels[self.labels != self.no_class]).tolist()
-            for geometry, area, score in trace_regions(
-                self.labels == class_id, self.scores, min_area=min_area, tolerance=tolerance
-            )
-        ]
+        limits = dict(min_area=min_area, tolerance=tolerance)
+        features = []
+        for class_id, mask in self._masks():
+            named = {'class': self.classes[class_id], 'id': class_id}
+            for geometry, area, score in trace_regions(mask, self.scores, **limits):
+                properties = named | dict(area=area, score=score)
+                features.append(dict(type='Feature', geometry=geometry, properties=properties))
         return dict(type='FeatureCollection', features=features)
+
+    def _masks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Id and mask (H, W) of every class present."""
+        for class_id in np.unique(self.labels[self.labels != self.no_class]).tolist():
+            yield class_id, self.labels == class_id
 
     def _index(self, name: str | int) -> int:
         if isinstance(name, str):
@@ -246,13 +235,15 @@ class SegmentationResult:
     def __repr__(self) -> str:
         height, width = self.labels.shape
         areas = list(self.areas.items())
-        shares = [f'{name} {100 * area / self.labels.size:.1f} %' for name, area in areas[:_SHOWN]]
+        shares = [
+            f'{name} {format_share(area / self.labels.size)}' for name, area in areas[:_SHOWN]
+        ]
         more = [f'{len(areas) - _SHOWN} more'] if len(areas) > _SHOWN else []
         return f'{type(self).__name__}({width}x{height}: {", ".join(shares + more) or "nothing"})'
 
 
 def describe(query: Query) -> dict:
-    """What the numbers in a label map mean, for a file of names.
+    """What the ids of a label map mean, for a file of names.
 
     Returns:
         ``names`` in the order of their ids, from ``first_id`` 0 on; ``ignore_index``, the id of

@@ -3,8 +3,6 @@
 Shapes: h x w patch grid, K objects, T blocks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import cycle, islice
 
@@ -16,12 +14,10 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 
 from ..vocabulary import short_name
+from .colors import OKABE_ITO, QUIET
 from .fonts import font_for
 
 Arrays = Mapping[str, np.ndarray]  # by the names of :class:`.WordInside`
-# Okabe and Ito's colours, which the colour-blind can tell apart
-_OBJECT_COLORS = ('#d55e00', '#0072b2', '#009e73', '#cc79a7', '#b07d00', '#56b4e9')
-_QUIET = '#6b7078'
 _HEAT, _CHANGE = 'viridis', 'RdBu_r'
 _TITLE, _LABEL, _SMALL = 10, 8.5, 7.5  # font sizes
 _EXTENT = (0, 1, 1, 0)  # of the picture and, patch by patch, of the maps
@@ -126,7 +122,7 @@ def _draw_prompts(row: np.ndarray, arrays: Arrays) -> None:
     for axes, region, objects, masks, points, valid, presence in zip(
         row[1:-1], *columns, strict=True
     ):
-        colors = np.array([to_rgb(c) for c in islice(cycle(_OBJECT_COLORS), len(valid))])
+        colors = np.array([to_rgb(c) for c in islice(cycle(OKABE_ITO), len(valid))])
         layer = np.zeros((*region.shape, 4))
         layer[region, :3] = colors[objects[region]]
         layer[region, 3] = 0.9 * masks.max(axis=0)[region]
@@ -180,7 +176,7 @@ def _mark(axes: Axes, arrays: Arrays) -> None:
 def _explain(axes: Axes, title: str, text: str) -> None:
     corner = dict(xy=(0, 1), xycoords='axes fraction', textcoords='offset points', va='top')
     axes.annotate(title, xytext=(0, -4), fontsize=_TITLE, **corner)
-    style = dict(fontsize=_SMALL, linespacing=1.35, color=_QUIET)
+    style = dict(fontsize=_SMALL, linespacing=1.35, color=QUIET)
     axes.annotate(text, xytext=(0, -20), **style, **corner)
 
 
@@ -205,7 +201,7 @@ def _add_bar(drawn: Axes, place: Axes, text: str) -> None:
     bar.ax.tick_params(labelsize=_SMALL, length=2)
     bar.outline.set_visible(False)
     style = dict(transform=place.transAxes, va='center', linespacing=1.35)
-    place.text(0.37, 0.5, text, fontsize=_SMALL, color=_QUIET, **style)
+    place.text(0.37, 0.5, text, fontsize=_SMALL, color=QUIET, **style)
 
 
 def _correlation(number: int) -> str:

@@ -1,17 +1,18 @@
-"""Colours that can be told apart in one picture."""
-
-from __future__ import annotations
+"""Colours of drawings, and colours of classes that can be told apart in one picture."""
 
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-# In CIELAB (CIE 1976), where about 2 is just noticed side by side. Of 20 random names of A-847 the
-# two most alike are 6.5 apart (median); an overlay over a photograph halves every distance.
+INK, QUIET = '#1e2126', '#6b7078'  # of text, and of what is less important
+# of Okabe and Ito: the colour-blind can tell them apart
+OKABE_ITO = ('#d55e00', '#0072b2', '#009e73', '#cc79a7', '#b07d00', '#56b4e9')
+# In CIELAB (CIE 1976), where about 2 is just noticeable. Of 20 random names of A-847 the two most
+# similar are 6.5 apart (median); an overlay over a photograph halves every distance.
 LEAST_DISTANCE = 20.0
 _LEVELS = np.arange(0, 256, 17)
-_LEAST_SPREAD = 60  # between the channels: greys are the photograph's, and the ignored pixels'
+_LEAST_SPREAD = 60  # between the channels: greys belong to the photograph and to ignored pixels
 _LEAST_VALUE = 110  # of the brightest channel: dark ones hide the photograph
 
 
@@ -20,12 +21,12 @@ def tell_apart(
 ) -> dict[int, tuple[int, int, int]]:
     """Give the classes of one picture colours that can be told apart.
 
-    A class keeps its colour unless it looks like that of a class before it; then it gets the one
-    that is least like all others.
+    A class keeps its colour unless that of a class before it is similar; then it gets the one that
+    is least similar to all others.
 
     Args:
         palette: N colours (R, G, B).
-        class_ids: Those in the picture, the most important first. Sixty are told apart; of
+        class_ids: Those in the picture, the most important first. Up to sixty can be told apart; of
             more, the last ones may keep theirs.
 
     Returns:

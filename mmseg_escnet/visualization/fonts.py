@@ -1,24 +1,24 @@
 """Fonts for class names in any script."""
 
-from __future__ import annotations
-
 from functools import cache, lru_cache
 from pathlib import Path
 
 import matplotlib
+from matplotlib import font_manager
+from matplotlib.ft2font import FT2Font
 from PIL import ImageFont
 
 _OUR_FONT = Path(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf')
 
 
 def font_for(text: str, size: int) -> tuple[ImageFont.FreeTypeFont, str]:
-    """A font that has the letters of a text.
+    """A font that covers the letters of a text.
 
-    The one that matplotlib brings along is the same on every machine, and has most alphabets. For
-    other scripts (Chinese, ...) it is the first one installed that has them.
+    The one shipped with matplotlib is the same on every machine and covers most alphabets. For
+    other scripts (Chinese, ...) it is the first installed font that covers the text.
 
     Returns:
-        The font, and the text as it can be written: '?' for letters that no font has.
+        The font, and the text as it can be written: '?' for letters that no font covers.
     """
     path = _find_font(text)
     if path is not None:
@@ -37,8 +37,6 @@ def _find_font(text: str) -> Path | None:
 
 @lru_cache(maxsize=1)
 def _installed_fonts() -> tuple[Path, ...]:
-    from matplotlib import font_manager  # looks for fonts when it is imported for the first time
-
     upright = (
         font
         for font in font_manager.fontManager.ttflist
@@ -49,9 +47,7 @@ def _installed_fonts() -> tuple[Path, ...]:
 
 @cache
 def _letters(path: Path) -> frozenset[int]:
-    """Unicode characters that a font has; none if it cannot be scaled."""
-    from matplotlib.ft2font import FT2Font
-
+    """Code points that a font covers; none if it cannot be scaled."""
     try:
         ImageFont.truetype(str(path), 14)
         return frozenset(FT2Font(str(path)).get_charmap())

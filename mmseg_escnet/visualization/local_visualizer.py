@@ -23,11 +23,11 @@ from .overlay import draw_comparison
 
 @VISUALIZERS.register_module()
 class OpenVocabVisualizer(SegLocalVisualizer):
-    """Image, ground truth and prediction side by side, with a legend of what is there.
+    """Image, ground truth and prediction side by side, with a legend of the classes present.
 
-    ``SegLocalVisualizer`` writes every name over the label map at the size of the image, and leaves
-    ignored pixels as they are; with hundreds of classes its pictures cannot be read. This one draws
-    with :func:`.overlay.draw_comparison`. Of several processes only the first one draws.
+    With hundreds of classes the pictures of ``SegLocalVisualizer`` cannot be read: it writes every
+    name over the label map at the size of the image, and leaves ignored pixels as they are. This
+    one draws with :func:`.overlay.draw_comparison`. Of several processes only the first draws.
 
     Where ``dataset_meta`` has a ``background_from``, classes from this one on are drawn as
     background, as the metric counts them.
@@ -40,7 +40,7 @@ class OpenVocabVisualizer(SegLocalVisualizer):
 
     def __init__(self, name: str = 'visualizer', *, alpha: float = 0.55, **kwargs) -> None:
         super().__init__(name, alpha=alpha, **kwargs)
-        self._sources: dict[str, str] = {}  # name of a picture -> the image it is of
+        self._sources: dict[str, str] = {}  # name of a picture -> path of its image
 
     @master_only
     def add_datasample(
@@ -56,22 +56,22 @@ class OpenVocabVisualizer(SegLocalVisualizer):
         step: int = 0,
         with_labels: bool | None = True,
     ) -> None:
-        """Draw an image and what is known of it.
+        """Draw an image, its ground truth and its prediction.
 
         Args:
-            name: Name of the picture. A second image of that name gets its folders added.
+            name: Name of the picture. If another image has it already, its folders are added.
             image: (H, W, 3) uint8, RGB.
             data_sample: With ``gt_sem_seg``, ``pred_sem_seg``, both or none.
             draw_gt: Draw the ground truth, if there is one.
             draw_pred: Draw the prediction, if there is one.
             show: Show the picture in a window.
-            wait_time: Seconds that the window stays.
+            wait_time: Seconds until the window closes.
             out_file: Write the picture to this file instead of to the backends.
-            step: Which one of the pictures of this name it is, for the backends.
-            with_labels: Write names into the label maps, besides the legend.
+            step: Of the training, for the backends.
+            with_labels: Write names into the label maps too.
 
         Raises:
-            ESCNetError: If there is something to draw and no class names.
+            ESCNetError: If there is a label map and no class names.
         """
         maps = {}
         for title, key, wanted in (
@@ -92,7 +92,7 @@ class OpenVocabVisualizer(SegLocalVisualizer):
             mmcv.imwrite(mmcv.rgb2bgr(drawn), out_file)
         else:
             source = '' if data_sample is None else data_sample.get('img_path', '')
-            self.add_image(self._unlike_others(name, source), drawn, step)
+            self.add_image(self._unique_name(name, source), drawn, step)
 
     def _classes(self, maps: dict[str, np.ndarray]) -> tuple[list[str], list]:
         """Names and colours of the classes; merges the background in the maps."""
@@ -111,8 +111,8 @@ class OpenVocabVisualizer(SegLocalVisualizer):
             names, palette = [*names[:first], 'background'], [*palette[:first], (128, 128, 128)]
         return names, palette
 
-    def _unlike_others(self, name: str, source: str) -> str:
-        # the hook names pictures by the file alone, so that x/1.png would replace y/1.png
+    def _unique_name(self, name: str, source: str) -> str:
+        # the hook names pictures by the file alone: x/1.png would replace y/1.png
         if self._sources.setdefault(name, source) == source:
             return name
         return f'{name}_{"_".join(Path(source).parent.parts[-2:])}'
@@ -122,7 +122,7 @@ def _labels_of(pixels: PixelData, size: tuple[int, int]) -> np.ndarray:
     """A label map (H, W) of uint16, at the size of the image."""
     labels = np.asarray(pixels.cpu().data)
     labels = labels.reshape(labels.shape[-2:])
-    labels = labels.astype(np.uint16)  # -1, which some take for ignored pixels, becomes 65535
+    labels = labels.astype(np.uint16)  # -1, often used for ignored pixels, becomes 65535
     if labels.shape != size:  # loaded before the image was resized
         labels = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST)
     return labels

@@ -115,9 +115,9 @@ def test_several_words_take_one_pass(seg, image, monkeypatch):
 
     monkeypatch.setattr(seg.model, 'extract_feat', watched)
     query = Query.create(WORDS[:2], background=WORDS[2:])
-    several = seg.look_inside(image, query, ['wood', 'yellow heart'])
+    several = seg.look_inside(image, query, ['wood', 'yellow heart', 'Wood'])
     assert len(calls) == 1
-    assert [inside.word for inside in several] == ['wood', 'yellow heart']
+    assert [inside.word for inside in several] == ['wood', 'yellow heart', 'wood']
     for inside in several:
         alone = seg.look_inside(image, WORDS[:2], inside.word, background=WORDS[2:])
         for name, values in alone.arrays().items():

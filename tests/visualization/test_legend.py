@@ -33,7 +33,7 @@ def test_entries_of_two_maps():
         Entry('taxi', ('50.0 %', ''), PALETTE[0]),
         Entry('never seen*', ('', '< 0.1 %'), PALETTE[2]),
         Entry('ignored', ('50.0 %', ''), is_striped=True),
-        Entry('* not its usual colour', ('', '')),
+        Entry('* changed colour', ('', '')),
     ]
 
 
