@@ -14,7 +14,7 @@ LAYERS = [
     ['files', 'config', 'vocabulary', 'registration'],
     ['class_files', 'cli', 'check'],
     ['models', 'datasets', 'visualization'],
-    ['preflight', 'mmseg_apis'],
+    ['preflight', 'mmseg_apis', 'toyworld'],
     ['engine'],
     ['evaluation'],
     ['components'],
