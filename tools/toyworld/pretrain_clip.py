@@ -44,8 +44,8 @@ from torch import Tensor
 import mmseg_escnet  # noqa: F401  registers everything
 from mmseg_escnet.cli import run_tool
 from mmseg_escnet.models.backbones.open_clip import OpenCLIPBackbone, value_path
+from mmseg_escnet.models.sparse_rows import sparse_rows
 from mmseg_escnet.models.text_encoders.open_clip_text import OpenCLIPTextEncoder, encode_text
-from mmseg_escnet.models.weights import sparse_rows
 from mmseg_escnet.toyworld.scenes import IMAGE_SIZE, scene
 from mmseg_escnet.toyworld.vocabulary import (
     ALL_NAMES,
