@@ -11,11 +11,11 @@ try:
     from . import engine, evaluation, models, visualization
     from .datasets import registered as datasets
     from .mmseg_apis import support_our_loaders, support_our_pictures
-    from .toyworld import dataset as toyworld
+    from .toyworld import backbone, dataset
 
     support_our_loaders()
     support_our_pictures()
 except Exception as error:
     explain_import_error(error)
 
-__all__ = ['datasets', 'engine', 'evaluation', 'models', 'toyworld', 'visualization']
+__all__ = ['backbone', 'dataset', 'datasets', 'engine', 'evaluation', 'models', 'visualization']
