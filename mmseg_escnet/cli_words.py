@@ -70,9 +70,9 @@ def choose_model(args: argparse.Namespace) -> tuple[Config, Path]:
         ESCNetError: If only one of them is given, or one does not exist.
     """
     from .apis.inference_file import is_inference_file, read_inference_config
-    from .apis.toy_model import toy_model
     from .config import read_config
     from .preflight import check_checkpoint
+    from .toyworld.model import toy_model
 
     has_both = args.config is None and is_inference_file(args.checkpoint)
     if (args.config is None) != (args.checkpoint is None) and not has_both:
@@ -101,7 +101,7 @@ def choose_words(args: argparse.Namespace) -> Query:
     """
     from .apis.inference_file import is_inference_file, read_words
     from .apis.query import Query
-    from .apis.toy_model import TOY_VOCABULARY
+    from .toyworld.model import TOY_VOCABULARY
 
     if args.classes is not None:
         classes = split_words(args.classes)

@@ -10,6 +10,7 @@ try:
     from . import compat, engine, evaluation, models, visualization  # compat before mmseg
     from .datasets import registered as datasets
     from .mmseg_apis import support_our_loaders, support_our_pictures
+    from .toyworld import backbone, dataset
 except Exception as error:
     explain_import_error(error)
 
@@ -19,4 +20,13 @@ MODULE2PACKAGE[__package__] = __package__  # MMEngine lists its own family only
 support_our_loaders()
 support_our_pictures()
 
-__all__ = ['compat', 'datasets', 'engine', 'evaluation', 'models', 'visualization']
+__all__ = [
+    'backbone',
+    'compat',
+    'dataset',
+    'datasets',
+    'engine',
+    'evaluation',
+    'models',
+    'visualization',
+]

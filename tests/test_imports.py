@@ -14,7 +14,7 @@ LAYERS = [
     ['files', 'config', 'vocabulary'],
     ['cli', 'check', 'visualization'],
     ['models', 'datasets'],
-    ['preflight', 'mmseg_apis'],
+    ['preflight', 'mmseg_apis', 'toyworld'],
     ['engine'],
     ['evaluation'],
     ['components'],

@@ -18,7 +18,6 @@ _REGISTERED = (
     'PascalContext459Dataset',
     'PascalVOC20Dataset',
     'PascalVOC20bDataset',
-    'ToyWorldDataset',
     'transforms',
 )
 __all__ = ['BenchmarkClass', 'load_benchmark', 'vocabulary_names', *_REGISTERED]

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ESCNetError
-from .toyworld_vocabulary import VOCABULARY_KEYS, vocabulary_of
 
 _FOLDER = Path(__file__).resolve().parent / 'vocabularies'
-_TOY_VOCABULARIES = {f'toyworld_{key}': vocabulary_of(key) for key in VOCABULARY_KEYS}
 
 
 class BenchmarkClass(NamedTuple):
@@ -35,37 +33,19 @@ def load_benchmark(name: str) -> tuple[BenchmarkClass, ...]:
 
     Args:
         name: ``'ade150'``, ``'ade847'``, ``'coco_stuff171'``, ``'pc59'``, ``'pc459'``,
-            ``'voc20'`` or ``'voc20b'`` (20 objects, then the 39 PC-59 classes outside VOC).
+            ``'voc20'`` or ``'voc20b'`` (20 objects, then the 39 PC-59 classes outside VOC); or
+            ``'toyworld_'`` and a vocabulary of the toy world, such as ``'toyworld_seen'``.
 
     Raises:
-        ESCNetError: If there is no such benchmark.
+        ESCNetError: If there is no such vocabulary.
     """
-    known = _benchmarks()
+    known = sorted(path.stem for path in _FOLDER.glob('*.json'))
     if name not in known:
-        raise ESCNetError(
-            f'There is no benchmark vocabulary {name!r}: choose one of {", ".join(known)}.'
-        )
+        raise ESCNetError(f'There is no vocabulary {name!r}: choose one of {", ".join(known)}.')
     entries = json.loads((_FOLDER / f'{name}.json').read_text(encoding='utf-8'))
     return tuple(BenchmarkClass(entry['name'], entry.get('raw_id')) for entry in entries)
 
 
 def vocabulary_names(name: str) -> tuple[str, ...]:
-    """Class names of a benchmark, or of the toy world, by its short name.
-
-    Args:
-        name: A name that :func:`load_benchmark` knows, or ``'toyworld_'`` and a vocabulary of the
-            toy world, such as ``'toyworld_seen'``.
-
-    Raises:
-        ESCNetError: If there is no such vocabulary.
-    """
-    if name in _TOY_VOCABULARIES:
-        return _TOY_VOCABULARIES[name]
-    if name not in _benchmarks():
-        known = (*_benchmarks(), *_TOY_VOCABULARIES)
-        raise ESCNetError(f'There is no vocabulary {name!r}: choose one of {", ".join(known)}.')
+    """Class names of :func:`load_benchmark`."""
     return tuple(entry.name for entry in load_benchmark(name))
-
-
-def _benchmarks() -> list[str]:
-    return sorted(path.stem for path in _FOLDER.glob('*.json'))

@@ -11,7 +11,6 @@ from .pascal_context59 import PascalContext59Dataset
 from .pascal_context459 import PascalContext459Dataset
 from .pascal_voc20 import PascalVOC20Dataset
 from .pascal_voc20b import PascalVOC20bDataset
-from .toyworld import ToyWorldDataset
 from .transforms import LoadImage, LoadLabelMap
 
 __all__ = [
@@ -26,6 +25,5 @@ __all__ = [
     'PascalContext459Dataset',
     'PascalVOC20Dataset',
     'PascalVOC20bDataset',
-    'ToyWorldDataset',
     'transforms',
 ]

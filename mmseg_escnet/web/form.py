@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from ..datasets.toyworld_scenes import scene
 from ..errors import ESCNetError
+from ..toyworld.scenes import scene
 
 BackgroundKind = Literal['none', 'words', 'score']
 

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis import OpenVocabInferencer, encode_inference_file
 from mmseg_escnet.apis.inference_file import read_inference_config, read_words
-from mmseg_escnet.apis.toy_model import toy_model
-from mmseg_escnet.datasets.toyworld_scenes import scene
+from mmseg_escnet.toyworld.model import toy_model
+from mmseg_escnet.toyworld.scenes import scene
 from mmseg_escnet.vocabulary import Vocabulary
 
 WORDS = ['red circle', 'wood', 'water', 'cyan ring']

@@ -16,10 +16,10 @@ from PIL import Image
 
 from mmseg_escnet import ESCNetError, Vocabulary
 from mmseg_escnet.apis import OpenVocabInferencer, Query
-from mmseg_escnet.apis.toy_model import TOY_VOCABULARY, toy_model
-from mmseg_escnet.datasets.toyworld_scenes import scene
-from mmseg_escnet.datasets.toyworld_vocabulary import vocabulary_of
 from mmseg_escnet.files import decode_label_map
+from mmseg_escnet.toyworld.model import TOY_VOCABULARY, toy_model
+from mmseg_escnet.toyworld.scenes import scene
+from mmseg_escnet.toyworld.vocabulary import vocabulary_of
 
 CONFIG = ROOT / 'configs/toyworld/escnet_toy.py'
 CHECKPOINT = ROOT / 'data/toyworld/escnet.pth'

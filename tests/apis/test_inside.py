@@ -12,7 +12,7 @@ from PIL import Image
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis import OpenVocabInferencer, Query
 from mmseg_escnet.apis.inside import look_inside, whole_view
-from mmseg_escnet.datasets.toyworld_scenes import scene
+from mmseg_escnet.toyworld.scenes import scene
 from mmseg_escnet.visualization import blocks_figure
 
 CONFIG = ROOT / 'configs/toyworld/escnet_toy.py'

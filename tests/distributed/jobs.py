@@ -8,8 +8,8 @@ from conftest import ROOT
 from PIL import Image
 from tool_processes import environment, tool_server
 
-from mmseg_escnet.datasets.toyworld_scenes import scene
-from mmseg_escnet.datasets.toyworld_vocabulary import to_seen_ids
+from mmseg_escnet.toyworld.scenes import scene
+from mmseg_escnet.toyworld.vocabulary import to_seen_ids
 
 TOY_CHECKPOINT = ROOT / 'data/toyworld/escnet.pth'
 

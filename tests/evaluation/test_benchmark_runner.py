@@ -17,11 +17,11 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from mmseg_escnet import ESCNetError
-from mmseg_escnet.datasets.toyworld_vocabulary import ALL_NAMES, SEEN_NAMES
 from mmseg_escnet.evaluation import benchmark_runner
 from mmseg_escnet.evaluation.benchmark_runner import evaluate_benchmarks
 from mmseg_escnet.evaluation.benchmark_tasks import benchmark_config
 from mmseg_escnet.evaluation.benchmarks import Benchmark
+from mmseg_escnet.toyworld.vocabulary import ALL_NAMES, SEEN_NAMES
 
 pytestmark = [
     pytest.mark.filterwarnings('ignore:The draw is False'),

@@ -1,7 +1,5 @@
 """Weights stored as the rows that are not zero: written, read, and loaded as any others are."""
 
-import os
-
 import pytest
 import torch
 from conftest import toy_clip_cfg, toy_model_cfg
@@ -11,7 +9,8 @@ from torch import nn
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.models import OpenCLIPBackbone
-from mmseg_escnet.models.weights import read_state_dict, sparse_rows, to_dense
+from mmseg_escnet.models.sparse_rows import sparse_rows, to_dense
+from mmseg_escnet.models.weights import read_state_dict
 
 TOKENS = 'text.token_embedding.weight'
 KEY = f'backbone.clip.{TOKENS}'
@@ -49,16 +48,11 @@ def test_round_trip_in_memory(kept):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
 @pytest.mark.parametrize('legacy', [False, True])
-@pytest.mark.parametrize('wrapped', [False, True])
-def test_round_trip_through_a_file(tmp_path, dtype, legacy, wrapped):
+def test_round_trip_through_a_file(tmp_path, dtype, legacy):
     weight, other = few_rows(dtype=dtype), torch.randn(4, 3)
     content = {'module.a': sparse_rows(weight), 'module.b': other}
     path = tmp_path / 'a.pth'
-    torch.save(
-        {'state_dict': content} if wrapped else content,
-        path,
-        _use_new_zipfile_serialization=not legacy,
-    )
+    torch.save({'state_dict': content}, path, _use_new_zipfile_serialization=not legacy)
     state_dict, file_format = read_state_dict(path)
     assert file_format == 'pickle'
     assert sorted(state_dict) == ['a', 'b']
@@ -67,14 +61,7 @@ def test_round_trip_through_a_file(tmp_path, dtype, legacy, wrapped):
         assert state_dict[key].dtype == value.dtype
         assert torch.equal(state_dict[key], value)
     assert torch.load(path, weights_only=True)  # it is read by torch alone too
-
-
-def test_size_of_the_file(tmp_path):
-    weight = few_rows(width=128, kept=range(100, 200))
-    for name, value in (('dense', weight), ('sparse', sparse_rows(weight))):
-        torch.save({'a': value}, tmp_path / name)
-    assert (tmp_path / 'dense').stat().st_size > 25e6
-    assert (tmp_path / 'sparse').stat().st_size < 100 * (128 * 4 + 8) + 4096
+    assert path.stat().st_size < 5 * (32 * 4 + 8) + 4096
 
 
 @pytest.mark.parametrize('row', [-1, 50, 2**40])
@@ -98,42 +85,6 @@ def test_other_layouts_are_refused(tmp_path):
     torch.save({'a': torch.eye(3).to_sparse_csr()}, tmp_path / 'a.pth')
     with pytest.raises(ESCNetError, match=r"layout torch\.sparse_csr under 'a': store it dense"):
         read_state_dict(tmp_path / 'a.pth')
-
-
-class Malicious:
-    """Its pickle would make a folder."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.folder),)
-
-
-@pytest.mark.parametrize(
-    'legacy',
-    [
-        False,
-        pytest.param(
-            True,
-            marks=pytest.mark.skipif(
-                torch.__version__ < (2, 4), reason='PyTorch itself cannot read its old format'
-            ),
-        ),
-    ],
-)
-def test_nothing_in_a_file_is_executed(tmp_path, legacy):
-    folder, path = tmp_path / 'made_by_the_pickle', tmp_path / 'a.pth'
-    torch.save(
-        {'state_dict': {'a': sparse_rows(few_rows())}, 'x': Malicious(folder)},
-        path,
-        _use_new_zipfile_serialization=not legacy,
-    )
-    with pytest.raises(ESCNetError, match='cannot be read'):
-        read_state_dict(path)
-    assert not folder.exists()
-    torch.load(path, weights_only=False)
-    assert folder.is_dir()  # it is malicious indeed
 
 
 # -- the models ----------------------------------------------------------------------------------
@@ -189,9 +140,6 @@ def test_load_state_dict_of_what_holds_the_model(trained):
 def test_mmengine_load_checkpoint(trained, tmp_path, strict):
     path = tmp_path / 'a.pth'
     torch.save({'state_dict': sparse_state_dict(trained), 'meta': {'epoch': 1}}, path)
-    dense = trained.backbone.clip.text.token_embedding.weight
-    all_sizes = sum(value.numel() * 4 for value in trained.state_dict().values())
-    assert path.stat().st_size < all_sizes - 4 * dense.numel() + 200_000
     model = toy_model(2)
     load_checkpoint(model, str(path), map_location='cpu', strict=strict)
     assert_same_weights(trained, model)

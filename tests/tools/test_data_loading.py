@@ -13,8 +13,8 @@ from conftest import ROOT
 from PIL import Image
 from tool_processes import environment, run_tool
 
-from mmseg_escnet.datasets.toyworld_scenes import scene
-from mmseg_escnet.datasets.toyworld_vocabulary import to_seen_ids
+from mmseg_escnet.toyworld.scenes import scene
+from mmseg_escnet.toyworld.vocabulary import to_seen_ids
 
 BROKEN = '3.png'
 

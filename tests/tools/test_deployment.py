@@ -18,9 +18,9 @@ from tool_processes import run_tool
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis import OpenVocabInferencer
-from mmseg_escnet.apis.toy_model import toy_model
-from mmseg_escnet.datasets.toyworld_scenes import scene
 from mmseg_escnet.export import compare, protocol
+from mmseg_escnet.toyworld.model import toy_model
+from mmseg_escnet.toyworld.scenes import scene
 from mmseg_escnet.version import __version__
 
 PAGE = (ROOT / 'docs/export.md').read_text()

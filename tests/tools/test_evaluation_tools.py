@@ -19,8 +19,8 @@ from PIL import Image
 from tool_processes import environment, run_tool
 
 from mmseg_escnet import ESCNetError
-from mmseg_escnet.datasets.toyworld_scenes import scene
 from mmseg_escnet.evaluation.benchmarks import BENCHMARKS
+from mmseg_escnet.toyworld.scenes import scene
 
 CONFIG = str(ROOT / 'configs/toyworld/escnet_toy.py')
 SMALL = [

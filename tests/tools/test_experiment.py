@@ -17,14 +17,14 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 
 from mmseg_escnet import ESCNetError
-from mmseg_escnet.datasets.toyworld_vocabulary import (
+from mmseg_escnet.models.weights import read_state_dict
+from mmseg_escnet.toyworld.vocabulary import (
     ALL_NAMES,
     SEEN_NAMES,
     UNSEEN_ATTRIBUTE_NAMES,
     UNSEEN_NAMES,
     vocabulary_of,
 )
-from mmseg_escnet.models.weights import read_state_dict
 
 CONFIG = ROOT / 'configs/toyworld/escnet_toy.py'
 TOKENS = 'backbone.clip.text.token_embedding.weight'

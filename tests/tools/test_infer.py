@@ -14,8 +14,8 @@ from PIL import Image
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis import inferencer as inferencer_module
 from mmseg_escnet.apis.images import MAX_PIXELS
-from mmseg_escnet.apis.toy_model import toy_model
-from mmseg_escnet.datasets.toyworld_scenes import scene
+from mmseg_escnet.toyworld.model import toy_model
+from mmseg_escnet.toyworld.scenes import scene
 
 SCENE = 1_000_000
 WORDS = 'orange ring, wood, yellow heart, water'

@@ -18,7 +18,7 @@ from mmseg.registry import MODELS
 from PIL import Image
 from tool_processes import environment, tool_server
 
-from mmseg_escnet.datasets.toyworld_scenes import scene
+from mmseg_escnet.toyworld.scenes import scene
 
 CONFIG = str(ROOT / 'configs/toyworld/escnet_toy.py')
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis.inference_file import read_words
-from mmseg_escnet.datasets.toyworld_scenes import scene
+from mmseg_escnet.toyworld.scenes import scene
 
 CONFIG = str(ROOT / 'configs/toyworld/escnet_toy.py')
 CHECKPOINT = str(ROOT / 'data/toyworld/escnet.pth')

@@ -10,16 +10,16 @@ import pytest
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from mmseg_escnet.datasets import ToyWorldDataset
-from mmseg_escnet.datasets.toyworld_scenes import scene
-from mmseg_escnet.datasets.toyworld_vocabulary import (
+from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.toyworld.dataset import ToyWorldDataset
+from mmseg_escnet.toyworld.scenes import scene
+from mmseg_escnet.toyworld.vocabulary import (
     ALL_NAMES,
     SEEN_NAMES,
     UNSEEN_ATTRIBUTE_NAMES,
     UNSEEN_NAMES,
     vocabulary_of,
 )
-from mmseg_escnet.errors import ESCNetError
 
 SCRIPT = Path(__file__).resolve().parents[2] / 'tools' / 'toyworld' / 'make_scenes.py'
 

@@ -30,8 +30,10 @@ from segment_anything.modeling import (
 from torch import nn
 
 from mmseg_escnet import ESCNetError
-from mmseg_escnet.datasets.toyworld_scenes import IMAGE_SIZE, scene
-from mmseg_escnet.datasets.toyworld_vocabulary import (
+from mmseg_escnet.models.necks import SAMBlock, SAMPromptEncoder
+from mmseg_escnet.models.sam_weights import load_sam_decoder
+from mmseg_escnet.toyworld.scenes import IMAGE_SIZE, scene
+from mmseg_escnet.toyworld.vocabulary import (
     ALL_NAMES,
     COLORS,
     EVERYDAY_WORDS,
@@ -41,8 +43,6 @@ from mmseg_escnet.datasets.toyworld_vocabulary import (
     UNSEEN_ATTRIBUTE_NAMES,
     UNSEEN_NAMES,
 )
-from mmseg_escnet.models.necks import SAMBlock, SAMPromptEncoder
-from mmseg_escnet.models.sam_weights import load_sam_decoder
 from mmseg_escnet.vocabulary import Vocabulary
 
 FOLDER = ROOT / 'tools/toyworld'

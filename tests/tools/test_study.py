@@ -18,7 +18,7 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from mmseg_escnet import ESCNetError
-from mmseg_escnet.datasets.toyworld_vocabulary import ALL_NAMES, with_synonyms
+from mmseg_escnet.toyworld.vocabulary import ALL_NAMES, with_synonyms
 
 CONFIG = ROOT / 'configs/toyworld/escnet_toy.py'
 with pytest.MonkeyPatch.context() as _patch:  # variants are parameters

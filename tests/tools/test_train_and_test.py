@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from tool_processes import run_tool
 
-from mmseg_escnet.datasets.toyworld_scenes import scene
-from mmseg_escnet.datasets.toyworld_vocabulary import to_seen_ids
+from mmseg_escnet.toyworld.scenes import scene
+from mmseg_escnet.toyworld.vocabulary import to_seen_ids
 
 # few classes and one block: what is tested is the way, not the model
 SMALL = [

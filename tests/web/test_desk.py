@@ -19,9 +19,9 @@ from PIL import Image
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis import OpenVocabInferencer, Query, SegmentationResult
-from mmseg_escnet.apis.toy_model import toy_model
-from mmseg_escnet.datasets.toyworld_scenes import scene
-from mmseg_escnet.datasets.toyworld_vocabulary import COLORS, SHAPES, SYNONYMS, TEXTURES
+from mmseg_escnet.toyworld.model import toy_model
+from mmseg_escnet.toyworld.scenes import scene
+from mmseg_escnet.toyworld.vocabulary import COLORS, SHAPES, SYNONYMS, TEXTURES
 from mmseg_escnet.visualization.colors import LEAST_DISTANCE, _lab
 from mmseg_escnet.web.desk import Desk
 from mmseg_escnet.web.form import choose_background, split_words, toy_examples

@@ -24,8 +24,8 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis import OpenVocabInferencer
-from mmseg_escnet.apis.toy_model import toy_model
-from mmseg_escnet.datasets.toyworld_scenes import scene
+from mmseg_escnet.toyworld.model import toy_model
+from mmseg_escnet.toyworld.scenes import scene
 from mmseg_escnet.web.form import split_words, toy_examples
 
 pytest.importorskip('gradio', reason='the extra `web` is not installed')

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 # the modules of each part
 PARTS = {
-    'clip': 'OpenCLIPBackbone',
+    'clip': r'\w+CLIPBackbone',
     'sam': r'ESCNeck\.(prompt_encoder|blocks\.\d+\.sam_block(\.image_proj|\.fuse)?)',
     'vlf': r'ESCNeck\.blocks\.\d+\.fusion',
     'decoder': 'OpenVocabularyHead',

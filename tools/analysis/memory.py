@@ -65,7 +65,7 @@ def evaluate(num_images: int) -> ResidentSize:
     from mmengine.hooks import Hook
     from mmengine.runner import Runner
 
-    from mmseg_escnet.apis.toy_model import toy_model
+    from mmseg_escnet.toyworld.model import toy_model
 
     size = ResidentSize(num_images)
 
@@ -94,8 +94,8 @@ def infer(number: int) -> ResidentSize:
     from tqdm import tqdm
 
     from mmseg_escnet.apis import OpenVocabInferencer
-    from mmseg_escnet.apis.toy_model import toy_model
-    from mmseg_escnet.datasets.toyworld_scenes import scene
+    from mmseg_escnet.toyworld.model import toy_model
+    from mmseg_escnet.toyworld.scenes import scene
 
     inferencer = OpenVocabInferencer(*toy_model(), device='cpu')
     chance = np.random.default_rng(0)

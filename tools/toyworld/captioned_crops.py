@@ -7,8 +7,8 @@ import torch
 from pretraining import normalize, turn
 from torch import Tensor
 
-from mmseg_escnet.datasets.toyworld_scenes import IMAGE_SIZE
-from mmseg_escnet.datasets.toyworld_vocabulary import (
+from mmseg_escnet.toyworld.scenes import IMAGE_SIZE
+from mmseg_escnet.toyworld.vocabulary import (
     ALL_NAMES,
     COLORS,
     EVERYDAY_WORDS,

@@ -12,8 +12,8 @@ from measure import GROUPS, Measurement
 from mmengine.dataset import pseudo_collate
 
 from mmseg_escnet.apis.inside import look_inside, whole_view
-from mmseg_escnet.datasets.toyworld_vocabulary import THING_NAMES, vocabulary_of
 from mmseg_escnet.files import write_file
+from mmseg_escnet.toyworld.vocabulary import THING_NAMES, vocabulary_of
 from mmseg_escnet.visualization import (
     Section,
     Table,

@@ -19,10 +19,10 @@ from PIL import Image, ImageDraw
 
 from mmseg_escnet.cli import run_tool
 from mmseg_escnet.datasets.conversion import EXIT_FAILED_FILES, default_workers, parallel_map
-from mmseg_escnet.datasets.toyworld_scenes import IMAGE_SIZE, WORLD_VERSION, scene
-from mmseg_escnet.datasets.toyworld_vocabulary import ALL_NAMES, palette_of, to_seen_ids
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.files import encode_label_map, png_header, write_file
+from mmseg_escnet.toyworld.scenes import IMAGE_SIZE, WORLD_VERSION, scene
+from mmseg_escnet.toyworld.vocabulary import ALL_NAMES, palette_of, to_seen_ids
 
 # Validation scenes are numbered from here on, so the two sets never share a scene.
 VAL_OFFSET = 1_000_000

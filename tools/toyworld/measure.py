@@ -14,8 +14,8 @@ from mmseg.registry import DATASETS, METRICS
 from torch import Tensor
 from tqdm import tqdm
 
-from mmseg_escnet.datasets.toyworld_vocabulary import vocabulary_of
 from mmseg_escnet.models.segmentors.escnet import correlate
+from mmseg_escnet.toyworld.vocabulary import vocabulary_of
 
 GROUPS = {  # of names, a vocabulary of the toy world each: what it is called
     'seen_things': 'shapes with masks in training',

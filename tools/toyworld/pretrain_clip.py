@@ -42,8 +42,11 @@ from pretraining import (
 from torch import Tensor
 
 from mmseg_escnet.cli import run_tool
-from mmseg_escnet.datasets.toyworld_scenes import IMAGE_SIZE, scene
-from mmseg_escnet.datasets.toyworld_vocabulary import (
+from mmseg_escnet.models.backbones.open_clip import OpenCLIPBackbone, value_path
+from mmseg_escnet.models.sparse_rows import sparse_rows
+from mmseg_escnet.models.text_encoders.open_clip_text import OpenCLIPTextEncoder, encode_text
+from mmseg_escnet.toyworld.scenes import IMAGE_SIZE, scene
+from mmseg_escnet.toyworld.vocabulary import (
     ALL_NAMES,
     COLORS,
     LARGE_NAMES,
@@ -54,9 +57,6 @@ from mmseg_escnet.datasets.toyworld_vocabulary import (
     vocabulary_of,
     with_synonyms,
 )
-from mmseg_escnet.models.backbones.open_clip import OpenCLIPBackbone, value_path
-from mmseg_escnet.models.text_encoders.open_clip_text import OpenCLIPTextEncoder, encode_text
-from mmseg_escnet.models.weights import sparse_rows
 from mmseg_escnet.vocabulary import split_synonyms
 
 CONFIG = ROOT / 'configs/_base_/models/escnet_toy.py'

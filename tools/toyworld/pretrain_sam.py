@@ -44,8 +44,8 @@ from segment_anything.modeling import (
 from torch import Tensor
 
 from mmseg_escnet.cli import run_tool
-from mmseg_escnet.datasets.toyworld_scenes import IMAGE_SIZE, scene
-from mmseg_escnet.datasets.toyworld_vocabulary import ALL_NAMES, SEEN_NAMES
+from mmseg_escnet.toyworld.scenes import IMAGE_SIZE, scene
+from mmseg_escnet.toyworld.vocabulary import ALL_NAMES, SEEN_NAMES
 
 PATCH = 8
 GRID = IMAGE_SIZE // PATCH

@@ -22,9 +22,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mmseg_escnet.datasets.conversion import default_workers, parallel_map
-from mmseg_escnet.datasets.toyworld_scenes import IMAGE_SIZE, WORLD_VERSION, scene
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.files import write_file
+from mmseg_escnet.toyworld.scenes import IMAGE_SIZE, WORLD_VERSION, scene
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / 'data/toyworld'

@@ -134,7 +134,7 @@ def draw(rows: list[dict], words: int):
 
 def main() -> None:
     args = parse_args()
-    from mmseg_escnet.datasets.toyworld_vocabulary import vocabulary_of
+    from mmseg_escnet.toyworld.vocabulary import vocabulary_of
     from mmseg_escnet.visualization import save_figure
 
     rows = compare(args)

@@ -160,7 +160,7 @@ def run_one(args: argparse.Namespace, variant: str, seed: int) -> None:
 
 
 def _names_with_synonyms() -> tuple[str, ...]:
-    from mmseg_escnet.datasets.toyworld_vocabulary import ALL_NAMES, with_synonyms
+    from mmseg_escnet.toyworld.vocabulary import ALL_NAMES, with_synonyms
 
     return tuple(with_synonyms(name) for name in ALL_NAMES)
 

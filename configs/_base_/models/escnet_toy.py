@@ -10,6 +10,7 @@ text_cfg = dict(context_length=24, vocab_size=49408, width=128, heads=4, layers=
 model = dict(
     data_preprocessor=dict(size=(96, 96)),
     backbone=dict(
+        type='ToyCLIPBackbone',
         model_name=None,
         model_cfg=dict(embed_dim=128, quick_gelu=True, vision_cfg=vision_cfg, text_cfg=text_cfg),
         pretrained=f'{weights_dir}/clip.pth',

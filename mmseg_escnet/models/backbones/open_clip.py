@@ -5,7 +5,6 @@ Shapes: B images, h x w patch grid, L = h * w, W CLIP width, D CLIP joint width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,10 +70,6 @@ class OpenCLIPBackbone(BaseModule):
         stride: Image pixels per patch. Images are resized so that a patch of any CLIP covers as
             many: 384 x 384 px give 24 x 24 patches for ViT-B/16 and, resized to 336, for
             ViT-L/14 (recipe).
-        stem_channels: Replace the patch embedding, one linear layer, by a stem of overlapping
-            convolutions that halve the resolution with these channels, before the last brings it
-            to patches (ours, for a CLIP so small that it learns shapes from little data; no
-            published CLIP has one). () keeps open_clip's own.
         trainable: Which parameters of both towers are trained: their 'attention' layers (paper),
             'all' or 'none'. The logit scale never is, nor separate queries and keys of the last
             block: nothing differentiable reads them.
@@ -92,7 +87,6 @@ class OpenCLIPBackbone(BaseModule):
         pretrained: str | None = None,
         activation: Literal['auto', 'quick_gelu', 'gelu'] = 'auto',
         stride: int = 16,
-        stem_channels: Sequence[int] = (),
         trainable: Literal['attention', 'all', 'none'] = 'attention',
         with_cp: bool = False,
         init_cfg: dict | None = None,
@@ -146,13 +140,6 @@ class OpenCLIPBackbone(BaseModule):
             )
         self._tower_type = kind
         _check_text_tower(self.clip.text, model_name or model_cfg)
-        if stem_channels:
-            if kind is not PlainTower:
-                raise ESCNetError(
-                    f'OpenCLIPBackbone: stem_channels={tuple(stem_channels)} goes with a plain '
-                    'vision transformer of open_clip only: leave it empty.'
-                )
-            self.clip.visual.conv1 = ConvolutionalStem(stem_channels, self.clip.visual.conv1)
         quick_gelu = activation == 'quick_gelu' or (
             activation == 'auto' and bool(model_cfg.get('quick_gelu', False))
         )
@@ -266,38 +253,6 @@ class OpenCLIPBackbone(BaseModule):
         """(1, 1 + L, W) positional embeddings on an h x w grid."""
         tower = self.tower
         return resize_positions(tower.positions, tower.grid_size, (height, width))[None]
-
-
-class ConvolutionalStem(nn.Sequential):
-    """A patch embedding that sees over the borders of the patches.
-
-    Args:
-        channels: Of the 3x3 convolutions, each of which halves the resolution.
-        patch_embedding: The convolution it replaces.
-
-    Raises:
-        ESCNetError: If the halvings do not make up the patch, or channels are not a multiple of 8.
-    """
-
-    def __init__(self, channels: Sequence[int], patch_embedding: nn.Conv2d) -> None:
-        patch = patch_embedding.stride[0]
-        if patch % 2 ** len(channels) or any(count < 1 or count % 8 for count in channels):
-            raise ESCNetError(
-                f'OpenCLIPBackbone: stem_channels={tuple(channels)} must be multiples of 8, and no '
-                f'more of them than times that a patch of {patch} pixels can be halved.'
-            )
-        rest = patch // 2 ** len(channels)
-        layers, width = [], patch_embedding.in_channels
-        for out_channels in channels:
-            layers += [
-                nn.Conv2d(width, out_channels, 3, stride=2, padding=1),
-                nn.GroupNorm(8, out_channels),
-                nn.GELU(),
-            ]
-            width = out_channels
-        layers.append(nn.Conv2d(width, patch_embedding.out_channels, 3, stride=rest, padding=1))
-        super().__init__(*layers)
-        self.out_channels = patch_embedding.out_channels
 
 
 def _check_text_tower(tower: nn.Module, name: str | dict) -> None:

@@ -24,9 +24,10 @@ from ...vocabulary import Vocabulary
 from ..backbones import DenseFeatures
 from ..finite import check_losses, check_scores, check_weights
 from ..necks.esc_neck import ESCFeatures
+from ..sparse_rows import to_dense
 from ..text_encoders.open_clip_text import OpenCLIPTextEncoder
 from ..text_encoders.text_cache import TextCache
-from ..weights import check_fit, to_dense
+from ..weights import check_fit
 from .score_maps import ScoreMaps, write_result
 from .score_views import ViewScores
 from .shortlist import HOPELESS, Shortlist

@@ -343,7 +343,6 @@ def test_real_architectures(model, width, joint, skips, native):
         (dict(model_name='EVA02-E-14'), 'EVA02-E-14 is not a plain .* norms before its attention'),
         (dict(model_name='PE-Core-T-16-384'), 'PE-Core-T-16-384 is not a plain'),
         (dict(model_cfg=clip_cfg(timm_pool='avg')), 'is not a plain'),
-        (dict(model_cfg=clip_cfg(), stem_channels=(8,)), r'stem_channels=\(8,\) goes with a plain'),
         (dict(model_cfg=clip_cfg(), activation='quick_gelu'), 'does not go with an EVA-02'),
         (dict(model_cfg=clip_cfg() | dict(quick_gelu=True)), 'does not go with an EVA-02'),
         (dict(model_cfg=clip_cfg('eva03_toy')), "timm has no model 'eva03_toy'"),

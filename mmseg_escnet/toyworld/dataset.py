@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from .checked_dataset import CheckedDatasetMixin
-from .toyworld_vocabulary import palette_of, vocabulary_of
+from ..datasets.checked_dataset import CheckedDatasetMixin
+from .vocabulary import palette_of, vocabulary_of
 
 
 @DATASETS.register_module()

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from mmengine.registry import init_default_scope
 
-from mmseg_escnet.datasets import ToyWorldDataset
-from mmseg_escnet.datasets.toyworld_scenes import scene
-from mmseg_escnet.datasets.toyworld_vocabulary import (
+from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.toyworld.dataset import ToyWorldDataset
+from mmseg_escnet.toyworld.scenes import scene
+from mmseg_escnet.toyworld.vocabulary import (
     ALL_NAMES,
     COLORS,
     EVERYDAY_WORDS,
@@ -33,7 +34,6 @@ from mmseg_escnet.datasets.toyworld_vocabulary import (
     vocabulary_of,
     with_synonyms,
 )
-from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.vocabulary import Vocabulary
 
 
@@ -181,7 +181,7 @@ def test_scenes_depend_on_seed_and_index_alone(root):
     assert (scene(0, 8)[0] != image).any()
     assert (scene(1, 7)[0] != image).any()
     code = (
-        'import hashlib; from mmseg_escnet.datasets.toyworld_scenes import scene;'
+        'import hashlib; from mmseg_escnet.toyworld.scenes import scene;'
         'i, l = scene(0, 7);'
         'print(hashlib.sha256(i.tobytes() + l.tobytes()).hexdigest())'
     )
@@ -253,7 +253,7 @@ def test_textures_are_drawn_as_named():
 
 def test_textures_have_their_grain():
     """Correlation with the texture itself moved by two pixels, along x, y and both diagonals."""
-    from mmseg_escnet.datasets.toyworld_scenes import _draw_texture
+    from mmseg_escnet.toyworld.scenes import _draw_texture
 
     def likeness(name):
         texture = _draw_texture(np.random.default_rng(0), name, 96).mean(axis=-1)
@@ -275,7 +275,7 @@ def test_textures_have_their_grain():
 
 def test_shapes_are_drawn_as_named():
     """Area over the area of the circumscribed square tells the eight shapes roughly apart."""
-    from mmseg_escnet.datasets.toyworld_scenes import _draw_shape
+    from mmseg_escnet.toyworld.scenes import _draw_shape
 
     area = {
         shape: _draw_shape(shape, np.array([48.0, 48.0]), 40.0, 0.0, 96).sum() / 40**2

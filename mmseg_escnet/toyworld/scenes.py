@@ -1,7 +1,7 @@
 """The toy world: coloured shapes on textured ground, drawn by a procedure.
 
 A scene is a pure function of (seed, index), whatever was drawn before it and in which process.
-Its words are in :mod:`.toyworld_vocabulary`.
+Its words are in :mod:`.vocabulary`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import product
 import cv2
 import numpy as np
 
-from .toyworld_vocabulary import ALL_NAMES, COLORS, TEXTURES, THING_NAMES
+from .vocabulary import ALL_NAMES, COLORS, TEXTURES, THING_NAMES
 
 WORLD_VERSION = 2  # to be raised when any scene changes: weights and files are for one world
 IMAGE_SIZE = 96  # pixels; lengths below are for this size and grow with it

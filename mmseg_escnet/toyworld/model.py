@@ -7,9 +7,9 @@ from pathlib import Path
 from mmengine.config import Config
 
 from ..config import config_folder
-from ..datasets.toyworld_vocabulary import ALL_NAMES, palette_of
 from ..errors import ESCNetError
 from ..vocabulary import Vocabulary
+from .vocabulary import ALL_NAMES, palette_of
 
 TOY_VOCABULARY = Vocabulary.create(ALL_NAMES, palette_of(ALL_NAMES))
 _SIZE = (96, 96)  # of its scenes
