@@ -11,7 +11,8 @@ from torch import nn
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.models import OpenCLIPBackbone
-from mmseg_escnet.models.weights import read_state_dict, sparse_rows, to_dense
+from mmseg_escnet.models.sparse_weights import sparse_rows, to_dense
+from mmseg_escnet.models.weights import read_state_dict
 
 TOKENS = 'text.token_embedding.weight'
 KEY = f'backbone.clip.{TOKENS}'

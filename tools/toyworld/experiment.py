@@ -72,7 +72,7 @@ def save_weights(model, path: Path) -> None:
     import torch
 
     from mmseg_escnet.files import write_file
-    from mmseg_escnet.models.weights import sparse_rows
+    from mmseg_escnet.models.sparse_weights import sparse_rows
 
     state = {}
     for key, value in model.state_dict().items():

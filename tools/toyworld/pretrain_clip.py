@@ -56,8 +56,8 @@ from mmseg_escnet.datasets.toyworld_vocabulary import (
     with_synonyms,
 )
 from mmseg_escnet.models.backbones.open_clip import OpenCLIPBackbone, value_path
+from mmseg_escnet.models.sparse_weights import sparse_rows
 from mmseg_escnet.models.text_encoders.open_clip_text import OpenCLIPTextEncoder, encode_text
-from mmseg_escnet.models.weights import sparse_rows
 from mmseg_escnet.vocabulary import split_synonyms
 
 CONFIG = ROOT / 'configs/_base_/models/escnet_toy.py'
