@@ -1,11 +1,12 @@
-"""Download pretrained weights; what was interrupted goes on where it stopped.
+"""Download pretrained weights.
 
     python tools/download_weights.py sam-vit-b
     python tools/download_weights.py clip --model ViT-B-16 --tag openai
     python tools/download_weights.py clip --model EVA02-B-16 --tag merged2b_s8b_b131k
 
-SAM goes to ``data/weights`` and is checked by its SHA-256. CLIP goes to open_clip's own cache,
-where the configs find it.
+SAM goes to ``data/weights`` and is checked by its SHA-256. An interrupted download begins again;
+the message of a failed one has a ``wget -c`` command, which resumes (ViT-H has 2.6 GB). CLIP goes
+to open_clip's own cache, where the configs find it.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
 
     from mmseg_escnet.models.clip_weights import find_clip
+    from mmseg_escnet.models.downloads import check_sha256
     from mmseg_escnet.models.sam_weights import (
         OFFICIAL_SAM_FILES,
         WEIGHTS_DIR,
         download_sam,
     )
-    from mmseg_escnet.models.weights import check_sha256
 
     if args.weights == 'clip':
         path, _ = find_clip(args.model, args.tag)
@@ -65,4 +66,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    run_tool(main, interrupted='the same command goes on where this one stopped')
+    run_tool(main, interrupted='run the same command again')

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import ssl
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import huggingface_hub
@@ -25,7 +22,6 @@ from .weights import load_strict, read_state_dict
 
 # scalars that OpenAI's archives carry beside the weights; no other CLIP has them
 _OPENAI_SCALARS = ('input_resolution', 'context_length', 'vocab_size')
-_TIMEOUT_SECONDS = 10
 
 
 def find_clip(model_name: str | None, pretrained: str) -> tuple[Path, bool | None]:
@@ -53,13 +49,9 @@ def find_clip(model_name: str | None, pretrained: str) -> tuple[Path, bool | Non
             'for random weights.'
         )
     try:
-        path = _find_in_cache(tag)
-        if path is None:
-            _check_network(tag)
-            path = open_clip.download_pretrained(tag)
+        path = _find_in_cache(tag) or open_clip.download_pretrained(tag)
     except Exception as error:
-        reason = getattr(error, 'reason', error)
-        reason = (str(reason).strip() or type(error).__name__).splitlines()[0][:150]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:150]
         raise ESCNetError(
             f'The CLIP weights {model_name!r} {pretrained!r} are not on this machine and cannot be '
             f'downloaded ({reason}): get them with `python tools/download_weights.py clip '
@@ -70,7 +62,7 @@ def find_clip(model_name: str | None, pretrained: str) -> tuple[Path, bool | Non
 
 
 def _find_in_cache(tag: dict) -> str | None:
-    """The file of a tag that was downloaded before, without asking any server."""
+    """The file of a tag that was downloaded before: huggingface_hub would ask its server first."""
     repository, name = os.path.split(tag.get('hf_hub', ''))
     if not repository:
         return None  # open_clip finds what it downloaded from elsewhere at once
@@ -81,26 +73,6 @@ def _find_in_cache(tag: dict) -> str | None:
         if isinstance(path, str):
             return path
     return None
-
-
-def _check_network(tag: dict) -> None:
-    """Reach the server once, because huggingface_hub tries for a minute before it gives up.
-
-    Raises:
-        OSError: If it cannot be reached.
-    """
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return  # the download says so at once
-    url = huggingface_hub.constants.ENDPOINT if tag.get('hf_hub') else tag['url']
-    try:
-        request = urllib.request.Request(url, method='HEAD')
-        urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS).close()
-    except urllib.error.HTTPError:
-        pass  # any answer will do
-    except OSError as error:
-        # certificates are the download's own affair
-        if not isinstance(getattr(error, 'reason', error), ssl.SSLError):
-            raise
 
 
 def load_clip(clip: nn.Module, *, model_name: str | None, pretrained: str, activation: str) -> bool:

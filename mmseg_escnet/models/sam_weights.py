@@ -10,7 +10,8 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..errors import ESCNetError
-from .weights import check_sha256, download, load_strict, read_state_dict
+from .downloads import check_sha256, download
+from .weights import load_strict, read_state_dict
 
 _URL = 'https://dl.fbaipublicfiles.com/segment_anything/'
 # published file -> SHA-256

@@ -1,117 +1,30 @@
-"""Reading weights that others made: found or fetched, checked, never executed, loaded strictly."""
+"""Reading weights that others made: checked, never executed, loaded strictly."""
 
 from __future__ import annotations
 
-import http.client
 import os
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import open_clip
 import torch
 import torch.nn as nn
 from safetensors.torch import load_file
 from torch import Tensor
-from tqdm import tqdm
 
 from ..errors import ESCNetError
 from ..files import sha256
+from .finite import check_weights, first_few
 from .sparse_rows import to_dense
 
-_CHUNK = 1 << 20
-_TIMEOUT_SECONDS = 20
-_NAMED_KEYS = 5
 _ZIP_START = b'PK\x03\x04'  # by which torch itself tells its archives from its older files
 # What entries of an archive may unpack to beyond the size of the file: torch packs code alone.
 _MAX_UNPACKED = 64 << 20
-# TorchScript calls methods of this name while a file is read, and they may write files.
-_RUNS_WHEN_READ = b'__setstate__'
 _DTYPES = (
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
 )
-
-
-def check_sha256(path: str | os.PathLike, expected: str) -> None:
-    """Refuse a file whose content is not the published one.
-
-    Raises:
-        ESCNetError: If the digest differs.
-    """
-    actual = sha256(path)
-    if actual != expected:
-        raise ESCNetError(
-            f'{path} is not the published file: its SHA-256 is {actual}, not {expected}; '
-            'delete it and download it again.'
-        )
-
-
-def download(url: str, target: str | os.PathLike, *, expected_sha256: str | None = None) -> Path:
-    """Download a file; an interrupted download goes on where it stopped.
-
-    The bytes collect in ``<target>.part``, which becomes ``target`` when whole and checked.
-
-    Args:
-        url: Where the file is.
-        target: Where it goes; nothing is done if it exists.
-        expected_sha256: The published digest, if known.
-
-    Returns:
-        The path of the whole file.
-
-    Raises:
-        ESCNetError: If the server cannot be reached, or the file is not the published one.
-    """
-    target = Path(target)
-    if target.exists():
-        return target
-    part = target.with_name(target.name + '.part')
-    offset = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={'Range': f'bytes={offset}-'} if offset else {})
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
-            resumed = response.status == 206
-            length = int(response.headers.get('Content-Length', 0))
-            start = offset if resumed else 0
-            bar = tqdm(
-                total=start + length or None,
-                initial=start,
-                unit='B',
-                unit_scale=True,
-                desc=target.name,
-            )
-            with open(part, 'ab' if resumed else 'wb') as file, bar:
-                while chunk := response.read(_CHUNK):
-                    file.write(chunk)
-                    bar.update(len(chunk))
-        if length and part.stat().st_size != start + length:
-            raise OSError(f'the connection ended after {part.stat().st_size} bytes')
-    except urllib.error.HTTPError as error:
-        # 416: nothing is left to send; either the file was whole already or it is another one
-        if error.code != 416 or error.headers.get('Content-Range') != f'bytes */{offset}':
-            if error.code == 416:
-                part.unlink()
-            raise ESCNetError(
-                f'Cannot download {url} ({error}): check the address and run the same command '
-                'again.'
-            ) from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, 'reason', error)
-        raise ESCNetError(
-            f'Cannot download {url} ({reason}): check the network and run the same command '
-            f'again, or put the file at {target} yourself.'
-        ) from error
-    if expected_sha256 is not None:
-        try:
-            check_sha256(part, expected_sha256)
-        except ESCNetError:
-            part.unlink()
-            raise
-    os.replace(part, target)
-    return target
 
 
 def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str]:
@@ -119,18 +32,18 @@ def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str]:
 
     Damage is noticed by the checksums of torch's archives. Safetensors and the files of torch
     before 1.6 have none: there a changed number is noticed only if it is no longer finite, so for
-    files of which a SHA-256 is published see :func:`check_sha256`.
+    files of which a SHA-256 is published see :func:`.check_sha256`.
 
     Args:
-        path: A ``.safetensors`` file, a TorchScript archive (OpenAI's CLIP), or what
-            ``torch.save`` wrote, with the tensors at the top or under ``state_dict``.
+        path: A ``.safetensors`` file, what ``torch.save`` wrote, with the tensors at the top or
+            under ``state_dict``, or one of the TorchScript archives that OpenAI published.
 
     Returns:
         The tensors by name, dense and on the CPU, and the format: 'safetensors', 'torchscript',
         'pickle'.
 
     Raises:
-        ESCNetError: If the file is missing, damaged, would run code or unpack to a giant, or holds
+        ESCNetError: If the file is missing, damaged, could run code or unpacks to a giant, or holds
             anything but tensors of finite numbers by name.
     """
     path = Path(path)
@@ -139,7 +52,7 @@ def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str]:
     try:
         if path.suffix == '.safetensors':
             content, file_format = load_file(path), 'safetensors'
-        elif (is_archive := _is_archive(path)) and _check_archive(path):
+        elif (is_archive := _is_archive(path)) and _check_archive(path) == 'torchscript':
             content = torch.jit.load(path, map_location='cpu').state_dict()
             file_format = 'torchscript'
         else:
@@ -177,8 +90,7 @@ def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str]:
             )
         _check_kind(value, key, str(path))
     tensors = to_dense(tensors, source=str(path))
-    for key, value in tensors.items():
-        _check_numbers(value, key, str(path))
+    check_weights(tensors, source=str(path))
     return tensors, file_format
 
 
@@ -187,14 +99,14 @@ def _is_archive(path: Path) -> bool:
         return file.read(len(_ZIP_START)) == _ZIP_START
 
 
-def _check_archive(path: Path) -> bool:
-    """Check what torch does not: checksums, the size when unpacked, and code that would run.
+def _check_archive(path: Path) -> str:
+    """Check what torch does not: checksums, the size when unpacked, and who wrote code in it.
 
     Returns:
-        Whether the archive is one of TorchScript.
+        'torchscript' or 'pickle'.
 
     Raises:
-        ESCNetError: If it is larger than it looks, or has code that runs when it is read.
+        ESCNetError: If it is larger than it looks, or a TorchScript archive that is not OpenAI's.
         zipfile.BadZipFile: If it is damaged.
     """
     with zipfile.ZipFile(path) as archive:
@@ -206,20 +118,23 @@ def _check_archive(path: Path) -> bool:
             )
         # torch finds entries whatever the case of their names
         names = [name.lower() for name in archive.namelist()]
-        is_script = any('/code/' in name or name.endswith('/constants.pkl') for name in names)
-        for entry, name in zip(archive.infolist(), names, strict=True):
-            is_code = is_script and name.endswith('.py')
-            with archive.open(entry) as content:
-                before = b''
-                while chunk := content.read(_CHUNK):  # at the end it compares the checksums
-                    if is_code and _RUNS_WHEN_READ in before + chunk:
-                        raise ESCNetError(
-                            f'The weights file {path} has code that runs when it is read '
-                            f'({_RUNS_WHEN_READ.decode()}): give a file of tensors alone, such as '
-                            'safetensors.'
-                        )
-                    before = chunk[-len(_RUNS_WHEN_READ) :]
-    return is_script
+        if any('/code/' in name or name.endswith('constants.pkl') for name in names):
+            if sha256(path) not in _openai_digests():
+                raise ESCNetError(
+                    f'The weights file {path} is a TorchScript archive, which may run code when it '
+                    "is read, and is not one of OpenAI's: save its state dict with torch.save or "
+                    'as safetensors, and give that.'
+                )
+            return 'torchscript'
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f'the checksum of {damaged} does not match')
+    return 'pickle'
+
+
+def _openai_digests() -> set[str]:
+    """SHA-256 of the CLIP archives that OpenAI published, which is part of their addresses."""
+    models = open_clip.list_pretrained_models_by_tag('openai')
+    return {open_clip.get_pretrained_url(model, 'openai').split('/')[-2] for model in models}
 
 
 def _check_kind(value: Tensor, key: str, source: str) -> None:
@@ -238,16 +153,6 @@ def _check_kind(value: Tensor, key: str, source: str) -> None:
     raise ESCNetError(
         f'{source} holds a tensor under {key!r} that {what}: store it as a whole float32 tensor.'
     )
-
-
-def _check_numbers(value: Tensor, key: str, source: str) -> None:
-    if value.is_floating_point() and not value.isfinite().all():
-        count = int((~value.isfinite()).sum())
-        raise ESCNetError(
-            f'{source} holds {count} of {value.numel()} numbers that are not finite (NaN or Inf) '
-            f'under {key!r}: the training that wrote it diverged, or the file is damaged; give '
-            'another one.'
-        )
 
 
 def _unreadable(path: Path, error: Exception) -> ESCNetError:
@@ -290,7 +195,7 @@ def check_fit(
         if key in kinds and _kind(value) != kinds[key]
     ]
     problems = [
-        f'{len(keys)} {what} ({_some(keys)})'
+        f'{len(keys)} {what} ({first_few(keys)})'
         for keys, what in (
             (missing, 'missing'),
             (unexpected, 'unexpected'),
@@ -324,8 +229,3 @@ def load_strict(
     state_dict = {key: value for key, value in state_dict.items() if key.startswith(prefix)}
     check_fit(module, state_dict, source=source, prefix=prefix)
     module.load_state_dict({key[len(prefix) :]: v for key, v in state_dict.items()})
-
-
-def _some(items: list[str]) -> str:
-    shown = ', '.join(items[:_NAMED_KEYS])
-    return shown if len(items) <= _NAMED_KEYS else f'{shown}, ...'

@@ -1,6 +1,6 @@
 """A training that diverges ends, with its last good checkpoint intact."""
 
-from __future__ import annotations
+import math
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -8,19 +8,18 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from ...errors import ESCNetError
-from ...models.finite import named, non_finite
+from ...models.finite import first_few, non_finite
 
 
 @HOOKS.register_module()
 class FiniteHook(Hook):
-    """End the training when a gradient has made weights NaN or Inf, before they are saved (ours).
+    """End the training when a loss or the weights are NaN or Inf, before anything is saved (ours).
 
-    A loss that is not finite is noticed by :class:`~mmseg_escnet.models.ESCNet` itself before it
-    changes any weight. The loss scaler of float16 skips steps whose gradient overflows: those are
-    counted, and no error.
+    The loss scaler of float16 skips steps whose gradient overflows: those are counted, and no
+    error.
 
     Raises:
-        ESCNetError: Naming the weights and the iteration.
+        ESCNetError: Naming the losses or weights and the iteration.
     """
 
     priority = 'HIGH'  # before the checkpoint of the same iteration
@@ -28,13 +27,24 @@ class FiniteHook(Hook):
     def __init__(self) -> None:
         self.skipped_steps = 0
 
-    def after_train_iter(self, runner: Runner, *_, **__) -> None:
-        """Look at the norm that clipping has computed, and at the weights if it is not finite."""
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: dict | None = None
+    ) -> None:
+        """Look at the losses, and where the norm that clipping computed is not finite at weights.
+
+        MMEngine has copied these numbers from the GPU for its log; here they are read from there.
+        """
         scalars = runner.message_hub.log_scalars
-        norm = scalars['train/grad_norm'].current() if 'train/grad_norm' in scalars else 0.0
-        if abs(norm) < float('inf'):  # False for NaN too
+
+        def is_finite(name: str) -> bool:
+            return math.isfinite(scalars[f'train/{name}'].current())
+
+        losses = [name for name in outputs or () if 'loss' in name and not is_finite(name)]
+        self._check('The training losses', losses, runner.iter + 1)
+        if 'train/grad_norm' not in scalars or is_finite('grad_norm'):
             return
-        self._check_weights(runner)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self._check('The weights', non_finite(model.named_parameters()), runner.iter + 1)
         self.skipped_steps += 1
         runner.logger.warning(
             f'Iteration {runner.iter + 1}: the gradient was not finite and the loss scaler skipped '
@@ -43,18 +53,14 @@ class FiniteHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Look at what is about to be saved."""
-        self._check(non_finite(checkpoint['state_dict']), runner.iter)
-
-    def _check_weights(self, runner: Runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self._check(non_finite(model.named_parameters()), runner.iter + 1)
+        self._check('The weights', non_finite(checkpoint['state_dict']), runner.iter)
 
     @staticmethod
-    def _check(names: list[str], iteration: int) -> None:
+    def _check(what: str, names: list[str], iteration: int) -> None:
         if names:
             raise ESCNetError(
-                f'The weights {named(names)} are not finite (NaN or Inf) after iteration '
-                f'{iteration}, because their gradient was not: nothing was saved since; go on from '
-                'the last checkpoint with --resume and a smaller learning rate, or with bfloat16 '
-                'if the type is float16.'
+                f'{what} {first_few(names)} are not finite (NaN or Inf) after iteration '
+                f'{iteration}: nothing was saved since; resume from the last checkpoint with '
+                '--resume and a smaller learning rate, or with bfloat16 if the type is float16, '
+                'and check the images if that does not help.'
             )

@@ -22,7 +22,7 @@ from torch.profiler import record_function
 from ...errors import ESCNetError
 from ...vocabulary import Vocabulary
 from ..backbones import DenseFeatures
-from ..finite import check_losses, check_scores, check_weights
+from ..finite import check_scores, check_weights
 from ..necks.esc_neck import ESCFeatures
 from ..sparse_rows import to_dense
 from ..text_encoders.open_clip_text import OpenCLIPTextEncoder
@@ -317,22 +317,8 @@ class ESCNet(EncoderDecoder):
         forward = self._logits_of_shortlist if self.test_cfg.get('shortlist') else self.logits
         with context:
             logits = forward(images, text)
-            check_scores(logits, self, images, lambda: forward(images, text))
+            check_scores(logits)
         return logits
-
-    def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
-        """The losses of a training step.
-
-        Args:
-            inputs: (B, 3, H, W) RGB, normalised.
-            data_samples: B samples with ``gt_sem_seg`` (1, H, W).
-
-        Raises:
-            ESCNetError: If one is NaN or Inf, with the name of the tensor in which it begins.
-        """
-        losses = super().loss(inputs, data_samples)
-        check_losses(losses, self, inputs, lambda: self._forward(inputs))
-        return losses
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Logits (B, N, H, W) of images (B, 3, H, W), at their own size."""

@@ -29,6 +29,8 @@ class Explode(torch.autograd.Function):
 
 
 class Model(BaseModel):
+    bad_loss = None
+
     def __init__(self):
         super().__init__()
         self.healthy = nn.Parameter(torch.ones(3))
@@ -37,6 +39,8 @@ class Model(BaseModel):
 
     def forward(self, inputs, mode='tensor'):
         self.calls += 1
+        if self.calls == self.bad_loss:
+            inputs = inputs * float('nan')
         weight = Explode.apply(self.exploding) if self.calls == BAD else self.exploding
         return dict(loss=(self.healthy.sum() + weight.sum()) * inputs.mean())
 
@@ -80,14 +84,21 @@ def saved(work_dir) -> list[str]:
 def test_it_is_noticed_at_once(tmp_path, factor, monkeypatch):
     monkeypatch.setattr(Explode, 'factor', factor)
     runner = train(tmp_path, interval=5)
-    with pytest.raises(ESCNetError, match=r'not finite .*iteration 3,'):
+    with pytest.raises(ESCNetError, match=r'not finite .*iteration 3:'):
         runner.train()
     assert runner.iter == BAD - 1
 
 
+def test_a_loss_that_is_not_finite(tmp_path, monkeypatch):
+    monkeypatch.setattr(Model, 'bad_loss', 2)
+    with pytest.raises(ESCNetError, match=r'losses loss are not finite .*iteration 2:'):
+        train(tmp_path, clip=False).train()
+    assert saved(tmp_path) == ['iter_1.pth']
+
+
 def test_weights_and_iteration_are_named_and_nothing_is_saved(tmp_path):
     runner = train(tmp_path)
-    with pytest.raises(ESCNetError, match=r'The weights exploding are not finite .*iteration 3,'):
+    with pytest.raises(ESCNetError, match=r'The weights exploding are not finite .*iteration 3:'):
         runner.train()
     assert saved(tmp_path) == ['iter_1.pth', 'iter_2.pth']
     assert runner.iter == BAD - 1

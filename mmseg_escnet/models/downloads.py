@@ -1,0 +1,54 @@
+"""Published weights: downloaded whole, and compared with their SHA-256."""
+
+import http.client
+import os
+import shlex
+from pathlib import Path
+
+import torch
+
+from ..errors import ESCNetError
+from ..files import sha256
+
+
+def check_sha256(path: str | os.PathLike, expected: str) -> None:
+    """Refuse a file whose content is not the published one.
+
+    Raises:
+        ESCNetError: If the digest differs.
+    """
+    actual = sha256(path)
+    if actual != expected:
+        raise ESCNetError(
+            f'{path} is not the published file: its SHA-256 is {actual}, not {expected}; '
+            'delete it and download it again.'
+        )
+
+
+def download(url: str, target: str | os.PathLike, *, expected_sha256: str | None = None) -> Path:
+    """Download a file, which takes its name when it is whole and checked.
+
+    Args:
+        url: Where the file is.
+        target: Where it goes; nothing is done if it exists.
+        expected_sha256: The published digest, if known.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ESCNetError: If the server cannot be reached, or the file is not the published one.
+    """
+    target = Path(target)
+    if target.exists():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(target), hash_prefix=expected_sha256)
+    except (OSError, http.client.HTTPException, RuntimeError) as error:  # the last of a wrong hash
+        by_hand = shlex.join(['wget', '-c', '-O', str(target), url])
+        raise ESCNetError(
+            f'Cannot download {url} ({str(error).strip()}): check the network and run the same '
+            f'command again, or get the file yourself: {by_hand}'
+        ) from error
+    return target
