@@ -12,7 +12,7 @@ from mmseg.registry import DATASETS
 
 from ..errors import ESCNetError
 from ..vocabulary import Vocabulary, read_classes
-from .checked_dataset import CheckedDatasetMixin
+from .checked import CheckedDatasetMixin
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from .checked_dataset import CheckedDatasetMixin
+from .checked import CheckedDatasetMixin
 from .toyworld_vocabulary import palette_of, vocabulary_of
 
 

@@ -52,7 +52,7 @@ def write_list(raw, split, stems):
 
 @pytest.fixture
 def raw(tmp_path, converter, monkeypatch):
-    monkeypatch.setattr(converter, 'OFFICIAL_COUNTS', {'train': 1, 'val': 2})
+    monkeypatch.setattr(converter, 'NUM_IMAGES', {'train': 1, 'val': 2})
     raw = tmp_path / 'VOCdevkit' / 'VOC2012'
     write_sample(raw, '2007_000001', [[0, 1, 2], [20, 255, 19]])
     write_sample(raw, '2007_000002', np.full((30, 20), 15))

@@ -38,13 +38,13 @@ from mmseg_escnet.datasets.benchmark_conversion import (
     run,
     write_list,
 )
-from mmseg_escnet.datasets.benchmark_vocabularies import load_benchmark
+from mmseg_escnet.datasets.benchmark_vocabularies import PUBLISHED_IMAGES, load_benchmark
 from mmseg_escnet.datasets.conversion import check_count
 from mmseg_escnet.datasets.raw_folders import find_folder
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.files import write_file
 
-OFFICIAL_COUNTS = {'training': 25_574, 'validation': 2_000}
+NUM_IMAGES = PUBLISHED_IMAGES['ade20k_full']
 SUFFIX = '_seg.png'
 DOWNLOAD = (
     'with ADE20K_2021_17_01.zip from '
@@ -181,7 +181,7 @@ def plan(args: argparse.Namespace, split: str) -> list[Job]:
             what=f'label maps *{SUFFIX} of {split}',
             folder=folder,
             found=len(raw_labels),
-            expected=OFFICIAL_COUNTS[split],
+            expected=NUM_IMAGES[split],
             remedy=f'unpack ADE20K_2021_17_01.zip again ({DOWNLOAD})',
         )
         if without_image:
@@ -191,7 +191,7 @@ def plan(args: argparse.Namespace, split: str) -> list[Job]:
                 'ADE20K_2021_17_01.zip again.'
             )
     print(
-        f'{split}: {len(raw_labels)} of {OFFICIAL_COUNTS[split]} label maps'
+        f'{split}: {len(raw_labels)} of {NUM_IMAGES[split]} label maps'
         + (f', {len(without_image)} without image left out' if without_image else '')
     )
     jobs = [
@@ -218,7 +218,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add_arguments(
         parser,
         out='data/ADE20K_2021_17_01',
-        splits=list(OFFICIAL_COUNTS),
+        splits=list(NUM_IMAGES),
         default='validation',
     )
     parser.add_argument(

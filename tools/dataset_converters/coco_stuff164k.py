@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmseg_escnet.cli import run_tool
-from mmseg_escnet.datasets.benchmark_vocabularies import load_benchmark
+from mmseg_escnet.datasets.benchmark_vocabularies import PUBLISHED_IMAGES, load_benchmark
 from mmseg_escnet.datasets.conversion import (
     EXIT_FAILED_FILES,
     check_count,
@@ -36,7 +36,7 @@ from mmseg_escnet.datasets.conversion import (
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.files import decode_label_map, encode_label_map, png_header, write_file
 
-OFFICIAL_COUNTS = {'train2017': 118_287, 'val2017': 5_000}
+NUM_IMAGES = PUBLISHED_IMAGES['coco_stuff']
 SUFFIX = '_labelTrainIds.png'
 UNLABELLED = 255
 DOWNLOADS = 'https://github.com/nightrome/cocostuff#downloads'
@@ -72,9 +72,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('raw', metavar='RAW', type=Path)
     parser.add_argument('--out', type=Path, default=Path('data/coco_stuff164k'))
-    parser.add_argument(
-        '--splits', nargs='+', choices=list(OFFICIAL_COUNTS), default=list(OFFICIAL_COUNTS)
-    )
+    parser.add_argument('--splits', nargs='+', choices=list(NUM_IMAGES), default=list(NUM_IMAGES))
     parser.add_argument('--workers', type=int, default=default_workers(), help='processes')
     parser.add_argument(
         '--link',
@@ -108,7 +106,7 @@ def check_split(raw: Path, split: str, files: SplitFiles, need_images: bool) -> 
     Raises:
         ESCNetError: If label maps or images are missing.
     """
-    expected = OFFICIAL_COUNTS[split]
+    expected = NUM_IMAGES[split]
     check_count(
         what=f'label maps of {split}',
         folder=raw / 'annotations' / split,
@@ -206,7 +204,7 @@ def plan(args: argparse.Namespace) -> list[Job]:
                 )
         num_without_label = len(files.images.keys() - files.labels.keys())
         print(
-            f'{split}: {len(files.labels)} of {OFFICIAL_COUNTS[split]} label maps'
+            f'{split}: {len(files.labels)} of {NUM_IMAGES[split]} label maps'
             + (f', {len(without_image)} without image left out' if without_image else '')
             + (f', {num_without_label} images without label left out' if num_without_label else '')
         )

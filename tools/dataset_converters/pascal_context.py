@@ -34,12 +34,12 @@ from mmseg_escnet.datasets.benchmark_conversion import (
     run,
     write_list,
 )
-from mmseg_escnet.datasets.benchmark_vocabularies import load_benchmark
+from mmseg_escnet.datasets.benchmark_vocabularies import PUBLISHED_IMAGES, load_benchmark
 from mmseg_escnet.datasets.mat_files import read_mat_ids
 from mmseg_escnet.datasets.raw_folders import devkit_jobs, find_folder
 from mmseg_escnet.errors import ESCNetError
 
-OFFICIAL_COUNTS = {'train': 4_998, 'val': 5_105}
+NUM_IMAGES = PUBLISHED_IMAGES['pascal_context']
 IMAGES_DOWNLOAD = 'http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar'
 LABELS_DOWNLOAD = 'trainval.tar.gz of https://cs.stanford.edu/~roozbeh/pascal-context/'
 VARIABLE = 'LabelMap'
@@ -91,7 +91,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_arguments(parser, out='data/VOCdevkit/VOC2010', splits=list(OFFICIAL_COUNTS), default='val')
+    add_arguments(parser, out='data/VOCdevkit/VOC2010', splits=list(NUM_IMAGES), default='val')
     return parser.parse_args(argv)
 
 
@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
             image_list=f'ImageSets/Main/{split}.txt',
             label_folder=label_folder(raw, args.raw),
             label_suffix='.mat',
-            expected=OFFICIAL_COUNTS[split],
+            expected=NUM_IMAGES[split],
             remedy=f'unpack {IMAGES_DOWNLOAD} again',
             label_remedy=f'unpack {LABELS_DOWNLOAD} into {raw}',
             out=args.out,

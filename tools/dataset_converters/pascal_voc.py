@@ -33,12 +33,12 @@ from mmseg_escnet.datasets.benchmark_conversion import (
     run,
     write_list,
 )
-from mmseg_escnet.datasets.benchmark_vocabularies import load_benchmark
+from mmseg_escnet.datasets.benchmark_vocabularies import PUBLISHED_IMAGES, load_benchmark
 from mmseg_escnet.datasets.raw_folders import devkit_jobs, find_folder
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.files import decode_label_map
 
-OFFICIAL_COUNTS = {'train': 1_464, 'val': 1_449}
+NUM_IMAGES = PUBLISHED_IMAGES['pascal_voc']
 DOWNLOAD = 'http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar'
 BACKGROUND, BORDER = 0, 255
 
@@ -87,7 +87,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_arguments(parser, out='data/VOCdevkit/VOC2012', splits=list(OFFICIAL_COUNTS), default='val')
+    add_arguments(parser, out='data/VOCdevkit/VOC2012', splits=['train', 'val'], default='val')
     return parser.parse_args(argv)
 
 
@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
             image_list=f'ImageSets/Segmentation/{split}.txt',
             label_folder=raw / 'SegmentationClass',
             label_suffix='.png',
-            expected=OFFICIAL_COUNTS[split],
+            expected=NUM_IMAGES[split],
             remedy=f'unpack {DOWNLOAD} again',
             label_remedy=f'unpack {DOWNLOAD} again',
             out=args.out,

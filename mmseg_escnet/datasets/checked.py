@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import os.path as osp
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-import torch
 from mmengine import fileio
 from mmengine.logging import print_log
 
 from ..errors import ESCNetError
 
 _NAMES_SHOWN = 3
-_MOST_IN_A_ROW = 20  # a worse luck than that is no luck: the disk is gone
 
 
 class CheckedDatasetMixin:
@@ -28,66 +26,15 @@ class CheckedDatasetMixin:
     set), and each data info carries ``num_classes`` and ``ignore_index``, so that
     :class:`LoadLabelMap` can check the ids in the files.
 
-    Args:
-        *args: Of the data set.
-        on_error: What a file does in training that has gone or cannot be read: 'raise' ends it,
-            'skip' names and counts it and takes another one at random. A score never leaves
-            images out: in ``test_mode`` it is always 'raise'.
-        **kwargs: Of the data set.
-
     Attributes:
         prepare_hint: What makes the data, completing '... does not exist: ' (``'run `python
             tools/...` '``).
+        official_counts: Published number of images of each split, by the name of its ``ann_file``
+            without suffix, or else of its image folder; for ``tools/check_dataset.py``.
     """
 
     prepare_hint: str = 'see data/README.md for how data sets are prepared'
-
-    def __init__(self, *args, on_error: str = 'raise', **kwargs) -> None:
-        if on_error not in ('raise', 'skip'):
-            raise ESCNetError(
-                f"{type(self).__name__}: on_error={on_error!r} must be 'raise' or 'skip'."
-            )
-        self.on_error = on_error
-        self._skipped = torch.zeros(1, dtype=torch.int64).share_memory_()  # of all workers
-        self._skipped_in_a_row = 0
-        super().__init__(*args, **kwargs)
-
-    @property
-    def num_skipped(self) -> int:
-        """How often a file was skipped, by this process and its data loading workers."""
-        return int(self._skipped)
-
-    def prepare_data(self, idx: int) -> dict | None:
-        """An image through the pipeline; None if it is skipped.
-
-        Args:
-            idx: Its position in the data set.
-
-        Raises:
-            ESCNetError: If a file of it cannot be read and is not to be skipped.
-        """
-        try:
-            data = super().prepare_data(idx)
-        except ESCNetError as error:
-            if self.on_error == 'raise' or self.test_mode:
-                raise
-            self._skip(error)
-            return None
-        self._skipped_in_a_row = 0
-        return data
-
-    def _skip(self, error: ESCNetError) -> None:
-        self._skipped += 1
-        self._skipped_in_a_row += 1
-        if self._skipped_in_a_row >= _MOST_IN_A_ROW:
-            raise ESCNetError(
-                f'{_MOST_IN_A_ROW} images in a row could not be read, the last one because: {error}'
-            ) from error
-        print_log(
-            f'Skipped (on_error="skip"), {self.num_skipped} so far: {error}',
-            logger='current',
-            level=logging.WARNING,
-        )
+    official_counts: Mapping[str, int] | None = None
 
     @property
     def file_classes(self) -> Sequence[str] | None:
