@@ -35,7 +35,6 @@ from mmseg_escnet.datasets.benchmark_conversion import (
     write_list,
 )
 from mmseg_escnet.datasets.benchmark_vocabularies import PUBLISHED_IMAGES, load_benchmark
-from mmseg_escnet.datasets.mat_files import read_mat_ids
 from mmseg_escnet.datasets.raw_folders import devkit_jobs, find_folder
 from mmseg_escnet.errors import ESCNetError
 
@@ -70,14 +69,24 @@ def read(job: Job) -> np.ndarray:
     Raises:
         ESCNetError: If the file cannot be read, or holds something else.
     """
+    from scipy.io import loadmat
+
     try:
-        content = job.raw_label.read_bytes()
-    except OSError as error:
+        values = loadmat(job.raw_label, variable_names=[VARIABLE])[VARIABLE]
+    except Exception as error:  # a damaged file makes SciPy raise whatever comes
         raise ESCNetError(
-            f'MATLAB file {job.raw_label} cannot be read ({error.strerror or error}): check the '
-            'disk and the permissions.'
+            f'MATLAB file {job.raw_label} cannot be read, or has no {VARIABLE} '
+            f'({type(error).__name__}: {error}): unpack {LABELS_DOWNLOAD} again.'
         ) from error
-    return read_mat_ids(content, VARIABLE, str(job.raw_label))
+    if values.dtype.kind in 'buif' and values.ndim == 2:
+        with np.errstate(invalid='ignore'):
+            ids = values.astype(np.uint16)
+        if np.array_equal(ids, values):
+            return ids
+    raise ESCNetError(
+        f'{VARIABLE} in the MATLAB file {job.raw_label} is not a matrix of ids from 0 to '
+        f'65535: unpack {LABELS_DOWNLOAD} again.'
+    )
 
 
 def label_folder(raw: Path, given: Path) -> Path:
