@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import os.path as osp
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from mmengine import fileio
 from mmengine.logging import print_log
 
-from ..errors import ESCNetError
-
-_NAMES_SHOWN = 3
+from ..errors import ESCNetError, first_few
 
 
 class CheckedDatasetMixin:
@@ -64,7 +62,7 @@ class CheckedDatasetMixin:
         unknown = [name for name in new_classes if name not in old_classes]
         if unknown:
             raise ESCNetError(
-                f'{type(self).__name__} has no labels for {_quote(unknown)}: '
+                f'{type(self).__name__} has no labels for {first_few(map(repr, unknown), 3)}: '
                 "metainfo['classes'] can choose and reorder classes of the label files, while "
                 'other words belong into the vocabulary of the model.'
             )
@@ -94,7 +92,7 @@ class CheckedDatasetMixin:
             self._check_folder('label', label_dir)
         if self.ann_file and not fileio.exists(self.ann_file, backend_args=self.backend_args):
             raise ESCNetError(
-                f'The list of images {self._shown(self.ann_file)} (ann_file) does not exist: '
+                f'The list of images {self._path(self.ann_file)} (ann_file) does not exist: '
                 f'{self.prepare_hint}.'
             )
         listed = bool(self.ann_file) and not osp.isdir(self.ann_file)
@@ -103,13 +101,13 @@ class CheckedDatasetMixin:
         if not images:
             suffixes = [self.img_suffix] if isinstance(self.img_suffix, str) else self.img_suffix
             raise ESCNetError(
-                f'The image directory {self._shown(image_dir)} holds no file '
+                f'The image directory {self._path(image_dir)} holds no file '
                 f'*{", *".join(suffixes)}: {self.prepare_hint}.'
             )
         data_list = super().load_data_list()
         if not data_list:
             raise ESCNetError(
-                f'The list of images {self._shown(self.ann_file)} (ann_file) is empty: '
+                f'The list of images {self._path(self.ann_file)} (ann_file) is empty: '
                 f'{self.prepare_hint}.'
             )
         if listed:
@@ -117,8 +115,8 @@ class CheckedDatasetMixin:
             if missing := wanted - images:
                 raise ESCNetError(
                     f'{len(missing)} of {len(wanted)} images listed in '
-                    f'{self._shown(self.ann_file)} are not in {self._shown(image_dir)} '
-                    f'(first: {_first(missing)}): {self.prepare_hint}.'
+                    f'{self._path(self.ann_file)} are not in {self._path(image_dir)} '
+                    f'({first_few(sorted(missing), 3)}): {self.prepare_hint}.'
                 )
         if label_dir is not None:
             self._check_labels(data_list, images, label_dir, listed)
@@ -146,21 +144,21 @@ class CheckedDatasetMixin:
         labels = self._files(label_dir, self.seg_map_suffix)
         if not labels:
             raise ESCNetError(
-                f'The label directory {self._shown(label_dir)} holds no file '
+                f'The label directory {self._path(label_dir)} holds no file '
                 f'*{self.seg_map_suffix}: {self.prepare_hint}.'
             )
         expected = {osp.relpath(info['seg_map_path'], label_dir) for info in data_list}
         if missing := expected - labels:
             raise ESCNetError(
                 f'{len(missing)} of {len(expected)} images have no label map in '
-                f'{self._shown(label_dir)} (missing first: {_first(missing)}): '
+                f'{self._path(label_dir)} ({first_few(sorted(missing), 3)}): '
                 f'{self.prepare_hint}.'
             )
         if not listed and (surplus := labels - expected):
             print_log(
-                f'{len(surplus)} of {len(labels)} label maps in {self._shown(label_dir)} have no '
-                f'image in {self._shown(self.data_prefix["img_path"])} and are not used '
-                f'(first: {_first(surplus)}); {len(images)} images were found.',
+                f'{len(surplus)} of {len(labels)} label maps in {self._path(label_dir)} have no '
+                f'image in {self._path(self.data_prefix["img_path"])} and are not used '
+                f'({first_few(sorted(surplus), 3)}); {len(images)} images were found.',
                 logger='current',
                 level=logging.WARNING,
             )
@@ -173,7 +171,7 @@ class CheckedDatasetMixin:
             )
         if not fileio.isdir(folder, backend_args=self.backend_args):
             raise ESCNetError(
-                f'The {kind} directory {self._shown(folder)} does not exist: {self.prepare_hint}.'
+                f'The {kind} directory {self._path(folder)} does not exist: {self.prepare_hint}.'
             )
 
     def _files(self, folder: str, suffix: str) -> set[str]:
@@ -187,15 +185,6 @@ class CheckedDatasetMixin:
             )
         )
 
-    def _shown(self, path: str) -> str:
-        """Local paths are shown in full: a relative one does not say where it was looked for."""
+    def _path(self, path: str) -> str:
+        """A local path in full: a relative one does not say where it was looked for."""
         return path if self.backend_args else osp.abspath(path)
-
-
-def _first(names: Iterable[str]) -> str:
-    return ', '.join(sorted(names)[:_NAMES_SHOWN])
-
-
-def _quote(names: Sequence[str]) -> str:
-    shown = ', '.join(repr(name) for name in names[:_NAMES_SHOWN])
-    return shown if len(names) <= _NAMES_SHOWN else f'{shown} and {len(names) - _NAMES_SHOWN} more'

@@ -19,7 +19,7 @@ from mmseg.registry import DATASETS
 from ..errors import ESCNetError
 from ..files import decode_label_map
 from .benchmark_vocabularies import PUBLISHED_IMAGES
-from .conversion import parallel_map
+from .parallel import parallel_map
 from .transforms import LoadImage
 
 IGNORED, OUTSIDE = -1, -2  # what stands for no class in a map of class ids

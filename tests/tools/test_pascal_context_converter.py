@@ -202,7 +202,7 @@ def test_missing_files_are_named_before_anything_is_written(converter, raw):
     with pytest.raises(
         ESCNetError,
         match=r'trainval holds 1 of 2 label maps: unpack trainval\.tar\.gz of https.*'
-        r'first missing: 2008_000002\.mat.*--allow-partial',
+        r'missing: 2008_000002\.mat.*--allow-partial',
     ):
         run(converter, raw)
     assert not (raw.parents[1] / 'out').exists()

@@ -26,7 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from mmseg_escnet.cli import run_tool
-from mmseg_escnet.datasets.benchmark_conversion import (
+from mmseg_escnet.datasets.benchmark_vocabularies import PUBLISHED_IMAGES, load_benchmark
+from mmseg_escnet.datasets.conversion import (
     Job,
     LabelSet,
     add_arguments,
@@ -34,7 +35,6 @@ from mmseg_escnet.datasets.benchmark_conversion import (
     run,
     write_list,
 )
-from mmseg_escnet.datasets.benchmark_vocabularies import PUBLISHED_IMAGES, load_benchmark
 from mmseg_escnet.datasets.raw_folders import devkit_jobs, find_folder
 from mmseg_escnet.errors import ESCNetError
 
@@ -100,7 +100,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_arguments(parser, out='data/VOCdevkit/VOC2010', splits=list(NUM_IMAGES), default='val')
+    add_arguments(parser, out='data/VOCdevkit/VOC2010', splits=list(NUM_IMAGES), default=['val'])
     return parser.parse_args(argv)
 
 

@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mmseg_escnet.cli import run_tool
-from mmseg_escnet.datasets.conversion import EXIT_FAILED_FILES, default_workers, parallel_map
+from mmseg_escnet.datasets.conversion import EXIT_FAILED_FILES
+from mmseg_escnet.datasets.parallel import default_workers, parallel_map
 from mmseg_escnet.datasets.toyworld_scenes import IMAGE_SIZE, WORLD_VERSION, scene
 from mmseg_escnet.datasets.toyworld_vocabulary import ALL_NAMES, palette_of, to_seen_ids
 from mmseg_escnet.errors import ESCNetError
