@@ -7,8 +7,8 @@ Configs name it in their ``custom_imports``. It also makes configs known to MMEn
 from .check import explain_import_error
 
 try:
-    from . import compat, engine, evaluation, models, visualization  # compat before mmseg
-    from .datasets import registered as datasets
+    from . import compat, datasets, engine, evaluation, models, visualization  # compat before mmseg
+    from .datasets import benchmarks, folder, transforms  # noqa: F401
     from .mmseg_apis import support_our_loaders, support_our_pictures
     from .toyworld import backbone, dataset
 except Exception as error:

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmseg_escnet.cli import ConfigOptions, load_config, run_tool
-from mmseg_escnet.datasets.conversion import default_workers
+from mmseg_escnet.datasets.parallel import default_workers
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.files import write_file
 

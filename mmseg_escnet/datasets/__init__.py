@@ -1,32 +1,20 @@
-"""Data sets of open-vocabulary segmentation, and how their files are read.
+"""Data sets of open-vocabulary segmentation, and how their files are read."""
 
-Those that MMSegmentation knows are imported when they are asked for: converters use the other
-modules of this folder, and have no need of torch.
-"""
+from importlib import import_module
 
 from .benchmark_vocabularies import BenchmarkClass, load_benchmark, vocabulary_names
 
-_REGISTERED = (
-    'ADE20K150Dataset',
-    'ADE20K847Dataset',
-    'COCOStuff171Dataset',
-    'CheckedDatasetMixin',
-    'FolderDataset',
-    'LoadImage',
-    'LoadLabelMap',
-    'PascalContext59Dataset',
-    'PascalContext459Dataset',
-    'PascalVOC20Dataset',
-    'PascalVOC20bDataset',
-    'transforms',
-)
-__all__ = ['BenchmarkClass', 'load_benchmark', 'vocabulary_names', *_REGISTERED]
+_REGISTERED = ('benchmarks', 'checked', 'folder', 'transforms')
+__all__ = ['BenchmarkClass', 'load_benchmark', 'vocabulary_names']
 
 
 def __getattr__(name: str):
-    """A data set or transform of :mod:`.registered`."""
-    if name in _REGISTERED:
-        from . import registered
+    """A class of the data sets and transforms, imported when needed: converters need no torch."""
+    if name[:1].isupper():
+        from .. import compat  # noqa: F401  before mmseg
 
-        return getattr(registered, name)
+        for module in _REGISTERED:
+            module = import_module(f'.{module}', __name__)
+            if hasattr(module, name):
+                return getattr(module, name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

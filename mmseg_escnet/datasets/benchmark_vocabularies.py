@@ -1,4 +1,4 @@
-"""Class names of the benchmarks, in benchmark order, with the ids of their published files."""
+"""What the published data sets hold: classes with the ids of their files, numbers of images."""
 
 from __future__ import annotations
 
@@ -10,6 +10,15 @@ from typing import NamedTuple
 from ..errors import ESCNetError
 
 _FOLDER = Path(__file__).resolve().parent / 'vocabularies'
+
+# Number of images of a split, by the name of its list of images or else of its image folder.
+PUBLISHED_IMAGES = {
+    'ade20k': {'training': 20_210, 'validation': 2_000},
+    'ade20k_full': {'training': 25_574, 'validation': 2_000},
+    'coco_stuff': {'train2017': 118_287, 'val2017': 5_000},
+    'pascal_context': {'train': 4_998, 'val': 5_105},
+    'pascal_voc': {'train': 1_464, 'val': 1_449, 'trainval': 2_913},
+}
 
 
 class BenchmarkClass(NamedTuple):

@@ -12,7 +12,7 @@ from mmseg.registry import DATASETS
 
 from ..errors import ESCNetError
 from ..vocabulary import Vocabulary, read_classes
-from .checked_dataset import CheckedDatasetMixin
+from .checked import CheckedDatasetMixin
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -28,7 +28,7 @@ class _AnyImageSuffix(BaseSegDataset):
             stem = osp.splitext(name)[0]
             if stem in by_stem:
                 raise ESCNetError(
-                    f'{by_stem[stem]} and {name} in {self._shown(image_dir)} have the label map '
+                    f'{by_stem[stem]} and {name} in {self._path(image_dir)} have the label map '
                     f'{stem}{self.seg_map_suffix} in common: rename one of them.'
                 )
             by_stem[stem] = name

@@ -18,30 +18,19 @@ from mmseg.registry import DATASETS
 
 from ..errors import ESCNetError
 from ..files import decode_label_map
-from .conversion import parallel_map
+from .benchmark_vocabularies import PUBLISHED_IMAGES
+from .parallel import parallel_map
 from .transforms import LoadImage
 
 IGNORED, OUTSIDE = -1, -2  # what stands for no class in a map of class ids
 NUM_FILE_IDS = 65536
 
-# Images in the published splits, by the name of the list or, without one, of the image folder; for
-# these data sets and those derived from them.
-_ADE20K = {'training': 20_210, 'validation': 2_000}
-_ADE20K_FULL = {'training': 25_574, 'validation': 2_000}
-_COCO_STUFF = {'train2017': 118_287, 'val2017': 5_000}
-_PASCAL_CONTEXT = {'train': 4_998, 'val': 5_105}
-_PASCAL_VOC = {'train': 1_464, 'val': 1_449, 'trainval': 2_913}
-_OFFICIAL_COUNTS = {
-    'ADE20KDataset': _ADE20K,
-    'ADE20K847Dataset': _ADE20K_FULL,
-    'COCOStuffDataset': _COCO_STUFF,
-    'PascalContextDataset': _PASCAL_CONTEXT,
-    'PascalContextDataset59': _PASCAL_CONTEXT,
-    'PascalContext59Dataset': _PASCAL_CONTEXT,
-    'PascalContext459Dataset': _PASCAL_CONTEXT,
-    'PascalVOCDataset': _PASCAL_VOC,
-    'PascalVOC20Dataset': _PASCAL_VOC,
-    'PascalVOC20bDataset': _PASCAL_VOC,
+_OF_MMSEG = {  # MMSegmentation's own classes of published data sets
+    'ADE20KDataset': 'ade20k',
+    'COCOStuffDataset': 'coco_stuff',
+    'PascalContextDataset': 'pascal_context',
+    'PascalContextDataset59': 'pascal_context',
+    'PascalVOCDataset': 'pascal_voc',
 }
 _IMAGE_LOADERS = ('LoadImage', 'LoadImageFromFile')
 _LABEL_LOADERS = ('LoadLabelMap', 'LoadAnnotations')
@@ -336,12 +325,11 @@ def _official_count(dataset: BaseDataset) -> int | None:
         return None
     split = dataset.ann_file or dataset.data_prefix.get('img_path') or ''
     split = split.rstrip('/').rsplit('/', 1)[-1].removesuffix('.txt')
-    for cls in type(dataset).__mro__:
-        # a data set of one's own can tell its counts itself
-        counts = vars(cls).get('official_counts', _OFFICIAL_COUNTS.get(cls.__name__))
-        if counts is not None:
-            return counts.get(split)
-    return None
+    counts = getattr(dataset, 'official_counts', None)
+    if counts is None:
+        of_mmseg = (_OF_MMSEG.get(cls.__name__) for cls in type(dataset).__mro__)
+        counts = PUBLISHED_IMAGES.get(next(filter(None, of_mmseg), None), {})
+    return counts.get(split)
 
 
 def load_pair(sample: Sample, loading: Loading) -> tuple[np.ndarray, np.ndarray]:

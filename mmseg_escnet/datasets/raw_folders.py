@@ -1,4 +1,4 @@
-"""Published data sets as they lie on a disk: found, listed, and what is missing named."""
+"""Published data sets on disk: their folders, lists of images and files found and checked."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import ESCNetError
-from .benchmark_conversion import Job, LabelSet
-from .conversion import check_count
+from ..errors import ESCNetError, first_few
+from .conversion import Job, LabelSet, check_count
 
-_NAMES_SHOWN = 3
 _STEM = re.compile(r'[\w-]+')  # no folders, no second column
 
 
@@ -49,7 +47,7 @@ def read_stems(path: Path, remedy: str) -> list[str]:
     for stem in stems:
         if not _STEM.fullmatch(stem):
             raise ESCNetError(
-                f'The list of images {path} holds {stem!r}, which is no name of an image: {remedy}.'
+                f'The list of images {path} holds {stem!r}, not a name of an image: {remedy}.'
             )
     return list(dict.fromkeys(stems))
 
@@ -123,13 +121,12 @@ def _check_listed(
 ) -> None:
     missing = [stem for stem in stems if stem not in found]
     if missing:
-        first = ', '.join(f'{stem}{suffix}' for stem in missing[:_NAMES_SHOWN])
         check_count(
             what=what,
             folder=folder,
             found=len(stems) - len(missing),
             expected=len(stems),
-            remedy=f'{remedy} (first missing: {first})',
+            remedy=f'{remedy} (missing: {first_few((f"{stem}{suffix}" for stem in missing), 3)})',
         )
 
 

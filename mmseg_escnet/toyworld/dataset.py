@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from ..datasets.checked_dataset import CheckedDatasetMixin
+from ..datasets.checked import CheckedDatasetMixin
 from .vocabulary import palette_of, vocabulary_of
 
 

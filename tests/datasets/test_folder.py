@@ -132,7 +132,7 @@ def _with_an_unknown_image(mine):
 @pytest.mark.parametrize(
     ('damage', 'said'),
     [
-        (_without_labels, r'missing first: a\.png'),
+        (_without_labels, r'a\.png'),
         (_without_names, r'names\.txt'),
         (_without_images, r'images'),
         (_with_few_names, r'\b[23]\b'),

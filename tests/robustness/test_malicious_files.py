@@ -12,7 +12,6 @@ from mmseg.registry import MODELS
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis import OpenVocabInferencer
-from mmseg_escnet.datasets.mat_files import read_mat_ids
 from mmseg_escnet.engine import latest_whole_checkpoint
 from mmseg_escnet.models.clip_weights import load_clip
 from mmseg_escnet.models.sam_weights import load_sam_decoder
@@ -79,11 +78,6 @@ def test_clip_and_sam(checkpoint):
         )
     with pytest.raises(ESCNetError, match='iter_8'):
         load_sam_decoder(str(checkpoint), prompt_encoder=torch.nn.Identity(), transformer_layers=())
-
-
-def test_label_map_of_matlab(pickled):
-    with pytest.raises(ESCNetError, match=r'a\.mat'):
-        read_mat_ids(pickled, 'LabelMap', 'a.mat')
 
 
 def test_array_file_as_image(tmp_path, left_behind):

@@ -71,13 +71,6 @@ def test_an_unreadable_image_ends_it_with_its_name(broken, tmp_path):
     assert 'Traceback' not in output
 
 
-def test_by_choice_it_is_skipped_named_and_counted(broken, tmp_path):
-    status, output, _ = train(broken, tmp_path, 'train_dataloader.dataset.on_error=skip')
-    assert status == 0, output[-2000:]
-    assert f'1 so far: Image {broken}/images/train/{BROKEN} cannot be decoded' in output
-    assert (tmp_path / 'iter_6.pth').is_file()
-
-
 def children(pid: int) -> list[int]:
     return [int(each) for each in Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
 

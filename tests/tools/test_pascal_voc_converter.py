@@ -52,7 +52,7 @@ def write_list(raw, split, stems):
 
 @pytest.fixture
 def raw(tmp_path, converter, monkeypatch):
-    monkeypatch.setattr(converter, 'OFFICIAL_COUNTS', {'train': 1, 'val': 2})
+    monkeypatch.setattr(converter, 'NUM_IMAGES', {'train': 1, 'val': 2})
     raw = tmp_path / 'VOCdevkit' / 'VOC2012'
     write_sample(raw, '2007_000001', [[0, 1, 2], [20, 255, 19]])
     write_sample(raw, '2007_000002', np.full((30, 20), 15))
@@ -139,7 +139,7 @@ def test_missing_files_are_named_before_anything_is_written(converter, raw):
     with pytest.raises(
         ESCNetError,
         match=r'SegmentationClass holds 1 of 2 label maps: unpack http.*VOCtrainval_11-May-2012'
-        r'.*first missing: 2007_000002\.png',
+        r'.*missing: 2007_000002\.png',
     ):
         run(converter, raw)
     assert not (raw.parents[1] / 'out').exists()
@@ -180,7 +180,7 @@ def test_two_data_sets_in_one_folder(converter, raw, capsys):
     Image.effect_noise((3, 2), 90).save(older / 'JPEGImages' / '2007_000001.jpg')
     capsys.readouterr()
     assert context.main(command) == 1
-    assert 'another data set lies in that folder' in capsys.readouterr().err
+    assert 'that folder belongs to another data set' in capsys.readouterr().err
     assert (out / 'JPEGImages' / '2007_000001.jpg').samefile(raw / 'JPEGImages' / '2007_000001.jpg')
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from mmseg_escnet.datasets.ade20k847 import ADE20K847Dataset
+from mmseg_escnet.datasets import ADE20K847Dataset
 from mmseg_escnet.visualization.colors import LEAST_DISTANCE, tell_apart
 from mmseg_escnet.visualization.legend import MOST_ENTRIES
 

@@ -29,22 +29,23 @@ import numpy as np
 from PIL import Image
 
 from mmseg_escnet.cli import run_tool
-from mmseg_escnet.datasets.benchmark_conversion import (
+from mmseg_escnet.datasets.benchmark_vocabularies import PUBLISHED_IMAGES, load_benchmark
+from mmseg_escnet.datasets.conversion import (
     Job,
     LabelSet,
     add_arguments,
+    check_count,
     image_size,
+    open_image,
     place,
     run,
     write_list,
 )
-from mmseg_escnet.datasets.benchmark_vocabularies import load_benchmark
-from mmseg_escnet.datasets.conversion import check_count
 from mmseg_escnet.datasets.raw_folders import find_folder
-from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.errors import ESCNetError, first_few
 from mmseg_escnet.files import write_file
 
-OFFICIAL_COUNTS = {'training': 25_574, 'validation': 2_000}
+NUM_IMAGES = PUBLISHED_IMAGES['ade20k_full']
 SUFFIX = '_seg.png'
 DOWNLOAD = (
     'with ADE20K_2021_17_01.zip from '
@@ -84,14 +85,8 @@ def read_object_ids(path: Path) -> np.ndarray:
     Raises:
         ESCNetError: If the file is damaged or is no RGB image.
     """
-    try:
-        with Image.open(path) as image:
-            mode, pixels = image.mode, np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ESCNetError(
-            f'Label map {path} cannot be decoded ({error or type(error).__name__}): it is damaged '
-            'or incomplete, so unpack it again.'
-        ) from error
+    with open_image(path, 'Label map') as image:
+        mode, pixels = image.mode, np.asarray(image)
     if mode != 'RGB':
         raise ESCNetError(
             f'Label map {path} is of Pillow mode {mode!r}: a _seg.png of ADE20K-full is RGB, so '
@@ -132,14 +127,8 @@ def put_image(job: Job, *, short_side: int, link: str) -> None:
         return place(job, link=link)
     if is_whole(job.image, (height, width)):
         return None
-    try:
-        with Image.open(job.raw_image) as image:
-            pixels = np.asarray(image if image.mode == 'L' else image.convert('RGB'))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ESCNetError(
-            f'Image {job.raw_image} cannot be decoded ({error or type(error).__name__}): it is '
-            'damaged or incomplete, so unpack it again.'
-        ) from error
+    with open_image(job.raw_image) as image:
+        pixels = np.asarray(image if image.mode == 'L' else image.convert('RGB'))
     buffer = io.BytesIO()
     pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
     Image.fromarray(pixels).save(buffer, 'JPEG')
@@ -149,10 +138,10 @@ def put_image(job: Job, *, short_side: int, link: str) -> None:
 def is_whole(path: Path, size: tuple[int, int]) -> bool:
     """Whether an image is there, of that size (height, width), and decodes to its end."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image.load()
             return (image.height, image.width) == size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except ESCNetError:
         return False
 
 
@@ -181,17 +170,17 @@ def plan(args: argparse.Namespace, split: str) -> list[Job]:
             what=f'label maps *{SUFFIX} of {split}',
             folder=folder,
             found=len(raw_labels),
-            expected=OFFICIAL_COUNTS[split],
+            expected=NUM_IMAGES[split],
             remedy=f'unpack ADE20K_2021_17_01.zip again ({DOWNLOAD})',
         )
         if without_image:
+            missing = first_few((images[stem].name for stem in without_image), 3)
             raise ESCNetError(
                 f'{len(without_image)} of {len(raw_labels)} label maps in {folder} have no image '
-                f'beside them (first missing: {", ".join(without_image[:3])}.jpg): unpack '
-                'ADE20K_2021_17_01.zip again.'
+                f'beside them ({missing}): unpack ADE20K_2021_17_01.zip again.'
             )
     print(
-        f'{split}: {len(raw_labels)} of {OFFICIAL_COUNTS[split]} label maps'
+        f'{split}: {len(raw_labels)} of {NUM_IMAGES[split]} label maps'
         + (f', {len(without_image)} without image left out' if without_image else '')
     )
     jobs = [
@@ -218,8 +207,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add_arguments(
         parser,
         out='data/ADE20K_2021_17_01',
-        splits=list(OFFICIAL_COUNTS),
-        default='validation',
+        splits=list(NUM_IMAGES),
+        default=['validation'],
     )
     parser.add_argument(
         '--short-side',

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from mmseg_escnet.cli import run_tool
-from mmseg_escnet.datasets.benchmark_conversion import LabelSet, image_size, place, run
-from mmseg_escnet.datasets.conversion import default_workers
+from mmseg_escnet.datasets.conversion import LabelSet, image_size, place, run
+from mmseg_escnet.datasets.parallel import default_workers
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.files import write_file
 from mmseg_escnet.vocabulary import Vocabulary, read_classes

@@ -17,7 +17,6 @@ Run the same command again after an interruption: whole files are kept.
 from __future__ import annotations
 
 import argparse
-import sys
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -25,37 +24,23 @@ from typing import NamedTuple
 import numpy as np
 
 from mmseg_escnet.cli import run_tool
-from mmseg_escnet.datasets.benchmark_vocabularies import load_benchmark
+from mmseg_escnet.datasets.benchmark_vocabularies import PUBLISHED_IMAGES, load_benchmark
 from mmseg_escnet.datasets.conversion import (
-    EXIT_FAILED_FILES,
+    NO_SUCH_ID,
+    Job,
+    LabelSet,
+    add_arguments,
     check_count,
-    default_workers,
-    parallel_map,
-    place_image,
+    place,
+    read_label,
+    run,
 )
-from mmseg_escnet.errors import ESCNetError
-from mmseg_escnet.files import decode_label_map, encode_label_map, png_header, write_file
+from mmseg_escnet.errors import ESCNetError, first_few
 
-OFFICIAL_COUNTS = {'train2017': 118_287, 'val2017': 5_000}
+NUM_IMAGES = PUBLISHED_IMAGES['coco_stuff']
 SUFFIX = '_labelTrainIds.png'
 UNLABELLED = 255
 DOWNLOADS = 'https://github.com/nightrome/cocostuff#downloads'
-ERRORS_SHOWN = 10
-
-CLASSES = load_benchmark('coco_stuff171')
-# Pixel value of stuffthingmaps -> training id; -1 where no class has the value.
-TRAIN_ID = np.full(256, -1, np.int16)
-TRAIN_ID[[entry.raw_id for entry in CLASSES]] = np.arange(len(CLASSES))
-TRAIN_ID[UNLABELLED] = UNLABELLED
-
-
-class Job(NamedTuple):
-    """One label map to convert, with its image."""
-
-    raw_label: Path
-    label: Path
-    raw_image: Path | None
-    image: Path
 
 
 class SplitFiles(NamedTuple):
@@ -65,26 +50,24 @@ class SplitFiles(NamedTuple):
     images: dict[str, Path]
 
 
+def label_set(split: str) -> LabelSet:
+    """Pixel values of stuffthingmaps -> training ids."""
+    classes = load_benchmark('coco_stuff171')
+    table = np.full(256, NO_SUCH_ID)
+    table[[entry.raw_id for entry in classes]] = np.arange(len(classes))
+    table[UNLABELLED] = UNLABELLED
+    names = tuple(entry.name for entry in classes)
+    return LabelSet(f'COCO-Stuff {split}', f'annotations/{split}', table, names, UNLABELLED)
+
+
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('raw', metavar='RAW', type=Path)
-    parser.add_argument('--out', type=Path, default=Path('data/coco_stuff164k'))
-    parser.add_argument(
-        '--splits', nargs='+', choices=list(OFFICIAL_COUNTS), default=list(OFFICIAL_COUNTS)
-    )
-    parser.add_argument('--workers', type=int, default=default_workers(), help='processes')
-    parser.add_argument(
-        '--link',
-        choices=('symlink', 'copy', 'none'),
-        default='symlink',
-        help='how images get into OUT (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--allow-partial', action='store_true', help='convert what is there, however little'
-    )
+    splits = list(NUM_IMAGES)
+    links = ('symlink', 'copy', 'none')
+    add_arguments(parser, out='data/coco_stuff164k', splits=splits, default=splits, links=links)
     return parser.parse_args(argv)
 
 
@@ -108,7 +91,7 @@ def check_split(raw: Path, split: str, files: SplitFiles, need_images: bool) -> 
     Raises:
         ESCNetError: If label maps or images are missing.
     """
-    expected = OFFICIAL_COUNTS[split]
+    expected = NUM_IMAGES[split]
     check_count(
         what=f'label maps of {split}',
         folder=raw / 'annotations' / split,
@@ -119,104 +102,49 @@ def check_split(raw: Path, split: str, files: SplitFiles, need_images: bool) -> 
     if not need_images:
         return
     missing = sorted(files.labels.keys() - files.images.keys())
-    first = f' (first missing: {", ".join(f"{stem}.jpg" for stem in missing[:3])})'
+    names = f' (missing: {first_few((f"{stem}.jpg" for stem in missing), 3)})'
     check_count(
         what=f'images of {split}',
         folder=raw / 'images' / split,
         found=len(files.images),
         expected=expected,
         remedy=f'unpack {split}.zip from {DOWNLOADS} into {raw}/images'
-        + (first if missing else ''),
+        + (names if missing else ''),
     )
     if missing:
         raise ESCNetError(
-            f'{raw / "images" / split} lacks the images of {len(missing)} label maps{first}: '
+            f'{raw / "images" / split} lacks the images of {len(missing)} label maps{names}: '
             f'unpack {split}.zip from {DOWNLOADS} again.'
         )
 
 
-def convert(job: Job, *, link: str) -> np.ndarray | None:
-    """Convert one label map and put its image in place; what is there whole is kept.
-
-    Args:
-        job: What to convert.
-        link: How the image gets into place.
-
-    Returns:
-        Pixels of each of the 256 training ids, or None if the label map was there.
-
-    Raises:
-        ESCNetError: If the file cannot be read or holds an id that no class has.
-    """
-    if job.raw_image is not None:
-        place_image(job.raw_image, job.image, link)
-    header = png_header(job.label)
-    raw_header = png_header(job.raw_label)
-    if header is not None and raw_header is not None and header[:2] == raw_header[:2]:
-        return None
-    try:
-        content = job.raw_label.read_bytes()
-    except OSError as error:
-        raise ESCNetError(
-            f'Label map {job.raw_label} cannot be read ({error.strerror or error}): check the '
-            'disk and the permissions.'
-        ) from error
-    raw = decode_label_map(content, str(job.raw_label))
-    counts = np.bincount(raw.ravel(), minlength=256)
-    present = np.flatnonzero(counts)
-    unknown = [value for value in present.tolist() if value > 255 or TRAIN_ID[value] < 0]
-    if unknown:
-        raise ESCNetError(
-            f'Label map {job.raw_label} holds id {", ".join(map(str, unknown[:5]))}, which no '
-            'class of COCO-Stuff has: it is not from stuffthingmaps, or already converted.'
-        )
-    write_file(job.label, encode_label_map(TRAIN_ID.astype(np.uint8)[raw]))
-    train_counts = np.zeros(256, np.int64)
-    train_counts[TRAIN_ID[present]] = counts[present]
-    return train_counts
-
-
-def plan(args: argparse.Namespace) -> list[Job]:
-    """Check the raw files and list what is to be converted.
+def plan(args: argparse.Namespace, split: str) -> list[Job]:
+    """Check the raw files of a split and list what is to be converted.
 
     Raises:
         ESCNetError: If something is missing.
     """
-    if not args.raw.is_dir():
-        raise ESCNetError(
-            f'The folder {args.raw} does not exist: give the one COCO-Stuff was unpacked in, see '
-            f'{DOWNLOADS}.'
-        )
     need_images = args.link != 'none'
-    found = {split: find_split(args.raw, split) for split in args.splits}
-    jobs = []
-    for split, files in found.items():
-        if not args.allow_partial:
-            check_split(args.raw, split, files, need_images)
-        without_image = files.labels.keys() - files.images.keys() if need_images else set()
-        for stem, raw_label in files.labels.items():
-            if stem not in without_image:
-                jobs.append(
-                    Job(
-                        raw_label=raw_label,
-                        label=args.out / 'annotations' / split / f'{stem}{SUFFIX}',
-                        raw_image=files.images.get(stem),
-                        image=args.out / 'images' / split / f'{stem}.jpg',
-                    )
-                )
-        num_without_label = len(files.images.keys() - files.labels.keys())
-        print(
-            f'{split}: {len(files.labels)} of {OFFICIAL_COUNTS[split]} label maps'
-            + (f', {len(without_image)} without image left out' if without_image else '')
-            + (f', {num_without_label} images without label left out' if num_without_label else '')
+    files = find_split(args.raw, split)
+    if not args.allow_partial:
+        check_split(args.raw, split, files, need_images)
+    without_image = files.labels.keys() - files.images.keys() if need_images else set()
+    num_without_label = len(files.images.keys() - files.labels.keys())
+    print(
+        f'{split}: {len(files.labels)} of {NUM_IMAGES[split]} label maps'
+        + (f', {len(without_image)} without image left out' if without_image else '')
+        + (f', {num_without_label} images without label left out' if num_without_label else '')
+    )
+    return [
+        Job(
+            raw_label=raw_label,
+            raw_image=files.images.get(stem),
+            image=args.out / 'images' / split / f'{stem}.jpg' if need_images else None,
+            labels=(args.out / 'annotations' / split / f'{stem}{SUFFIX}',),
         )
-    if not jobs:
-        raise ESCNetError(
-            f'{args.raw} holds no label map with its image in annotations/<split>/*.png and '
-            f'images/<split>/*.jpg (splits: {", ".join(args.splits)}): unpack the files from '
-            f'{DOWNLOADS} there.'
-        )
-    return jobs
+        for stem, raw_label in files.labels.items()
+        if stem not in without_image
+    ]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -226,35 +154,30 @@ def main(argv: list[str] | None = None) -> int:
         The exit status: 1 if a file failed.
     """
     args = parse_args(argv)
-    jobs = plan(args)
-    for folder in {job.label.parent for job in jobs} | {job.image.parent for job in jobs}:
-        folder.mkdir(parents=True, exist_ok=True)
-
-    counts, failed, converted = np.zeros(256, np.int64), [], 0
-    work = partial(convert, link=args.link)
-    for outcome in parallel_map(work, jobs, workers=args.workers, description='COCO-Stuff'):
-        if outcome.error is not None:
-            failed.append(outcome.error)
-        elif outcome.result is not None:
-            converted += 1
-            counts += outcome.result
-
-    for message in failed[:ERRORS_SHOWN]:
-        print(f'error: {message}', file=sys.stderr)
-    if len(failed) > ERRORS_SHOWN:
-        print(f'error: {len(failed) - ERRORS_SHOWN} more files failed', file=sys.stderr)
-    skipped = len(jobs) - converted - len(failed)
-    print(
-        f'{args.out}: {converted} label maps converted, {skipped} already there, '
-        f'{len(failed)} failed'
-    )
-    if converted:
-        num_seen = np.count_nonzero(counts[: len(CLASSES)])
-        print(
-            f'in those converted: {num_seen} of {len(CLASSES)} classes occur, '
-            f'{counts[UNLABELLED] / counts.sum():.1%} of the pixels are unlabelled'
+    if not args.raw.is_dir():
+        raise ESCNetError(
+            f'The folder {args.raw} does not exist: give the one COCO-Stuff was unpacked in, see '
+            f'{DOWNLOADS}.'
         )
-    return EXIT_FAILED_FILES if failed else 0
+    plans = {split: plan(args, split) for split in args.splits}
+    if not any(plans.values()):
+        raise ESCNetError(
+            f'{args.raw} holds no label map with its image in annotations/<split>/*.png and '
+            f'images/<split>/*.jpg (splits: {", ".join(args.splits)}): unpack the files from '
+            f'{DOWNLOADS} there.'
+        )
+    status = 0
+    for split, jobs in plans.items():
+        status |= run(
+            jobs,
+            out=args.out,
+            read=read_label,
+            sets=(label_set(split),),
+            put_image=partial(place, link=args.link),
+            workers=args.workers,
+            description=f'COCO-Stuff {split}',
+        )
+    return status
 
 
 if __name__ == '__main__':

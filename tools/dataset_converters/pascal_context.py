@@ -26,7 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from mmseg_escnet.cli import run_tool
-from mmseg_escnet.datasets.benchmark_conversion import (
+from mmseg_escnet.datasets.benchmark_vocabularies import PUBLISHED_IMAGES, load_benchmark
+from mmseg_escnet.datasets.conversion import (
     Job,
     LabelSet,
     add_arguments,
@@ -34,12 +35,10 @@ from mmseg_escnet.datasets.benchmark_conversion import (
     run,
     write_list,
 )
-from mmseg_escnet.datasets.benchmark_vocabularies import load_benchmark
-from mmseg_escnet.datasets.mat_files import read_mat_ids
 from mmseg_escnet.datasets.raw_folders import devkit_jobs, find_folder
 from mmseg_escnet.errors import ESCNetError
 
-OFFICIAL_COUNTS = {'train': 4_998, 'val': 5_105}
+NUM_IMAGES = PUBLISHED_IMAGES['pascal_context']
 IMAGES_DOWNLOAD = 'http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar'
 LABELS_DOWNLOAD = 'trainval.tar.gz of https://cs.stanford.edu/~roozbeh/pascal-context/'
 VARIABLE = 'LabelMap'
@@ -70,14 +69,24 @@ def read(job: Job) -> np.ndarray:
     Raises:
         ESCNetError: If the file cannot be read, or holds something else.
     """
+    from scipy.io import loadmat
+
     try:
-        content = job.raw_label.read_bytes()
-    except OSError as error:
+        values = loadmat(job.raw_label, variable_names=[VARIABLE])[VARIABLE]
+    except Exception as error:  # a damaged file makes SciPy raise whatever comes
         raise ESCNetError(
-            f'MATLAB file {job.raw_label} cannot be read ({error.strerror or error}): check the '
-            'disk and the permissions.'
+            f'MATLAB file {job.raw_label} cannot be read, or has no {VARIABLE} '
+            f'({type(error).__name__}: {error}): unpack {LABELS_DOWNLOAD} again.'
         ) from error
-    return read_mat_ids(content, VARIABLE, str(job.raw_label))
+    if values.dtype.kind in 'buif' and values.ndim == 2:
+        with np.errstate(invalid='ignore'):
+            ids = values.astype(np.uint16)
+        if np.array_equal(ids, values):
+            return ids
+    raise ESCNetError(
+        f'{VARIABLE} in the MATLAB file {job.raw_label} is not a matrix of ids from 0 to '
+        f'65535: unpack {LABELS_DOWNLOAD} again.'
+    )
 
 
 def label_folder(raw: Path, given: Path) -> Path:
@@ -91,7 +100,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_arguments(parser, out='data/VOCdevkit/VOC2010', splits=list(OFFICIAL_COUNTS), default='val')
+    add_arguments(parser, out='data/VOCdevkit/VOC2010', splits=list(NUM_IMAGES), default=['val'])
     return parser.parse_args(argv)
 
 
@@ -115,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
             image_list=f'ImageSets/Main/{split}.txt',
             label_folder=label_folder(raw, args.raw),
             label_suffix='.mat',
-            expected=OFFICIAL_COUNTS[split],
+            expected=NUM_IMAGES[split],
             remedy=f'unpack {IMAGES_DOWNLOAD} again',
             label_remedy=f'unpack {LABELS_DOWNLOAD} into {raw}',
             out=args.out,

@@ -24,21 +24,19 @@ from functools import partial
 import numpy as np
 
 from mmseg_escnet.cli import run_tool
-from mmseg_escnet.datasets.benchmark_conversion import (
+from mmseg_escnet.datasets.benchmark_vocabularies import PUBLISHED_IMAGES, load_benchmark
+from mmseg_escnet.datasets.conversion import (
     NO_SUCH_ID,
-    Job,
     LabelSet,
     add_arguments,
     place,
+    read_label,
     run,
     write_list,
 )
-from mmseg_escnet.datasets.benchmark_vocabularies import load_benchmark
 from mmseg_escnet.datasets.raw_folders import devkit_jobs, find_folder
-from mmseg_escnet.errors import ESCNetError
-from mmseg_escnet.files import decode_label_map
 
-OFFICIAL_COUNTS = {'train': 1_464, 'val': 1_449}
+NUM_IMAGES = PUBLISHED_IMAGES['pascal_voc']
 DOWNLOAD = 'http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar'
 BACKGROUND, BORDER = 0, 255
 
@@ -66,28 +64,12 @@ def label_sets() -> tuple[LabelSet, LabelSet]:
     )
 
 
-def read(job: Job) -> np.ndarray:
-    """Read the palette indices of a job.
-
-    Raises:
-        ESCNetError: If the file cannot be read.
-    """
-    try:
-        content = job.raw_label.read_bytes()
-    except OSError as error:
-        raise ESCNetError(
-            f'Label map {job.raw_label} cannot be read ({error.strerror or error}): check the '
-            'disk and the permissions.'
-        ) from error
-    return decode_label_map(content, str(job.raw_label))
-
-
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_arguments(parser, out='data/VOCdevkit/VOC2012', splits=list(OFFICIAL_COUNTS), default='val')
+    add_arguments(parser, out='data/VOCdevkit/VOC2012', splits=['train', 'val'], default=['val'])
     return parser.parse_args(argv)
 
 
@@ -111,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
             image_list=f'ImageSets/Segmentation/{split}.txt',
             label_folder=raw / 'SegmentationClass',
             label_suffix='.png',
-            expected=OFFICIAL_COUNTS[split],
+            expected=NUM_IMAGES[split],
             remedy=f'unpack {DOWNLOAD} again',
             label_remedy=f'unpack {DOWNLOAD} again',
             out=args.out,
@@ -125,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
         status |= run(
             jobs,
             out=args.out,
-            read=read,
+            read=read_label,
             sets=sets,
             put_image=partial(place, link=args.link),
             workers=args.workers,

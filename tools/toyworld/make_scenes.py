@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mmseg_escnet.cli import run_tool
-from mmseg_escnet.datasets.conversion import EXIT_FAILED_FILES, default_workers, parallel_map
+from mmseg_escnet.datasets.conversion import EXIT_FAILED_FILES
+from mmseg_escnet.datasets.parallel import default_workers, parallel_map
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.files import encode_label_map, png_header, write_file
 from mmseg_escnet.toyworld.scenes import IMAGE_SIZE, WORLD_VERSION, scene

@@ -21,7 +21,7 @@ import torch.nn as nn
 from torch import Tensor
 from tqdm import tqdm
 
-from mmseg_escnet.datasets.conversion import default_workers, parallel_map
+from mmseg_escnet.datasets.parallel import default_workers, parallel_map
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.files import write_file
 from mmseg_escnet.toyworld.scenes import IMAGE_SIZE, WORLD_VERSION, scene

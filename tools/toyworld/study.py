@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mmseg_escnet.cli import ConfigOptions, run_tool
-from mmseg_escnet.datasets.conversion import default_workers
+from mmseg_escnet.datasets.parallel import default_workers
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.files import write_file
 

@@ -5,10 +5,9 @@ from mmcv.transforms import BaseTransform
 from mmengine import fileio
 from mmseg.registry import TRANSFORMS
 
-from ...errors import ESCNetError
+from ...errors import ESCNetError, first_few
 from ...files import decode_label_map
 
-_IDS_SHOWN = 5
 _DEFAULT_IGNORE_INDEX = 255
 
 
@@ -130,12 +129,10 @@ class LoadLabelMap(BaseTransform):
     def _raise_outside(outside: np.ndarray, path: str, results: dict, ignore_index: int) -> None:
         shift = 1 if results.get('reduce_zero_label') else 0
         num_file_ids = len(results.get('label_map') or range(results['num_classes']))
-        shown = ', '.join(map(str, outside[:_IDS_SHOWN].tolist()))
-        more = f' and {len(outside) - _IDS_SHOWN} more' if len(outside) > _IDS_SHOWN else ''
         raise ESCNetError(
-            f'Label map {path} holds id {shown}{more}, but the data set has classes {shift} to '
-            f'{num_file_ids - 1 + shift} and ignores {ignore_index}: check reduce_zero_label and '
-            'ignore_index, or run the converter of the data set again.'
+            f'Label map {path} holds id {first_few(outside)}, but the data set has classes {shift} '
+            f'to {num_file_ids - 1 + shift} and ignores {ignore_index}: check reduce_zero_label '
+            'and ignore_index, or run the converter of the data set again.'
         )
 
     def __repr__(self) -> str:

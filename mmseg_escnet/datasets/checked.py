@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import logging
 import os.path as osp
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
-import torch
 from mmengine import fileio
 from mmengine.logging import print_log
 
-from ..errors import ESCNetError
-
-_NAMES_SHOWN = 3
-_MOST_IN_A_ROW = 20  # a worse luck than that is no luck: the disk is gone
+from ..errors import ESCNetError, first_few
 
 
 class CheckedDatasetMixin:
@@ -28,66 +24,15 @@ class CheckedDatasetMixin:
     set), and each data info carries ``num_classes`` and ``ignore_index``, so that
     :class:`LoadLabelMap` can check the ids in the files.
 
-    Args:
-        *args: Of the data set.
-        on_error: What a file does in training that has gone or cannot be read: 'raise' ends it,
-            'skip' names and counts it and takes another one at random. A score never leaves
-            images out: in ``test_mode`` it is always 'raise'.
-        **kwargs: Of the data set.
-
     Attributes:
         prepare_hint: What makes the data, completing '... does not exist: ' (``'run `python
             tools/...` '``).
+        official_counts: Published number of images of each split, by the name of its ``ann_file``
+            without suffix, or else of its image folder; for ``tools/check_dataset.py``.
     """
 
     prepare_hint: str = 'see data/README.md for how data sets are prepared'
-
-    def __init__(self, *args, on_error: str = 'raise', **kwargs) -> None:
-        if on_error not in ('raise', 'skip'):
-            raise ESCNetError(
-                f"{type(self).__name__}: on_error={on_error!r} must be 'raise' or 'skip'."
-            )
-        self.on_error = on_error
-        self._skipped = torch.zeros(1, dtype=torch.int64).share_memory_()  # of all workers
-        self._skipped_in_a_row = 0
-        super().__init__(*args, **kwargs)
-
-    @property
-    def num_skipped(self) -> int:
-        """How often a file was skipped, by this process and its data loading workers."""
-        return int(self._skipped)
-
-    def prepare_data(self, idx: int) -> dict | None:
-        """An image through the pipeline; None if it is skipped.
-
-        Args:
-            idx: Its position in the data set.
-
-        Raises:
-            ESCNetError: If a file of it cannot be read and is not to be skipped.
-        """
-        try:
-            data = super().prepare_data(idx)
-        except ESCNetError as error:
-            if self.on_error == 'raise' or self.test_mode:
-                raise
-            self._skip(error)
-            return None
-        self._skipped_in_a_row = 0
-        return data
-
-    def _skip(self, error: ESCNetError) -> None:
-        self._skipped += 1
-        self._skipped_in_a_row += 1
-        if self._skipped_in_a_row >= _MOST_IN_A_ROW:
-            raise ESCNetError(
-                f'{_MOST_IN_A_ROW} images in a row could not be read, the last one because: {error}'
-            ) from error
-        print_log(
-            f'Skipped (on_error="skip"), {self.num_skipped} so far: {error}',
-            logger='current',
-            level=logging.WARNING,
-        )
+    official_counts: Mapping[str, int] | None = None
 
     @property
     def file_classes(self) -> Sequence[str] | None:
@@ -117,7 +62,7 @@ class CheckedDatasetMixin:
         unknown = [name for name in new_classes if name not in old_classes]
         if unknown:
             raise ESCNetError(
-                f'{type(self).__name__} has no labels for {_quote(unknown)}: '
+                f'{type(self).__name__} has no labels for {first_few(map(repr, unknown), 3)}: '
                 "metainfo['classes'] can choose and reorder classes of the label files, while "
                 'other words belong into the vocabulary of the model.'
             )
@@ -147,7 +92,7 @@ class CheckedDatasetMixin:
             self._check_folder('label', label_dir)
         if self.ann_file and not fileio.exists(self.ann_file, backend_args=self.backend_args):
             raise ESCNetError(
-                f'The list of images {self._shown(self.ann_file)} (ann_file) does not exist: '
+                f'The list of images {self._path(self.ann_file)} (ann_file) does not exist: '
                 f'{self.prepare_hint}.'
             )
         listed = bool(self.ann_file) and not osp.isdir(self.ann_file)
@@ -156,13 +101,13 @@ class CheckedDatasetMixin:
         if not images:
             suffixes = [self.img_suffix] if isinstance(self.img_suffix, str) else self.img_suffix
             raise ESCNetError(
-                f'The image directory {self._shown(image_dir)} holds no file '
+                f'The image directory {self._path(image_dir)} holds no file '
                 f'*{", *".join(suffixes)}: {self.prepare_hint}.'
             )
         data_list = super().load_data_list()
         if not data_list:
             raise ESCNetError(
-                f'The list of images {self._shown(self.ann_file)} (ann_file) is empty: '
+                f'The list of images {self._path(self.ann_file)} (ann_file) is empty: '
                 f'{self.prepare_hint}.'
             )
         if listed:
@@ -170,8 +115,8 @@ class CheckedDatasetMixin:
             if missing := wanted - images:
                 raise ESCNetError(
                     f'{len(missing)} of {len(wanted)} images listed in '
-                    f'{self._shown(self.ann_file)} are not in {self._shown(image_dir)} '
-                    f'(first: {_first(missing)}): {self.prepare_hint}.'
+                    f'{self._path(self.ann_file)} are not in {self._path(image_dir)} '
+                    f'({first_few(sorted(missing), 3)}): {self.prepare_hint}.'
                 )
         if label_dir is not None:
             self._check_labels(data_list, images, label_dir, listed)
@@ -199,21 +144,21 @@ class CheckedDatasetMixin:
         labels = self._files(label_dir, self.seg_map_suffix)
         if not labels:
             raise ESCNetError(
-                f'The label directory {self._shown(label_dir)} holds no file '
+                f'The label directory {self._path(label_dir)} holds no file '
                 f'*{self.seg_map_suffix}: {self.prepare_hint}.'
             )
         expected = {osp.relpath(info['seg_map_path'], label_dir) for info in data_list}
         if missing := expected - labels:
             raise ESCNetError(
                 f'{len(missing)} of {len(expected)} images have no label map in '
-                f'{self._shown(label_dir)} (missing first: {_first(missing)}): '
+                f'{self._path(label_dir)} ({first_few(sorted(missing), 3)}): '
                 f'{self.prepare_hint}.'
             )
         if not listed and (surplus := labels - expected):
             print_log(
-                f'{len(surplus)} of {len(labels)} label maps in {self._shown(label_dir)} have no '
-                f'image in {self._shown(self.data_prefix["img_path"])} and are not used '
-                f'(first: {_first(surplus)}); {len(images)} images were found.',
+                f'{len(surplus)} of {len(labels)} label maps in {self._path(label_dir)} have no '
+                f'image in {self._path(self.data_prefix["img_path"])} and are not used '
+                f'({first_few(sorted(surplus), 3)}); {len(images)} images were found.',
                 logger='current',
                 level=logging.WARNING,
             )
@@ -226,7 +171,7 @@ class CheckedDatasetMixin:
             )
         if not fileio.isdir(folder, backend_args=self.backend_args):
             raise ESCNetError(
-                f'The {kind} directory {self._shown(folder)} does not exist: {self.prepare_hint}.'
+                f'The {kind} directory {self._path(folder)} does not exist: {self.prepare_hint}.'
             )
 
     def _files(self, folder: str, suffix: str) -> set[str]:
@@ -240,15 +185,6 @@ class CheckedDatasetMixin:
             )
         )
 
-    def _shown(self, path: str) -> str:
-        """Local paths are shown in full: a relative one does not say where it was looked for."""
+    def _path(self, path: str) -> str:
+        """A local path in full: a relative one does not say where it was looked for."""
         return path if self.backend_args else osp.abspath(path)
-
-
-def _first(names: Iterable[str]) -> str:
-    return ', '.join(sorted(names)[:_NAMES_SHOWN])
-
-
-def _quote(names: Sequence[str]) -> str:
-    shown = ', '.join(repr(name) for name in names[:_NAMES_SHOWN])
-    return shown if len(names) <= _NAMES_SHOWN else f'{shown} and {len(names) - _NAMES_SHOWN} more'
