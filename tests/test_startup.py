@@ -68,6 +68,30 @@ def test_help_of_every_tool():
     assert 'mmseg_escnet' in loaded
 
 
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (['nothing.jpg'], 'Image nothing.jpg does not exist'),
+        (['docs/images', '--config', 'x.py', '--checkpoint', 'README.md'], 'config x.py does not'),
+        (['docs/images', '--checkpoint', 'x.safetensors'], 'checkpoint x.safetensors does not'),
+        (['docs/images', '--config', 'README.md'], '--checkpoint is missing'),
+        (['docs/images', '--classes-file', 'x.txt'], 'file of classes x.txt cannot be read'),
+    ],
+)
+def test_infer_refuses_mistyped_paths_before_it_imports_torch(arguments, said):
+    loaded = modules(
+        'import contextlib, io, runpy, sys\n'
+        f'sys.argv, said = ["infer", *{arguments!r}], io.StringIO()\n'
+        'try:\n'
+        '    with contextlib.redirect_stderr(said):\n'
+        '        runpy.run_path("tools/infer.py", run_name="__main__")\n'
+        'except SystemExit as end:\n'
+        f'    assert end.code == 2 and {said!r} in said.getvalue(), said.getvalue()\n'
+    )
+    assert 'tqdm' in loaded
+    assert not loaded & set(HEAVY)
+
+
 def test_the_check_without_its_probe():
     assert not modules('import mmseg_escnet.check') & set(HEAVY)
 
