@@ -9,14 +9,15 @@ import importlib
 
 from .errors import ESCNetError
 from .version import __version__
-from .vocabulary import Vocabulary
 
 _PARTS = ('apis', 'datasets', 'engine', 'evaluation', 'models', 'visualization')
 __all__ = ['ESCNetError', 'Vocabulary', '__version__', *_PARTS]
 
 
 def __getattr__(name: str):
-    """``mmseg_escnet.models`` and the other sub-packages, imported on first use."""
+    """``Vocabulary``, and ``mmseg_escnet.models`` and the other sub-packages, on first use."""
+    if name == 'Vocabulary':
+        return importlib.import_module('.vocabulary', __name__).Vocabulary
     if name in _PARTS:
         from . import components  # noqa: F401  says what is missing, if anything is
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .cli import ConfigOptions
+from .config import check_config_path, is_inference_file, read_config
 from .errors import ESCNetError
+from .vocabulary import read_classes
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -63,31 +65,45 @@ def add_word_arguments(parser: argparse.ArgumentParser, *, threshold: bool = Tru
     )
 
 
+def check_files(args: argparse.Namespace) -> None:
+    """Refuse a model or classes that are not there, before libraries are imported to read them.
+
+    Raises:
+        ESCNetError: If a file does not exist, only one of config and checkpoint is given, or the
+            file of classes is not usable.
+    """
+    has_both = args.config is None and is_inference_file(args.checkpoint)
+    if (args.config is None) != (args.checkpoint is None) and not has_both:
+        missing = '--checkpoint' if args.checkpoint is None else '--config'
+        raise ESCNetError(f'{missing} is missing: give both, or none for the toy world.')
+    if args.config is not None:
+        check_config_path(args.config)
+    if args.checkpoint is not None and not Path(args.checkpoint).is_file():
+        raise ESCNetError(f'The checkpoint {args.checkpoint} does not exist: check the path.')
+    if getattr(args, 'classes_file', None) is not None:
+        read_classes(args.classes_file)
+
+
 def choose_model(args: argparse.Namespace) -> tuple[Config, Path]:
     """The config and the checkpoint: those given, or else those of the toy world.
 
     Raises:
         ESCNetError: If only one of them is given, or one does not exist.
     """
-    from .apis.inference_file import is_inference_file, read_inference_config
-    from .config import read_config
+    check_files(args)
+    from .apis.inference_file import read_inference_config
     from .preflight import check_checkpoint
     from .toyworld.model import toy_model
 
-    has_both = args.config is None and is_inference_file(args.checkpoint)
-    if (args.config is None) != (args.checkpoint is None) and not has_both:
-        missing = '--checkpoint' if args.checkpoint is None else '--config'
-        raise ESCNetError(f'{missing} is missing: give both, or none for the toy world.')
-    if has_both:
-        config, checkpoint = read_inference_config(args.checkpoint), Path(args.checkpoint)
-    elif args.config is None:
+    if args.checkpoint is None:
         config, checkpoint = toy_model()
         print(
             'note: without --config and --checkpoint this is the miniature model of the toy world, '
             'which knows drawings of coloured shapes (docs/toyworld.md) and no photographs'
         )
     else:
-        config, checkpoint = args.config, Path(args.checkpoint)
+        checkpoint = Path(args.checkpoint)
+        config = args.config or read_inference_config(checkpoint)
     cfg = read_config(config, args.cfg_options)
     check_checkpoint(str(checkpoint))
     return cfg, checkpoint
@@ -99,7 +115,7 @@ def choose_words(args: argparse.Namespace) -> Query:
     Raises:
         ESCNetError: If there are no words, or some are not usable.
     """
-    from .apis.inference_file import is_inference_file, read_words
+    from .apis.inference_file import read_words
     from .apis.query import Query
     from .toyworld.model import TOY_VOCABULARY
 

@@ -12,6 +12,8 @@ from .errors import ESCNetError
 if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict
 
+INFERENCE_SUFFIX = '.safetensors'
+
 
 def config_folder() -> Path:
     """Folder of the configs: that of the work tree, or the one that an installed wheel carries.
@@ -40,6 +42,11 @@ def check_config_path(path: str | os.PathLike) -> None:
             f'The config {path} does not exist: give a path such as '
             'configs/escnet/escnet_vitb16_coco-stuff.py.'
         )
+
+
+def is_inference_file(path: object) -> bool:
+    """Whether a path is one of an inference file, which has its config in it, by its suffix."""
+    return isinstance(path, (str, os.PathLike)) and Path(path).suffix.lower() == INFERENCE_SUFFIX
 
 
 def read_config(

@@ -11,7 +11,7 @@ import import_graph
 # from the bottom to the top; what shares a line does not import each other
 LAYERS = [
     ['errors', 'version', 'threads', 'compat'],
-    ['files', 'config', 'vocabulary'],
+    ['files', 'image_files', 'config', 'vocabulary'],
     ['cli', 'check', 'visualization'],
     ['models', 'datasets'],
     ['preflight', 'mmseg_apis', 'toyworld'],
@@ -19,7 +19,7 @@ LAYERS = [
     ['evaluation'],
     ['components'],
     ['apis', 'utils'],
-    ['cli_words', 'export', 'web'],
+    ['cli_words', 'export', 'web', '__main__'],
 ]
 
 

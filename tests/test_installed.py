@@ -100,6 +100,17 @@ def scenes(installed, tmp_path_factory):
     return folder
 
 
+def test_the_command(installed, scenes):
+    """With the tools, the config and the weights of the wheel."""
+    command = installed / 'bin/mmseg-escnet'
+    assert ' convert NAME ' in run(installed, scenes, command, '--help')
+    images = scenes / 'data/toyworld_scenes/images/val'
+    printed = run(installed, scenes, command, 'infer', images, '--out-dir', 'results')
+    assert printed.startswith('images found: 3')
+    labels = sorted(path.name for path in (scenes / 'results/labels').iterdir())
+    assert labels == [f'{path.name}.png' for path in sorted(images.iterdir())]
+
+
 SMALL = [
     'train_cfg.max_iters=2',
     'train_cfg.val_interval=2',

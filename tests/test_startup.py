@@ -68,6 +68,30 @@ def test_help_of_every_tool():
     assert 'mmseg_escnet' in loaded
 
 
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (['nothing.jpg'], 'Image nothing.jpg does not exist'),
+        (['docs/images', '--config', 'x.py', '--checkpoint', 'README.md'], 'config x.py does not'),
+        (['docs/images', '--checkpoint', 'x.safetensors'], 'checkpoint x.safetensors does not'),
+        (['docs/images', '--config', 'README.md'], '--checkpoint is missing'),
+        (['docs/images', '--classes-file', 'x.txt'], 'file of classes x.txt cannot be read'),
+    ],
+)
+def test_infer_refuses_mistyped_paths_before_it_imports_torch(arguments, said):
+    loaded = modules(
+        'import contextlib, io, runpy, sys\n'
+        f'sys.argv, said = ["infer", *{arguments!r}], io.StringIO()\n'
+        'try:\n'
+        '    with contextlib.redirect_stderr(said):\n'
+        '        runpy.run_path("tools/infer.py", run_name="__main__")\n'
+        'except SystemExit as end:\n'
+        f'    assert end.code == 2 and {said!r} in said.getvalue(), said.getvalue()\n'
+    )
+    assert 'tqdm' in loaded
+    assert not loaded & set(HEAVY)
+
+
 def test_the_check_without_its_probe():
     assert not modules('import mmseg_escnet.check') & set(HEAVY)
 
@@ -92,13 +116,14 @@ for registry, name in (
 from mmseg.apis import MMSegInferencer
 assert MMSegInferencer._get_transform_idx.__module__.startswith('mmseg_escnet.')
 """
-WAYS = {
-    'the components': 'import mmseg_escnet.components',
-    'the inferencer': 'from mmseg_escnet.apis import OpenVocabInferencer',
-    'as an attribute': 'import mmseg_escnet; mmseg_escnet.models.ESCNet',
-    "MMEngine's hub": 'from mmseg_escnet.utils import register_all_modules as r; r()',
+WAYS = [
+    'import mmseg_escnet.components',
+    'from mmseg_escnet.apis import OpenVocabInferencer',
+    'import mmseg_escnet; mmseg_escnet.models.ESCNet',
+    # as MMEngine's hub does
+    'from mmseg_escnet.utils import register_all_modules as r; r()',
     # as MMSegmentation's own tools/test.py has it: nothing else of us
-    'by a config': (
+    (
         'import sys\n'
         'from mmengine.config import Config\n'
         'assert "mmseg_escnet" not in sys.modules\n'
@@ -108,8 +133,8 @@ WAYS = {
         'model = MODELS.build(cfg.model)\n'
         'assert type(model).__module__ == "mmseg_escnet.models.segmentors.escnet"\n'
     ),
-    # of version 0.1, which our tools still take
-    'by a config that names the package alone': (
+    # a config of version 0.1, which our tools still take
+    (
         'import pathlib, tempfile\n'
         'from mmseg_escnet.cli import load_config, add_config_arguments\n'
         'from argparse import ArgumentParser\n'
@@ -119,31 +144,46 @@ WAYS = {
         '    path.write_text("custom_imports = dict(imports=[\'mmseg_escnet\'])")\n'
         '    load_config(parser.parse_args([str(path)]))\n'
     ),
-}
+]
+FIRST = [
+    'apis.inferencer',
+    'datasets.registered',
+    'datasets.transforms.load_image',
+    'engine.hooks.finite_hook',
+    'evaluation.options',
+    'models.segmentors.escnet',
+    'preflight',
+    'visualization.local_visualizer',
+    'web.desk',
+]
+# forks of a process that has imported what takes the time, and neither mmseg nor this package
+RUN_EACH = """
+import os, sys, traceback
+import cv2, matplotlib.figure, mmcv.transforms, mmengine.runner, open_clip, scipy, timm, torch
+assert not {{'mmseg', 'mmseg_escnet'}} & sys.modules.keys()
+failed = []
+for code in {codes!r}:
+    if not (child := os.fork()):
+        try:
+            exec(code, {{}})
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        failed.append(code)
+assert not failed, failed
+"""
 
 
-@pytest.mark.parametrize('way', WAYS.values(), ids=WAYS)
-def test_all_is_registered(way):
-    run(f'{way}\n{ASK}')
+def test_all_is_registered():
+    run(RUN_EACH.format(codes=[f'{way}\n{ASK}' for way in WAYS]))
 
 
-@pytest.mark.parametrize(
-    'part',
-    [
-        'apis.inferencer',
-        'datasets.registered',
-        'datasets.transforms.load_image',
-        'engine.hooks.finite_hook',
-        'evaluation.options',
-        'models.segmentors.escnet',
-        'preflight',
-        'visualization.local_visualizer',
-        'web.desk',
-    ],
-)
-def test_every_part_may_be_imported_first(part):
+def test_every_part_may_be_imported_first():
     """MMSegmentation does not import without ``compat``, where mmcv has no operators."""
-    run(f'import mmseg_escnet.{part}, mmseg.models')
+    run(RUN_EACH.format(codes=[f'import mmseg_escnet.{part}, mmseg.models' for part in FIRST]))
 
 
 @pytest.mark.parametrize(

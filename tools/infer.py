@@ -20,15 +20,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from mmseg_escnet.cli import run_tool
 from mmseg_escnet.cli_words import (
     add_model_arguments,
     add_word_arguments,
+    check_files,
     choose_model,
     choose_templates,
     choose_words,
 )
 from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.image_files import RESULT_FOLDERS, find_images
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -63,24 +67,24 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Find the images, load the model, segment what is not there yet; return the status."""
     args = parse_args(argv)
-    # the one is of MMSegmentation's own making, the other is said by choose_words
-    warnings.filterwarnings('ignore', message='The only class is')
-    from tqdm import tqdm
-
-    from mmseg_escnet.apis.images import find_images
-    from mmseg_escnet.apis.inferencer import OpenVocabInferencer
-    from mmseg_escnet.apis.output_folder import OutputFolder
-
     failures = []
 
     def report(message: str) -> None:
         failures.append(message)
         tqdm.write(f'failed: {message}', file=sys.stderr)
 
+    check_files(args)
+    results = [args.out_dir / kind for kind in RESULT_FOLDERS]
+    images = find_images(args.input, leave_out=results, report=report)
+    print(f'images found: {len(images)}; loading the model ...', flush=True)
+
+    from mmseg_escnet.apis.inferencer import OpenVocabInferencer
+    from mmseg_escnet.apis.output_folder import OutputFolder
+
+    warnings.filterwarnings('ignore', message='The only class is')  # choose_words says it
     cfg, checkpoint = choose_model(args)
     query = choose_words(args)
     how = dict(templates=choose_templates(args.templates), synonyms=args.synonyms)
-    images = find_images(args.input, leave_out=OutputFolder.folders(args.out_dir), report=report)
     output = OutputFolder(
         args.out_dir,
         describe_run(cfg, checkpoint, query, how),

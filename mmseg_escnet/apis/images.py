@@ -7,14 +7,10 @@ Shapes: H x W pixels.
 
 from __future__ import annotations
 
-import glob
 import io
 import os
-import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import mmcv
 import numpy as np
@@ -25,119 +21,9 @@ from ..errors import ESCNetError
 from ..files import is_cut_short
 
 MAX_PIXELS = 80_000_000
-IMAGE_SUFFIXES = (
-    *('.avif', '.bmp', '.jp2', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm'),
-    *('.tif', '.tiff', '.webp'),
-)
 _BYTES_PER_PIXEL = 8  # the most that a file may have: four channels of 16 bits
 _HEADER_BYTES = 16 << 20
 _SIXTEEN_BIT_MODES = ('I', 'I;16', 'I;16L', 'I;16B', 'I;16N')
-
-
-class FoundImage(NamedTuple):
-    """An image file that was found.
-
-    Attributes:
-        path: The file.
-        name: Its path below the folder that was searched, with '/': unlike the name of any other
-            image found, without '..'.
-    """
-
-    path: Path
-    name: str
-
-
-def printable(path: str | os.PathLike) -> str:
-    """A file name as it may be printed: without control characters or broken encoding."""
-    text = os.fspath(path).encode('utf-8', 'replace').decode()
-    return ''.join(c if c.isprintable() else '?' for c in text) or "''"
-
-
-def is_glob(path: str | os.PathLike) -> bool:
-    """Whether a path stands for several files: 'photos/*.jpg', unless there is such a file."""
-    return glob.has_magic(os.fspath(path)) and not os.path.lexists(path)
-
-
-def find_images(
-    inputs: str | os.PathLike | Sequence[str | os.PathLike],
-    *,
-    leave_out: Sequence[str | os.PathLike] = (),
-    report: Callable[[str], None] | None = None,
-) -> list[FoundImage]:
-    """Find image files.
-
-    Files are taken whatever they are called; of folders (with all folders below them, links to
-    folders apart) and globs those that have the suffix of an image and do not begin with a dot.
-
-    Args:
-        inputs: Files, folders and globs ('photos/**/*.jpg').
-        leave_out: Folders that are not searched: where results are written.
-        report: Is told of every folder that cannot be read; by default that is an error.
-
-    Returns:
-        The images in the order of their paths, each once.
-
-    Raises:
-        ESCNetError: If an input does not exist or no image is found.
-    """
-    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    hidden = tuple(os.path.abspath(folder) for folder in leave_out)
-    roots, files = [], set()
-    for item in map(os.fspath, given):
-        if os.path.isdir(item):
-            roots.append(os.path.abspath(item))
-            files.update(_walk(item, hidden, report))
-        elif is_glob(item):
-            roots.append(os.path.abspath(os.path.dirname(re.split(r'[*?\[]', item)[0])))
-            found = (path for path in glob.iglob(item, recursive=True) if _is_image(path))
-            found = (os.path.abspath(path) for path in found if os.path.isfile(path))
-            files.update(path for path in found if not _is_below(path, hidden))
-        elif os.path.lexists(item):
-            files.add(os.path.abspath(item))
-        else:
-            raise ESCNetError(
-                f'Image {printable(item)} does not exist: check the path, and put a glob in quotes.'
-            )
-    if not files:
-        raise ESCNetError(
-            f'No image found in {", ".join(map(printable, given))}: give a file, a folder or a '
-            f'glob of files that end in {", ".join(IMAGE_SUFFIXES)}.'
-        )
-    base = os.path.commonpath([*roots, *map(os.path.dirname, files)])
-    return [
-        FoundImage(Path(path), Path(os.path.relpath(path, base)).as_posix())
-        for path in sorted(files)
-    ]
-
-
-def _walk(
-    folder: str, hidden: tuple[str, ...], report: Callable[[str], None] | None
-) -> Iterator[str]:
-    def unreadable(error: OSError) -> None:
-        message = (
-            f'Folder {printable(error.filename)} cannot be read ({error.strerror}): check its '
-            'permissions.'
-        )
-        if report is None:
-            raise ESCNetError(message) from error
-        report(message)
-
-    for parent, folders, names in os.walk(os.path.abspath(folder), onerror=unreadable):
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith('.') and os.path.join(parent, name) not in hidden
-        ]
-        yield from (os.path.join(parent, name) for name in names if _is_image(name))
-
-
-def _is_below(path: str, folders: tuple[str, ...]) -> bool:
-    return any(path.startswith(folder + os.sep) for folder in folders)
-
-
-def _is_image(path: str) -> bool:
-    name = os.path.basename(path)
-    return not name.startswith('.') and name.lower().endswith(IMAGE_SUFFIXES)
 
 
 class ImageReader:

@@ -23,7 +23,13 @@ from mmseg.registry import MODELS
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ..config import forget_pretrained, pipeline_steps, read_config
+from ..config import (
+    INFERENCE_SUFFIX,
+    forget_pretrained,
+    is_inference_file,
+    pipeline_steps,
+    read_config,
+)
 from ..errors import ESCNetError
 from ..files import sha256
 from ..models.weights import load_strict, read_state_dict
@@ -31,7 +37,6 @@ from ..preflight import check_checkpoint
 from ..version import __version__
 from ..vocabulary import Vocabulary
 
-SUFFIX = '.safetensors'
 _CONFIG, _WORDS = 'config', 'dataset_meta'
 _MAX_TEXT = 1 << 20
 _KEYS = {'model', 'test_pipeline', 'default_scope'}
@@ -39,11 +44,6 @@ _KEYS = {'model', 'test_pipeline', 'default_scope'}
 # be an address, and text towers of the Hugging Face hub come from there.
 _NAMES = ('model_name', 'timm_model_name')
 _FETCHING = ('pretrained', 'sam_pretrained', 'timm_model_pretrained', 'init_cfg', '_scope_')
-
-
-def is_inference_file(path: object) -> bool:
-    """Whether a path is one, by its suffix."""
-    return isinstance(path, (str, os.PathLike)) and Path(path).suffix.lower() == SUFFIX
 
 
 def encode_inference_file(
@@ -118,7 +118,7 @@ def read_inference_config(path: str | os.PathLike) -> Config:
     if not is_inference_file(path):
         raise ESCNetError(
             f'There are no weights for {path}: give a checkpoint as well, or an inference file '
-            f'(*{SUFFIX}), which has its config in it.'
+            f'(*{INFERENCE_SUFFIX}), which has its config in it.'
         )
     content = _read_json(path, _CONFIG)
     _check_config(content, f'The config in {path}')

@@ -22,10 +22,11 @@ from torch import Tensor
 
 from ..config import read_config
 from ..errors import ESCNetError
+from ..image_files import find_images, is_glob, printable
 from ..models.segmentors.escnet import ESCNet
 from ..preflight import check_checkpoint
 from ..vocabulary import MAX_WORDS, Vocabulary
-from .images import MAX_PIXELS, ImageReader, find_images, is_glob, printable
+from .images import MAX_PIXELS, ImageReader
 from .inference_file import load_weights, read_inference_config
 from .inside import WordInside, look_inside, whole_view
 from .pipeline import build_pipeline, find_device
@@ -105,7 +106,7 @@ class OpenVocabInferencer:
             images: A path, the bytes of a file, a Pillow image, or an array (H, W, 3) in RGB order
                 of uint8 (also RGBA, grey, and uint16); or several: a list or an iterator of these,
                 a folder or a glob. See :meth:`.images.ImageReader.read` and
-                :func:`.images.find_images`.
+                :func:`.image_files.find_images`.
             classes: See :meth:`.query.Query.create`; None for :attr:`vocabulary`.
             options: See :meth:`stream`.
 

@@ -10,12 +10,11 @@ from pathlib import Path
 
 from ..errors import ESCNetError
 from ..files import encode_label_map, encode_png, encode_scores, read_note, sha256, write_file
-from .images import FoundImage, printable
+from ..image_files import LABELS, OVERLAYS, RESULT_FOLDERS, SCORES, FoundImage, printable
 from .result import SegmentationResult, encode_record
 
 NAMES_FILE = 'names.json'
 _LONGEST_NAME = 255  # bytes, of the usual file systems
-_LABELS, _OVERLAYS, _SCORES = 'labels', 'overlays', 'scores'
 
 
 class OutputFolder:
@@ -34,15 +33,9 @@ class OutputFolder:
     def __init__(self, folder: Path, record: dict, *, overlays: bool, scores: bool) -> None:
         self.folder = folder
         self.record = record
-        # in the order in which they are written: with its label map an image is done
-        wanted = {_SCORES: scores, _OVERLAYS: overlays, _LABELS: True}
-        self._kinds = [kind for kind, is_wanted in wanted.items() if is_wanted]
+        wanted = {SCORES: scores, OVERLAYS: overlays, LABELS: True}
+        self._kinds = [kind for kind in RESULT_FOLDERS if wanted[kind]]
         self._asked = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-    @staticmethod
-    def folders(folder: Path) -> list[Path]:
-        """The folders that results are written to."""
-        return [folder / kind for kind in (_LABELS, _OVERLAYS, _SCORES)]
 
     def refuse_others(self, images: Collection[FoundImage]) -> None:
         """Refuse a folder in which results of something else would stay behind.
@@ -58,8 +51,8 @@ class OutputFolder:
         ours = {path for image in images for path in self._paths(image).values()}
         others = sorted(
             path
-            for folder in self.folders(self.folder)
-            for path in folder.rglob('*.png')
+            for kind in RESULT_FOLDERS
+            for path in (self.folder / kind).rglob('*.png')
             if path not in ours and not (read_note(path) or '').startswith(self._asked)
         )
         if others:
@@ -127,9 +120,9 @@ class OutputFolder:
             ESCNetError: If one cannot be written.
         """
         encode = {
-            _SCORES: lambda: encode_scores(result.scores, note),
-            _OVERLAYS: lambda: encode_png(result.overlay(), note),
-            _LABELS: lambda: encode_label_map(result.labels, note),
+            SCORES: lambda: encode_scores(result.scores, note),
+            OVERLAYS: lambda: encode_png(result.overlay(), note),
+            LABELS: lambda: encode_label_map(result.labels, note),
         }
         paths = self._paths(image)
         for kind, path in paths.items():
@@ -146,6 +139,4 @@ class OutputFolder:
 
     def _paths(self, image: FoundImage) -> dict[str, Path]:
         # the whole name: a.jpg and a.png are two images
-        return {
-            kind: self.folder / kind / f'{image.name}.png' for kind in (_SCORES, _OVERLAYS, _LABELS)
-        }
+        return {kind: self.folder / kind / f'{image.name}.png' for kind in RESULT_FOLDERS}

@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 
 from mmseg_escnet.cli import ConfigOptions, run_tool
+from mmseg_escnet.config import INFERENCE_SUFFIX, is_inference_file, read_config
 from mmseg_escnet.errors import ESCNetError
 
 
@@ -44,17 +45,17 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Make, write and say what was written."""
     args = parse_args(argv)
-    from mmseg_escnet.apis.inference_file import SUFFIX, encode_inference_file, is_inference_file
-
     if not is_inference_file(args.out):
-        raise ESCNetError(f'The file to write, {args.out}, must end in {SUFFIX}: rename it.')
+        raise ESCNetError(
+            f'The file to write, {args.out}, must end in {INFERENCE_SUFFIX}: rename it.'
+        )
     if args.out.exists() and (not args.force or args.out.is_dir()):
         raise ESCNetError(f'{args.out} exists: give another name, or --force to overwrite a file.')
 
     import torch
 
+    from mmseg_escnet.apis.inference_file import encode_inference_file
     from mmseg_escnet.apis.query import Query
-    from mmseg_escnet.config import read_config
     from mmseg_escnet.files import write_file
 
     words = None if args.classes_file is None else Query.create(args.classes_file).vocabulary

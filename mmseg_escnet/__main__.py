@@ -1,0 +1,87 @@
+"""The command ``mmseg-escnet``: runs the tools, which are files, in a clone and in a wheel."""
+
+import difflib
+import sys
+import types
+from pathlib import Path
+
+from .cli import run_tool
+from .config import config_folder
+from .errors import ESCNetError
+from .version import __version__
+
+_HELP = """\
+usage: mmseg-escnet COMMAND [ARGUMENTS]
+
+Open-vocabulary semantic segmentation: train ESC-Net, evaluate it, use it.
+
+  train            train a model
+  test             evaluate a checkpoint, on its data set or on the zero-shot benchmarks
+  infer            segment images into any words
+  web              the same in the browser
+  check            is everything installed that is needed, and which devices are there?
+  check dataset    look through prepared data sets
+  download         get the weights of CLIP and SAM
+  export           write the network as ONNX or for torch.export
+  convert NAME     prepare a data set: {names}
+
+mmseg-escnet COMMAND --help lists the arguments of a command.
+"""
+_TOOLS = {
+    'train': 'train.py',
+    'test': 'test.py',
+    'infer': 'infer.py',
+    'web': 'web_demo.py',
+    'check dataset': 'check_dataset.py',
+    'download': 'download_weights.py',
+    'export': 'deployment/export.py',
+}
+
+
+def main() -> None:
+    """Run the command that ``sys.argv`` names, and exit."""
+    run_tool(_run)
+
+
+def _run() -> int | None:
+    words = sys.argv[1:]
+    folder = config_folder().parent / 'tools'
+    tools = {command: folder / name for command, name in _TOOLS.items()}
+    converters = {path.stem: path for path in sorted((folder / 'dataset_converters').glob('*.py'))}
+    tools |= {f'convert {name}': path for name, path in converters.items()}
+    command = next((c for c in (' '.join(words[:2]), *words[:1]) if c in tools), None)
+    if command is not None:
+        _run_file(tools[command], f'mmseg-escnet {command}', words[len(command.split()) :])
+    elif words == ['--version']:
+        print(__version__)
+    elif not words or words[-1] in ('-h', '--help') or words == ['convert']:
+        print(_HELP.format(names=', '.join(converters)), end='')
+    elif words == ['check']:
+        from .check import main as check
+
+        return check()
+    else:
+        said = ' '.join(words[: 1 + (words[0] in ('check', 'convert'))])
+        near = difflib.get_close_matches(said, [*tools, 'check', 'convert'])
+        near = near or [command for command in tools if command.startswith(f'{words[0]} ')]
+        hint = f' (did you mean {" or ".join(near)}?)' if near else ''
+        raise ESCNetError(
+            f'mmseg-escnet has no command {said!r}{hint}: mmseg-escnet --help lists them.'
+        )
+    return None
+
+
+def _run_file(path: Path, program: str, arguments: list[str]) -> None:
+    """Run a file as ``python path arguments`` does, under the name of a program.
+
+    ``runpy`` would put the name of the file into usage lines.
+    """
+    sys.argv = [program, *arguments]
+    sys.path.insert(0, str(path.parent))
+    module = sys.modules['__main__'] = types.ModuleType('__main__')  # where pickle looks, too
+    module.__file__ = str(path)
+    exec(compile(path.read_bytes(), path, 'exec'), vars(module))
+
+
+if __name__ == '__main__':
+    main()
