@@ -21,7 +21,7 @@ from ..errors import ESCNetError
 from ..files import check_suffix, write_file
 from ..models.necks.esc_neck import ESCFeatures
 from ..models.segmentors.escnet import ESCNet
-from ..models.segmentors.score_maps import undo_padding_and_flip
+from ..models.segmentors.scores import undo_padding_and_flip
 from ..visualization.blocks import blocks_figure
 
 FIGURE_SUFFIXES = ('.png', '.pdf', '.svg')

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import ESCNetError
 from ..files import check_suffix, encode_label_map, encode_png, encode_scores, write_file
-from ..models.segmentors.score_maps import ScoreMaps
+from ..models.segmentors.scores import Scores
 from ..visualization.legend import format_share
 from ..visualization.overlay import draw_overlay
 from .polygons import trace_regions
@@ -39,7 +39,7 @@ class SegmentationResult:
         image: (H, W, 3) uint8, RGB: the image as it was segmented, upright.
         source: Path of the image; None if it was not read from a path.
         score_maps: Scores of the M words; None if not kept.
-        normaliser: See :class:`.score_maps.BestClasses`; None where it is not needed.
+        normaliser: See :class:`.scores.BestClasses`; None where it is not needed.
     """
 
     labels: np.ndarray
@@ -47,7 +47,7 @@ class SegmentationResult:
     query: Query
     image: np.ndarray
     source: str | None = None
-    score_maps: ScoreMaps | None = None
+    score_maps: Scores | None = None
     normaliser: Tensor | None = None
 
     @property

@@ -9,7 +9,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from mmseg.utils import SampleList
 
-from ..models.segmentors.score_maps import MeanScores, ScoreMaps, write_result
+from ..models.segmentors.scores import Scores, write_result
 
 
 @MODELS.register_module()
@@ -42,7 +42,7 @@ class OpenVocabTTAModel(SegTTAModel):
         return self.merge_preds(list(zip(*versions, strict=True)))
 
     def merge_preds(
-        self, data_samples_list: Sequence[Sequence[tuple[SegDataSample, ScoreMaps]]]
+        self, data_samples_list: Sequence[Sequence[tuple[SegDataSample, Scores]]]
     ) -> SampleList:
         """Average over the versions of each image.
 
@@ -59,6 +59,6 @@ class OpenVocabTTAModel(SegTTAModel):
         for versions in data_samples_list:
             samples, maps = zip(*versions, strict=True)
             keep_scores = self.module.test_cfg.get('keep_scores', False)
-            write_result(samples[0], MeanScores(maps), keep_scores=keep_scores)
+            write_result(samples[0], Scores.mean(maps), keep_scores=keep_scores)
             merged.append(samples[0])
         return merged

@@ -17,8 +17,7 @@ from PIL import Image
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.engine import OpenVocabTTAModel, VocabularyHook
 from mmseg_escnet.evaluation.options import use_tta
-from mmseg_escnet.models.segmentors.score_maps import ScoreMaps
-from mmseg_escnet.models.segmentors.score_views import View, ViewScores
+from mmseg_escnet.models.segmentors.scores import RowResizer, Scores, View
 
 WORDS = ['cat', 'dog', 'sky']
 MODES = {
@@ -33,17 +32,16 @@ PIPELINE = [
 ]
 
 
-def versions(mode, *logits) -> list[tuple[SegDataSample, ScoreMaps]]:
+def versions(mode, *logits) -> list[tuple[SegDataSample, Scores]]:
     """Versions of one image with these logits (N, H, W), the first with a label map."""
-    samples, maps = [SegDataSample() for _ in logits], []
+    samples, scores = [SegDataSample() for _ in logits], []
     for of_version in map(torch.tensor, logits):
         size = of_version.shape[1:]
-        options = dict(window=size, size=size, align_corners=False)
-        views = ViewScores.create([View(of_version)], activate=mode == 'windows', **options)
-        maps.append(ScoreMaps.create(views, {}, align_corners=False))
+        view = View(of_version, RowResizer(size, size, False))
+        scores.append(Scores.from_views([view], size, activate=mode == 'windows'))
     samples[0].gt_sem_seg = PixelData(data=torch.zeros(1, *size))
     samples[0].set_metainfo(dict(img_path='a.jpg'))
-    return list(zip(samples, maps, strict=True))
+    return list(zip(samples, scores, strict=True))
 
 
 def merge(*images, keep_scores=True):

@@ -24,7 +24,7 @@ from damage import outcome
 
 from mmseg_escnet.apis.images import ImageReader
 from mmseg_escnet.files import decode_label_map, encode_label_map
-from mmseg_escnet.models.segmentors.test_options import check_test_cfg
+from mmseg_escnet.models.segmentors.windows import check_test_cfg
 from mmseg_escnet.models.weights import load_strict
 from mmseg_escnet.vocabulary import Vocabulary, normalise_classes
 

@@ -37,7 +37,7 @@ from mmseg_escnet.files import write_file
 from mmseg_escnet.models.backbones import open_clip as backbone_module
 from mmseg_escnet.models.clip_weights import set_activation
 from mmseg_escnet.models.segmentors import escnet as segmentor_module
-from mmseg_escnet.models.segmentors.score_views import ViewScores
+from mmseg_escnet.models.segmentors.scores import Scores
 from mmseg_escnet.models.weights import read_state_dict
 
 ROOT = Path(mmseg_escnet.__file__).resolve().parents[1]
@@ -223,12 +223,12 @@ def _windows(model) -> contextlib.AbstractContextManager:
 
     def overwrite(*args, **kwargs):
         (found,) = right(*args, **kwargs | dict(global_view=False))
-        height, width = found.to_window.target
-        result = found.share.new_zeros(found.num_classes, *found.size)
-        for view in found.windows:
+        result = torch.zeros(found.num_classes, *found.size, device=found.device)
+        for view in found.versions[0].windows:
+            height, width = view.resizer.target
             rows, columns = slice(view.top, view.top + height), slice(view.left, view.left + width)
-            result[:, rows, columns] = view.rows(found.to_window, 0, height)
-        return [ViewScores.of_scores(result)]
+            result[:, rows, columns] = view.part(slice(0, height), slice(0, len(result)))
+        return [Scores.from_maps(result)]
 
     right = segmentor_module.window_inference
     return mock.patch.object(segmentor_module, 'window_inference', overwrite)

@@ -28,11 +28,9 @@ from ..sparse_rows import to_dense
 from ..text_encoders.open_clip_text import OpenCLIPTextEncoder
 from ..text_encoders.text_cache import TextCache
 from ..weights import check_fit
-from .score_maps import ScoreMaps, write_result
-from .score_views import ViewScores
+from .scores import Scores, write_result
 from .shortlist import HOPELESS, Shortlist
-from .test_options import check_test_cfg
-from .window_inference import window_inference
+from .windows import check_test_cfg, window_inference
 
 _OF_VERSION_0_1 = '.fusion.window_attention.'  # is in the keys of its checkpoints
 
@@ -223,7 +221,7 @@ class ESCNet(EncoderDecoder):
         """
         return self._decode(self.extract_feat(images, text, class_chunk=class_chunk))
 
-    def scores(self, images: Tensor, text: Tensor, metas: Sequence[dict]) -> list[ScoreMaps]:
+    def scores(self, images: Tensor, text: Tensor, metas: Sequence[dict]) -> list[Scores]:
         """Scores of images by the protocol of ``test_cfg``, which take little memory.
 
         Args:
@@ -236,8 +234,8 @@ class ESCNet(EncoderDecoder):
             'windows' mode, otherwise logits.
         """
         return [
-            ScoreMaps.create(views, meta, align_corners=self.align_corners)
-            for views, meta in zip(self._view_scores(images, text), metas, strict=True)
+            of_image.at_original_size(meta, align_corners=self.align_corners)
+            for of_image, meta in zip(self._view_scores(images, text), metas, strict=True)
         ]
 
     def extract_feat(self, inputs: Tensor, text: Tensor | None = None, **options) -> ESCFeatures:
@@ -335,8 +333,8 @@ class ESCNet(EncoderDecoder):
         Part of MMSegmentation's interface, without a gradient. It holds all scores, 1.4 GB for 847
         classes and 640 x 640 pixels; :meth:`predict` and :meth:`scores` never do.
         """
-        views = self._view_scores(inputs, self.text_features())
-        return torch.stack([of_image.all() for of_image in views])
+        scores = self._view_scores(inputs, self.text_features())
+        return torch.stack([of_image.all() for of_image in scores])
 
     def predict(self, inputs: Tensor, data_samples: OptSampleList = None) -> SampleList:
         """Choose the best class of every pixel of the original images.
@@ -366,10 +364,10 @@ class ESCNet(EncoderDecoder):
             The samples with ``pred_sem_seg`` (1, H0, W0), int64, which also tells
             ``num_classes``; and, if ``test_cfg.keep_scores``, ``seg_logits`` (N, H0, W0).
         """
-        return self._label([ViewScores.of_scores(s.float()) for s in seg_logits], data_samples)
+        return self._label([Scores.from_maps(s.float()) for s in seg_logits], data_samples)
 
     @torch.no_grad()
-    def _view_scores(self, images: Tensor, text: Tensor) -> list[ViewScores]:
+    def _view_scores(self, images: Tensor, text: Tensor) -> list[Scores]:
         """Scores of B images at the size of the network's input, not computed yet."""
         cfg = self.test_cfg
         if cfg.mode == 'whole':
@@ -391,12 +389,13 @@ class ESCNet(EncoderDecoder):
             align_corners=self.align_corners,
         )
 
-    def _label(self, views: list[ViewScores], data_samples: OptSampleList) -> SampleList:
+    def _label(self, scores: list[Scores], data_samples: OptSampleList) -> SampleList:
         if data_samples is None:
-            data_samples = [SegDataSample() for _ in views]
-        for of_image, sample in zip(views, data_samples, strict=True):
-            maps = ScoreMaps.create(of_image, sample.metainfo, align_corners=self.align_corners)
-            write_result(sample, maps, keep_scores=self.test_cfg.get('keep_scores', False))
+            data_samples = [SegDataSample() for _ in scores]
+        keep_scores = self.test_cfg.get('keep_scores', False)
+        for of_image, sample in zip(scores, data_samples, strict=True):
+            restored = of_image.at_original_size(sample.metainfo, align_corners=self.align_corners)
+            write_result(sample, restored, keep_scores=keep_scores)
         return data_samples
 
 

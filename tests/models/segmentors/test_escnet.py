@@ -336,8 +336,6 @@ def test_autocast_of_the_test_cfg():
     assert found.dtype == torch.float32
     assert found.equal(expected)
     assert not found.equal(plain)
-    with pytest.raises(ESCNetError, match="autocast='half' must be None, 'bfloat16' or 'float16'"):
-        build(test_cfg=dict(mode='whole', autocast='half'))
 
 
 def test_training_under_bfloat16_autocast():
@@ -353,26 +351,6 @@ def test_training_under_bfloat16_autocast():
     gradients = [p.grad for p in model.parameters() if p.requires_grad]
     assert len(gradients) > 100
     assert all(gradient.isfinite().all() for gradient in gradients)
-
-
-def test_windows_with_gaps_are_refused():
-    """A stride beyond the window would leave pixels without a score."""
-    with pytest.raises(ESCNetError, match='stride'):
-        build(test_cfg=dict(mode='windows', crop_size=(16, 16), stride=(32, 32)))
-
-
-@pytest.mark.parametrize(
-    ('test_cfg', 'message'),
-    [
-        (dict(mode='sliding'), "mode='sliding'"),
-        (dict(keep_scores='yes'), "keep_scores='yes' must be True"),
-        (dict(mode='windows'), 'crop_size=None must be'),
-        (dict(mode='slide', crop_size=(8, 8)), "stride=None must be .* for mode='slide'"),
-    ],
-)
-def test_bad_test_cfg(test_cfg, message):
-    with pytest.raises(ESCNetError, match=message):
-        build(test_cfg=test_cfg)
 
 
 # -- vocabulary --------------------------------------------------------------------------------
@@ -730,23 +708,6 @@ def test_images_of_any_size(mode, size):
     (result,) = model.predict(torch.randn(1, 3, *size))
     assert result.pred_sem_seg.data.shape == (1, *size)
     assert result.seg_logits.data.isfinite().all()
-
-
-@pytest.mark.parametrize('crop_size', [64, (64,)])
-def test_crop_size_that_is_no_pair(crop_size):
-    with pytest.raises(ESCNetError, match=r'crop_size=.* must be \(height, width\)'):
-        build(test_cfg=dict(mode='windows', crop_size=crop_size, stride=(32, 32)))
-
-
-@pytest.mark.parametrize(
-    ('direction', 'dims'), [('horizontal', (2,)), ('vertical', (1,)), ('diagonal', (1, 2))]
-)
-def test_every_direction_of_flip_is_undone(direction, dims):
-    """As mmcv's RandomFlip names them; scores (N, H, W)."""
-    scores = torch.randn(3, 4, 6)
-    sample = SegDataSample(metainfo=dict(flip=True, flip_direction=direction, ori_shape=(4, 6)))
-    (result,) = build().postprocess_result(scores.flip(dims)[None], [sample])
-    torch.testing.assert_close(result.seg_logits.data, scores)
 
 
 @torch.no_grad()

@@ -1,0 +1,398 @@
+"""Scores of an image, computed in parts from the network's small logits.
+
+The logits of a window are small, (N, 96, 96) for 384 x 384 pixels. Those of 847 classes take
+1.4 GB at the size of the network's input, and 40 GB at the size of a 12-megapixel photograph. So
+they are resized and averaged for some rows and some classes at a time.
+
+Shapes: N classes, n of them at a time; y x x pixels of a view, h x w of the network's input,
+H x W of the image. Rows and classes are slices with a start and a stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import product
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch import Tensor
+from torch.profiler import record_function
+
+# Numbers at a time: what fits the cache of a processor's core, and at most, what keeps a GPU busy.
+_TILE_OF_CORE = 1 << 19
+_TILE = 1 << 24
+_TILE_CLASSES = 16  # or more: the best of every tile is compared with that of those before
+
+# as mmcv's RandomFlip names them -> dimensions of (n, h, w)
+_FLIP_DIMS = {'horizontal': (2,), 'vertical': (1,), 'diagonal': (1, 2)}
+
+
+class RowResizer:
+    """Bilinear ``torch.nn.functional.interpolate`` of which only some rows are computed.
+
+    Args:
+        source: (height, width) before.
+        target: (height, width) afterwards.
+        align_corners: As for ``interpolate``.
+    """
+
+    def __init__(self, source: Sequence[int], target: Sequence[int], align_corners: bool) -> None:
+        self.source, self.target = tuple(source), tuple(target)
+        self._align_corners = align_corners
+        # PyTorch's own rule: where in the source each row of the target lies
+        numbers = torch.arange(source[0], dtype=torch.float64)
+        place = self._linear(numbers[None, None], target[0])[0, 0]
+        self._low, self._high = place.floor().long(), place.ceil().long()
+        self._weight = (place - self._low).float()[:, None]
+
+    def needs(self, rows: slice) -> slice:
+        """The rows of the source that some rows of the target are made from."""
+        return slice(int(self._low[rows.start]), int(self._high[rows.stop - 1]) + 1)
+
+    def resize(self, maps: Tensor, rows: slice) -> Tensor:
+        """Compute some rows (n, rows, width) of the target; ``maps`` itself if nothing changes.
+
+        Args:
+            maps: (n, height, width): the rows of the source that these need.
+            rows: Of the target.
+        """
+        if self.source[1] != self.target[1]:
+            maps = self._linear(maps, self.target[1])
+        if self.source[0] == self.target[0]:
+            return maps
+        # the width first: neighbouring rows of the target share those of the source
+        start = self._low[rows.start]
+        low, high, weight = (
+            table[rows].to(maps.device, non_blocking=True)
+            for table in (self._low - start, self._high - start, self._weight)
+        )
+        return maps.index_select(1, low).lerp_(maps.index_select(1, high), weight)
+
+    def _linear(self, lines: Tensor, length: int) -> Tensor:
+        return F.interpolate(lines, length, mode='linear', align_corners=self._align_corners)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One window, or the network's whole input squeezed into one view.
+
+    Attributes:
+        logits: (N, height, width), usually smaller than the view.
+        resizer: From there to the size of the view.
+        top: Row of the network's input where the window begins.
+        left: Its first column.
+        log_sums: (y, x): logarithm of the sum of the exponentials of all N logits, with which
+            scores are probabilities; None if they are logits.
+    """
+
+    logits: Tensor
+    resizer: RowResizer
+    top: int = 0
+    left: int = 0
+    log_sums: Tensor | None = None
+
+    def part(self, rows: slice, classes: slice) -> Tensor:
+        """Scores (n, rows, x) of some classes for some rows of the view."""
+        scores = self.resizer.resize(self.logits[classes, self.resizer.needs(rows)], rows)
+        return scores if self.log_sums is None else (scores - self.log_sums[rows]).exp_()
+
+    def activated(self) -> View:
+        """The same with ``log_sums``: a softmax over the N classes, after resizing."""
+        size = self.resizer.target
+        log_sums = self.logits.new_full(size, -torch.inf)
+        for rows, classes in product(*tiles(len(self.logits), size, self.logits.device)):
+            part = self.part(rows, classes).logsumexp(dim=0)
+            log_sums[rows] = torch.logaddexp(log_sums[rows], part)
+        return replace(self, log_sums=log_sums)
+
+
+@dataclass(frozen=True, eq=False)
+class Version:
+    """Views of one version of an image, for example its mirror image, and the way back to it.
+
+    Attributes:
+        windows: All of one size, which cover the network's input.
+        share: (h, w): weight of a window at every pixel.
+        global_view: The whole input in one view, or None.
+        to_input: From the size of the global view to that of the input, if there is one.
+        to_image: From the image inside the input to its own size.
+        corner: (top, left) of the image in the input; around it is padding.
+        flip_dims: Dimensions of (n, h, w) in which the image was flipped.
+        log_sums: (H, W): as those of a view, of all N scores of the image.
+    """
+
+    windows: tuple[View, ...]
+    share: Tensor
+    global_view: View | None
+    to_input: RowResizer | None
+    to_image: RowResizer
+    corner: tuple[int, int] = (0, 0)
+    flip_dims: tuple[int, ...] = ()
+    log_sums: Tensor | None = None
+
+    def part(self, rows: slice, classes: slice) -> Tensor:
+        """Scores (n, rows, W) of some classes for some rows of the image."""
+        (top, left), (height, width) = self.corner, self.to_image.source
+        needed = self.to_image.needs(rows)
+        if 1 in self.flip_dims:
+            needed = slice(height - needed.stop, height - needed.start)
+        scores = self._part_of_input(slice(top + needed.start, top + needed.stop), classes)
+        scores = scores[..., left : left + width]
+        if self.flip_dims:
+            scores = scores.flip(self.flip_dims)
+        scores = self.to_image.resize(scores, rows)
+        return scores if self.log_sums is None else (scores - self.log_sums[rows]).exp_()
+
+    def _part_of_input(self, rows: slice, classes: slice) -> Tensor:
+        """Scores (n, rows, w) of some rows of the network's input."""
+        if len(self.windows) == 1 and self.global_view is None:
+            return self.windows[0].part(rows, classes)
+        size = (classes.stop - classes.start, rows.stop - rows.start, self.share.shape[1])
+        scores = self.share.new_zeros(size)
+        for view in self.windows:
+            height, width = view.resizer.target
+            start, stop = max(rows.start, view.top), min(rows.stop, view.top + height)
+            if start < stop:
+                columns = slice(view.left, view.left + width)
+                scores[:, start - rows.start : stop - rows.start, columns].addcmul_(
+                    view.part(slice(start - view.top, stop - view.top), classes),
+                    self.share[start:stop, columns],
+                )
+        if self.global_view is not None:
+            part = self.global_view.part(self.to_input.needs(rows), classes)
+            scores.add_(self.to_input.resize(part, rows), alpha=0.5)
+        return scores
+
+
+class BestClasses(NamedTuple):
+    """The best class of every pixel.
+
+    Attributes:
+        ids: (H, W), int64; of equal classes the first.
+        scores: Its probability, (H, W).
+        normaliser: Logarithm of the sum of the exponentials of all N logits, (H, W); None where
+            the scores are probabilities already.
+    """
+
+    ids: Tensor
+    scores: Tensor
+    normaliser: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores of N classes for H x W pixels, averaged over versions of an image; usually one."""
+
+    versions: tuple[Version, ...]
+
+    @classmethod
+    @torch.no_grad()
+    def from_views(
+        cls,
+        windows: Sequence[View],
+        size: tuple[int, int],
+        *,
+        global_view: View | None = None,
+        activate: bool = False,
+    ) -> Scores:
+        """Average windows where they overlap, and their mean once more with a global view.
+
+        Args:
+            windows: All of one size.
+            size: (h, w), of the network's input.
+            global_view: The whole input in one view.
+            activate: Apply a softmax to each view, before averaging: scores are probabilities
+                then, and otherwise logits.
+        """
+        count = windows[0].logits.new_zeros(size)
+        for view in windows:
+            height, width = view.resizer.target
+            count[view.top : view.top + height, view.left : view.left + width] += 1
+        share = (1 if global_view is None else 0.5) / count
+        if activate:
+            with record_function('escnet/scores'):
+                windows = [view.activated() for view in windows]
+                global_view = global_view and global_view.activated()
+        to_input = global_view and RowResizer(global_view.resizer.target, size, False)
+        to_image = RowResizer(size, size, False)
+        return cls((Version(tuple(windows), share, global_view, to_input, to_image),))
+
+    @classmethod
+    def from_maps(cls, maps: Tensor) -> Scores:
+        """From logits (N, h, w) that have the size of the network's input already."""
+        size = maps.shape[1:]
+        return cls.from_views([View(maps, RowResizer(size, size, False))], size)
+
+    @classmethod
+    def mean(cls, scores: Sequence[Scores]) -> Scores:
+        """The mean of the probabilities of several versions of one image, all of one size."""
+        versions = []
+        for one in scores:
+            log_sums = None if one.are_probabilities else one.best().normaliser
+            versions += [replace(version, log_sums=log_sums) for version in one.versions]
+        return cls(tuple(versions))
+
+    def at_original_size(self, meta: dict, *, align_corners: bool) -> Scores:
+        """Undo the padding, flip and resizing in the meta information of the image's sample."""
+        (version,) = self.versions
+        (left, right, top, bottom), flip_dims = _padding_and_flip(meta)
+        source = (self.size[0] - top - bottom, self.size[1] - left - right)
+        to_image = RowResizer(source, meta.get('ori_shape', source)[:2], align_corners)
+        corner = (top, left)
+        return Scores((replace(version, to_image=to_image, corner=corner, flip_dims=flip_dims),))
+
+    @property
+    def num_classes(self) -> int:
+        """N."""
+        return len(self.versions[0].windows[0].logits)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.versions[0].to_image.target
+
+    @property
+    def are_probabilities(self) -> bool:
+        """Whether scores are probabilities; otherwise they are logits."""
+        version = self.versions[0]
+        return version.log_sums is not None or version.windows[0].log_sums is not None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the scores are."""
+        return self.versions[0].share.device
+
+    @torch.no_grad()
+    def part(self, rows: slice, classes: slice) -> Tensor:
+        """Scores (n, rows, W) of some classes for some rows, to read only."""
+        parts = (version.part(rows, classes) for version in self.versions)
+        return next(parts) if len(self.versions) == 1 else sum(parts) / len(self.versions)
+
+    def labels(self) -> Tensor:
+        """The best class of every pixel (H, W), int64; of equal classes the first."""
+        return self._best(normalise=False)[0]
+
+    def best(self) -> BestClasses:
+        """The best class of every pixel, with its probability."""
+        ids, best, total = self._best(normalise=not self.are_probabilities)
+        if self.are_probabilities:
+            return BestClasses(ids, best.clamp_(max=1), None)
+        return BestClasses(ids, total.reciprocal(), best + total.log())
+
+    def all(self) -> Tensor:
+        """All scores (N, H, W), as MMSegmentation keeps them: of 847 classes gigabytes."""
+        scores = torch.empty(self.num_classes, *self.size, device=self.device)
+        with record_function('escnet/scores'):
+            for rows, classes in product(*self._tiles()):
+                scores[classes, rows] = self.part(rows, classes)
+        return scores
+
+    def of(self, classes: Sequence[int], normaliser: Tensor | None) -> Tensor:
+        """The highest probability (H, W) among some classes.
+
+        Args:
+            classes: Their ids.
+            normaliser: As :meth:`best` returns it.
+        """
+        highest = None
+        for number in classes:
+            scores = self.part(slice(0, self.size[0]), slice(number, number + 1))[0]
+            highest = scores if highest is None else torch.maximum(highest, scores)
+        return highest.clamp(max=1) if normaliser is None else (highest - normaliser).exp()
+
+    def cpu(self) -> Scores:
+        """The same on the CPU."""
+        return _cpu(self)
+
+    @torch.no_grad()
+    def _best(self, normalise: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids, scores, and the sum of the exponentials of all scores less the best."""
+        best = torch.full(self.size, -torch.inf, device=self.device)
+        ids = torch.zeros(self.size, dtype=torch.int64, device=self.device)
+        total = torch.zeros(self.size, device=self.device)
+        numbers = torch.arange(self.num_classes, dtype=torch.int32, device=self.device)
+        with record_function('escnet/scores'):
+            for rows, classes in product(*self._tiles()):
+                part = self.part(rows, classes)
+                highest = part.amax(dim=0)
+                # much faster than argmax, which walks through memory pixel by pixel
+                number = numbers[classes, None, None]
+                index = torch.where(part == highest, number, self.num_classes).amin(dim=0)
+                ids[rows] = torch.where(highest > best[rows], index, ids[rows])
+                new = torch.maximum(highest, best[rows])
+                if normalise:
+                    here = (part - new).exp_().sum(dim=0)
+                    total[rows] = total[rows] * (best[rows] - new).exp() + here
+                best[rows] = new
+        return ids, best, total
+
+    def _tiles(self) -> tuple[list[slice], list[slice]]:
+        version = self.versions[0]
+        source = (version.to_image.source[0], version.share.shape[1])
+        return tiles(self.num_classes, self.size, self.device, source)
+
+
+def tiles(
+    num_classes: int,
+    size: tuple[int, int],
+    device: torch.device,
+    source: tuple[int, int] = (1, 1),
+) -> tuple[list[slice], list[slice]]:
+    """Which rows and classes of (N, height, width), resized from a source, to compute at a time."""
+    width = max(size[1], source[1])
+    numbers = _TILE
+    if device.type == 'cpu':
+        numbers = min(_TILE_OF_CORE * torch.get_num_threads(), _TILE)
+    rows = max(numbers // (width * min(num_classes, _TILE_CLASSES)), 1)
+    classes = max(numbers // (width * rows), 1)
+    rows = max(int(rows * min(1, size[0] / source[0])), 1)  # not more rows of the source either
+    return tuple(
+        [slice(start, min(start + step, length)) for start in range(0, length, step)]
+        for length, step in ((size[0], rows), (num_classes, classes))
+    )
+
+
+def write_result(sample: SegDataSample, scores: Scores, *, keep_scores: bool) -> None:
+    """Put label maps, and scores if they are wanted, where MMSegmentation has them.
+
+    Args:
+        sample: Gets ``pred_sem_seg`` (1, H, W), int64, with its ``num_classes``.
+        scores: Of the image.
+        keep_scores: Also set ``seg_logits`` (N, H, W).
+    """
+    if keep_scores:
+        everything = scores.all()
+        sample.set_data({'seg_logits': PixelData(data=everything)})
+        labels = everything.argmax(dim=0)
+    else:
+        labels = scores.labels()
+    labels = PixelData(metainfo=dict(num_classes=scores.num_classes), data=labels[None])
+    sample.set_data({'pred_sem_seg': labels})
+
+
+def undo_padding_and_flip(maps: Tensor, meta: dict) -> Tensor:
+    """Maps (n, h, w) of the network's input without the padding and flip of a sample's meta."""
+    (left, right, top, bottom), flip_dims = _padding_and_flip(meta)
+    height, width = maps.shape[-2:]
+    return maps[:, top : height - bottom, left : width - right].flip(flip_dims)
+
+
+def _padding_and_flip(meta: dict) -> tuple[Sequence[int], tuple[int, ...]]:
+    """Left, right, top and bottom; and dimensions of (n, h, w) in which the image was flipped."""
+    padding = meta.get('img_padding_size', meta.get('padding_size', [0] * 4))
+    return padding, _FLIP_DIMS[meta['flip_direction']] if meta.get('flip', False) else ()
+
+
+def _cpu(found: object) -> object:
+    """A copy of scores, or of a part of them, with all tensors on the CPU."""
+    if isinstance(found, Tensor):
+        return found.cpu()
+    if isinstance(found, tuple):
+        return tuple(map(_cpu, found))
+    if is_dataclass(found):
+        return replace(found, **{f.name: _cpu(getattr(found, f.name)) for f in fields(found)})
+    return found

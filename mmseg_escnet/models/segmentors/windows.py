@@ -1,0 +1,134 @@
+"""Window inference: overlapping windows and one global view; and its settings in ``test_cfg``.
+
+Shapes: B images, N classes, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from mmengine.config import ConfigDict
+from torch import Tensor
+
+from ...errors import ESCNetError
+from .scores import RowResizer, Scores, View
+from .shortlist import Shortlist
+
+_MODES = ('whole', 'slide', 'windows')
+
+
+def window_starts(length: int, window: int, stride: int) -> list[int]:
+    """Where windows begin along one side, so that they cover it and none reaches out.
+
+    Args:
+        length: The side in pixels.
+        window: Window size; a window as long as the side if that is shorter.
+        stride: Distance of windows; the last one is moved back to end with the side.
+    """
+    last = max(length - window, 0)
+    return [*range(0, last, stride), last]
+
+
+@torch.no_grad()
+def window_inference(
+    images: Tensor,
+    network: Callable[[Tensor], Tensor],
+    *,
+    crop_size: tuple[int, int],
+    stride: tuple[int, int],
+    activate: bool = True,
+    global_view: bool = True,
+    batch_size: int = 1,
+    align_corners: bool = False,
+) -> list[Scores]:
+    """CAT-Seg's published protocol, with a softmax as activation; or MMSegmentation's 'slide'.
+
+    What is kept of every view are the network's logits, which are smaller than the view.
+
+    Args:
+        images: (B, 3, H, W).
+        network: From images (b, 3, y, x) to logits (b, N, height, width) of any size.
+        crop_size: Window (height, width) in pixels; an image that is smaller is one window.
+        stride: Distance of the windows in pixels.
+        activate: Average after a softmax; otherwise average logits.
+        global_view: Average the result once more with the whole image squeezed into one window.
+        batch_size: Windows that are run at a time.
+        align_corners: How logits are brought to the size of a view.
+
+    Returns:
+        Scores of each of the B images, at H x W pixels.
+    """
+    batch, _, height, width = images.shape
+    window = (min(crop_size[0], height), min(crop_size[1], width))
+    corners = [
+        (index, top, left)
+        for index in range(batch)
+        for top in window_starts(height, window[0], stride[0])
+        for left in window_starts(width, window[1], stride[1])
+    ]
+
+    def view(logits: Tensor, size: tuple[int, int], *corner: int) -> View:
+        return View(logits, RowResizer(logits.shape[1:], size, align_corners), *corner)
+
+    views: list[list[View]] = [[] for _ in range(batch)]
+    for first in range(0, len(corners), batch_size):
+        part = corners[first : first + batch_size]
+        crops = torch.stack(
+            [images[i, :, y : y + window[0], x : x + window[1]] for i, y, x in part]
+        )
+        for (index, top, left), logits in zip(part, network(crops).float(), strict=True):
+            views[index].append(view(logits, window, top, left))
+    whole: list[View | None] = [None] * batch
+    if global_view:
+        squeezed = F.interpolate(images, crop_size, mode='bilinear', align_corners=False)
+        whole = [view(network(image).float()[0], crop_size) for image in squeezed.split(1)]
+    return [
+        Scores.from_views(of_image, (height, width), global_view=of_whole, activate=activate)
+        for of_image, of_whole in zip(views, whole, strict=True)
+    ]
+
+
+def check_test_cfg(test_cfg: ConfigDict) -> None:
+    """Check the settings of inference (see :class:`.ESCNet`).
+
+    Raises:
+        ESCNetError: Naming the setting.
+    """
+    mode = test_cfg.mode
+    if mode not in _MODES:
+        raise ESCNetError(f'test_cfg.mode={mode!r} must be one of {_MODES}.')
+    if not isinstance(test_cfg.get('keep_scores', False), bool):
+        raise ESCNetError(
+            f'test_cfg.keep_scores={test_cfg.keep_scores!r} must be True, to keep the scores of '
+            'all classes, or False.'
+        )
+    if test_cfg.get('autocast') not in (None, 'bfloat16', 'float16'):
+        raise ESCNetError(
+            f"test_cfg.autocast={test_cfg.autocast!r} must be None, 'bfloat16' or 'float16'."
+        )
+    if test_cfg.get('shortlist'):
+        Shortlist.create(test_cfg.shortlist)
+        if mode == 'slide':  # it averages logits, and a dropped class has none
+            raise ESCNetError(
+                "test_cfg.shortlist does not go with mode='slide': use 'windows' or 'whole'."
+            )
+    if mode == 'whole':
+        return
+    for key in ('crop_size', 'stride'):
+        value = test_cfg.get(key)
+        if not _is_size(value):
+            raise ESCNetError(
+                f'test_cfg.{key}={value!r} must be (height, width) in pixels for mode={mode!r}.'
+            )
+    if any(step > size for step, size in zip(test_cfg.stride, test_cfg.crop_size, strict=True)):
+        raise ESCNetError(
+            f'test_cfg.stride={test_cfg.stride} is larger than crop_size={test_cfg.crop_size}: '
+            'windows would leave gaps; make it smaller.'
+        )
+
+
+def _is_size(value: object) -> bool:
+    pair = isinstance(value, (tuple, list)) and len(value) == 2
+    return pair and all(type(side) is int and side >= 1 for side in value)
