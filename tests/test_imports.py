@@ -19,7 +19,8 @@ LAYERS = [
     ['evaluation'],
     ['components'],
     ['apis', 'utils'],
-    ['cli_words', 'export', 'web'],
+    ['cli_words', 'export'],
+    ['web'],
 ]
 
 
