@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -158,5 +159,5 @@ def choose_templates(text: str | None) -> str | list[str] | None:
 
 
 def split_words(text: str) -> list[str]:
-    """The words between commas."""
-    return [word.strip() for word in text.split(',') if word.strip()]
+    """The words between commas or line breaks."""
+    return [word.strip() for word in re.split(r'[,\r\n]', text) if word.strip()]

@@ -19,7 +19,8 @@ LAYERS = [
     ['evaluation'],
     ['components'],
     ['apis', 'utils'],
-    ['cli_words', 'export', 'web', '__main__'],
+    ['cli_words', 'export', '__main__'],
+    ['web'],
 ]
 
 

@@ -43,12 +43,12 @@ RUN_BY = {
     'tools/toyworld/shortlist.py': 'tools/test_shortlist_tool.py',
     'tools/toyworld/study.py': 'tools/test_study.py',
     'tools/train.py': 'tools/test_train_and_test.py',
-    'tools/web_demo.py': 'web/test_page.py',
+    'tools/web_demo.py': 'test_web.py',
 }
 MAKE_RUN_BY = {
     'demo': 'tools/test_demo.py',
     'docs': 'test_docs.py',
-    'web': 'web/test_page.py',
+    'web': 'test_web.py',
 }
 MAKE_OF_DEVELOPERS = {'check', 'format', 'hooks', 'lint', 'test'}
 

@@ -13,6 +13,10 @@ from collections.abc import Sequence
 from mmseg_escnet.cli import run_tool
 from mmseg_escnet.cli_words import add_model_arguments, choose_model
 
+_TOY_NOTE = (
+    'This is the miniature model of the toy world. It knows drawings of coloured shapes (*red '
+    'heart*, *cyan ring*) on textured ground (*wood*, *water*, *brick*), and no photographs.'
+)
 _LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 
 
@@ -41,28 +45,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Load the model and serve the page until Ctrl-C."""
     args = parse_args(argv)
-    from mmseg_escnet.web.page import build_page, launch_page  # says what is missing, if so
-
-    # the one is of MMSegmentation's own making, the other stands on the page
-    warnings.filterwarnings('ignore', message='The only class is')
+    warnings.filterwarnings('ignore', message='The only class is')  # the page says it
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
-    from mmseg_escnet.web.desk import Desk
-    from mmseg_escnet.web.form import toy_examples
+    from mmseg_escnet.toyworld.scenes import example_scenes
+    from mmseg_escnet.web import build_page, serve
 
-    segmenter = OpenVocabInferencer(*choose_model(args), args.device)
-    desk = Desk(segmenter, max_pixels=args.max_pixels, max_words=args.max_words)
-    if args.checkpoint is None:
-        note = (
-            'This is the miniature model of the toy world. It knows drawings of coloured shapes '
-            '(*red heart*, *cyan ring*, *white star*) on textured ground (*wood*, *water*, '
-            '*brick*), and no photographs.'
-        )
-        page = build_page(desk, note=note, examples=toy_examples())
-    else:
-        page = build_page(desk)
-    url = launch_page(page, host=args.host, port=args.port)
+    limits = dict(max_pixels=args.max_pixels, max_words=args.max_words)
+    segmenter = OpenVocabInferencer(*choose_model(args), args.device, **limits)
+    toy = dict(note=_TOY_NOTE, examples=example_scenes()) if args.checkpoint is None else {}
+    page = build_page(segmenter, **toy)
+    url = serve(page, host=args.host, port=args.port)
     if args.host not in _LOOPBACK:
-        print(f'note: without a password for whoever reaches this machine at {args.host}')
+        print(f'note: anyone who reaches this machine at {args.host} can use it: no password')
     print(f'The page is at {url} (Ctrl-C ends it)', flush=True)
     page.block_thread()
 

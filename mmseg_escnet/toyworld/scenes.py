@@ -17,6 +17,13 @@ from .vocabulary import ALL_NAMES, COLORS, TEXTURES, THING_NAMES
 WORLD_VERSION = 2  # to be raised when any scene changes: weights and files are for one world
 IMAGE_SIZE = 96  # pixels; lengths below are for this size and grow with it
 
+_EXAMPLES = {  # scenes that no training draws, and words for them
+    1_000_000: 'yellow heart, orange ring, wood, sea | water',
+    1_000_008: 'red heart, orange star, cyan star, grass | lawn, fabric',
+    1_000_002: 'green triangle, yellow square, cyan heart, white heart, fabric',
+    1_000_011: 'purple moon, cyan hoop, brick',
+}
+
 # --- scenes -------------------------------------------------------------------------------------
 
 
@@ -41,6 +48,16 @@ def scene(seed: int, index: int, size: int = IMAGE_SIZE) -> tuple[np.ndarray, np
         _add_shape(rng, number, rng.choice(THING_NAMES), image, label, owner)
     image += rng.uniform(1.0, 5.0) * rng.standard_normal(image.shape, dtype=np.float32)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8), label
+
+
+def example_scenes(enlarge: int = 5) -> list[tuple[np.ndarray, str]]:
+    """Scenes to try a model on, each with words for it; every pixel is repeated to be seen better.
+
+    Returns:
+        Images (96 * enlarge, 96 * enlarge, 3), uint8, RGB, with words separated by commas.
+    """
+    images = [scene(0, i)[0].repeat(enlarge, axis=0).repeat(enlarge, axis=1) for i in _EXAMPLES]
+    return list(zip(images, _EXAMPLES.values(), strict=True))
 
 
 def _draw_grounds(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:

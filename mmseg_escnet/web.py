@@ -1,0 +1,193 @@
+"""A page on which people segment pictures into words of their own, made of gradio's components."""
+
+import functools
+import html
+import os
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .apis.inferencer import OpenVocabInferencer
+from .apis.query import Query
+from .apis.result import SegmentationResult
+from .cli_words import choose_background, split_words
+from .errors import ESCNetError
+from .visualization.colors import tell_apart
+from .vocabulary import short_name
+
+MAX_FILE_BYTES = 64 << 20
+_LONGEST_SIDE = 1600  # of the picture in the browser
+_WORDS = 'Separated by commas or line breaks, synonyms by bars: sofa | couch'
+_BACKGROUND = (
+    "What is none of the words: other words; 'other' for common ones (sky, wall, road, ...); or a "
+    'number: whatever scores lower. Without it every pixel is one of the words.'
+)
+
+
+def segment(
+    segmenter: OpenVocabInferencer, picture: Path | None, words: str, background: str = ''
+) -> SegmentationResult:
+    """Segment an image file into the words that were typed.
+
+    Args:
+        segmenter: The model.
+        picture: Path of the file; None if no picture was chosen.
+        words: As for ``tools/infer.py --classes``.
+        background: As for ``tools/infer.py --background``; blank for none.
+
+    Raises:
+        ESCNetError: If the picture or the words cannot be used.
+    """
+    background = choose_background(background.strip() or None)
+    query = Query.create(split_words(words), background=background, max_words=segmenter.max_words)
+    if picture is None:
+        raise ESCNetError('There is no picture: upload one, or choose an example.')
+    return segmenter(picture.read_bytes(), query)  # messages show no path of the server
+
+
+def names_of(result: SegmentationResult) -> list[str]:
+    """The first synonym of each class; the whole name where several classes share the first."""
+    short = [short_name(name) for name in result.classes]
+    return [a if short.count(a) == 1 else b for a, b in zip(short, result.classes, strict=True)]
+
+
+def annotate(result: SegmentationResult, class_ids: Sequence[int]) -> dict:
+    """What ``gr.AnnotatedImage`` shows.
+
+    Returns:
+        ``value``: the picture (h, w, 3), uint8, with at most 1600 pixels on a side, and for each of
+        the classes ``class_ids`` that was found, the largest first, a mask (h, w), bool, and a
+        label: name and share. ``color_map``: label -> '#rrggbb'.
+    """
+    step = -(-max(result.labels.shape) // _LONGEST_SIDE)
+    picture, labels = result.image[::step, ::step], result.labels[::step, ::step]
+    areas = {result.classes.index(name): area for name, area in result.areas.items()}
+    asked = [i for i in areas if i < result.query.num_asked]  # the background stays grey
+    colors = dict(enumerate(result.palette)) | tell_apart(result.palette, asked)
+    names, total = names_of(result), result.labels.size
+    texts = {i: f'{names[i]} {area / total:.1%}' for i, area in areas.items()}
+    return dict(
+        value=(picture, [(labels == i, texts[i]) for i in texts if i in class_ids]),
+        color_map={texts[i]: '#{:02x}{:02x}{:02x}'.format(*colors[i]) for i in texts},
+    )
+
+
+def scores_at(result: SegmentationResult, x: int, y: int) -> dict[str, float]:
+    """The probability of every class at one pixel: ``result.class_scores`` for it alone."""
+    words = result.score_maps.part(y, y + 1, slice(None))[:, 0, x]
+    if result.normaliser is not None:
+        words = (words - result.normaliser[y, x]).exp()
+    words, asked = words.clamp(max=1).tolist(), result.query.num_asked
+    other = max(words[asked:], default=1 - float(result.scores[y, x]))  # if there is a background
+    return dict(zip(names_of(result), [*words[:asked], other], strict=False))
+
+
+def build_page(
+    segmenter: OpenVocabInferencer, *, note: str = '', examples: Sequence[Sequence] = ()
+) -> Any:
+    """Build the page, a ``gr.Blocks``.
+
+    Args:
+        segmenter: The model.
+        note: Markdown below the title: which model it is.
+        examples: Pictures, each with words, to choose from.
+
+    Raises:
+        ESCNetError: If gradio is not installed.
+    """
+    os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
+    try:
+        import gradio as gr
+    except ModuleNotFoundError as error:
+        raise ESCNetError(
+            f"The page needs gradio, and {error.name} is missing: pip install 'mmseg_escnet[web]'."
+        ) from error
+
+    def explain(function: Callable) -> Callable:
+        """Show what is wrong with the input, as text."""
+
+        @functools.wraps(function)  # gradio reads the annotations
+        def call(*args):
+            try:
+                return function(*args)
+            except ESCNetError as error:
+                message = html.escape(str(error), quote=False)
+                raise gr.Error(message, duration=None, print_exception=False) from error
+
+        return call
+
+    @explain
+    def answer(picture: dict | None, words: str, background: str) -> tuple:
+        path = picture and Path(picture['path']).resolve()
+        # gradio looks only at paths that are marked as those of files
+        if path and not path.is_relative_to(Path(view.GRADIO_CACHE).resolve()):
+            raise ESCNetError('This picture was not uploaded here: upload it.')
+        result = segment(segmenter, path, words, background)
+        names, ids = names_of(result), [result.classes.index(name) for name in result.areas]
+        choices = gr.CheckboxGroup([(names[i], i) for i in ids], value=ids)
+        return (path, result), gr.AnnotatedImage(**annotate(result, ids)), choices, None
+
+    def choose(answered: tuple | None, class_ids: list[int]) -> tuple | None:
+        return answered and annotate(answered[1], class_ids)['value']
+
+    @explain
+    def read_scores(picture: dict | None, answered: tuple | None, event: gr.SelectData) -> dict:
+        if not answered or not picture or Path(picture['path']).resolve() != answered[0]:
+            raise ESCNetError('This picture has no scores yet: press Segment first.')
+        return scores_at(answered[1], *event.index)
+
+    with gr.Blocks(title='ESC-Net', analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        state = gr.State()
+        gr.Markdown(f'# Your picture, your words\n{note}')
+        with gr.Row():
+            with gr.Column():
+                picture = gr.Image(label='Picture', sources=['upload', 'clipboard'], format='png')
+                words = gr.Textbox(label='Words', info=_WORDS, lines=3)
+                background = gr.Textbox(label='Background', info=_BACKGROUND)
+                button = gr.Button('Segment', variant='primary')
+            with gr.Column():
+                view = gr.AnnotatedImage(label='Result')
+                chosen = gr.CheckboxGroup(label='Show')
+                scores = gr.Label(label='Scores where you click on the picture', num_top_classes=5)
+        asked, found = [picture, words, background], [state, view, chosen, scores]
+        # the file reaches our own reader as it was uploaded
+        as_uploaded = dict(preprocess=False, concurrency_id='model', concurrency_limit=1)
+        private = dict(api_visibility='private')  # not an endpoint for clients
+        gr.on([button.click, words.submit], answer, asked, found, api_name='segment', **as_uploaded)
+        chosen.input(choose, [state, chosen], view, **private)
+        picture.select(read_scores, [picture, state], scores, **as_uploaded, **private)
+        if examples:
+            rows = [list(example) for example in examples]
+            table = gr.Examples(rows, [picture, words], **private)
+            table.load_input_event.then(answer, asked, found, **as_uploaded, **private)
+    return page.queue(max_size=16)
+
+
+def serve(page: Any, *, host: str = '127.0.0.1', port: int | None = None) -> str:
+    """Serve the page from other threads; returns its URL.
+
+    Without ``port`` it is the first free one from 7860 on.
+
+    Raises:
+        ESCNetError: If the address or the port is not available.
+    """
+    try:  # gradio itself would retry an unknown address for minutes
+        family = socket.AF_INET6 if ':' in host else socket.AF_INET
+        socket.create_server((host, port or 0), family=family).close()
+        _, url, _ = page.launch(
+            server_name=f'[{host}]' if ':' in host else host,
+            server_port=port,
+            share=False,
+            prevent_thread_lock=True,
+            quiet=True,
+            run_history=False,
+            max_file_size=MAX_FILE_BYTES,
+            state_session_capacity=8,  # visitors whose last result is kept
+        )
+    except (OSError, OverflowError) as error:
+        raise ESCNetError(
+            f'The page cannot be served at {host}, port {port or "7860 to 7959"} ({error}): choose '
+            'another --host or --port.'
+        ) from error
+    return url

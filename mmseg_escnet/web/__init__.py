@@ -1,1 +1,0 @@
-"""The page in the browser. Only :mod:`.page` needs gradio, the extra ``web``."""

@@ -1,0 +1,261 @@
+"""The page of tools/web_demo.py: its functions, and the page asked as a browser asks it."""
+
+import importlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from mmseg_escnet import ESCNetError
+from mmseg_escnet.apis import OpenVocabInferencer, Query, SegmentationResult
+from mmseg_escnet.toyworld.model import toy_model
+from mmseg_escnet.toyworld.scenes import example_scenes, scene
+from mmseg_escnet.toyworld.vocabulary import COLORS, SHAPES, SYNONYMS, TEXTURES
+from mmseg_escnet.visualization.colors import LEAST_DISTANCE, _lab
+from mmseg_escnet.web import MAX_FILE_BYTES, annotate, build_page, scores_at, segment, serve
+
+SCENE = scene(0, 1_000_008)[0][:72]  # not square
+WORDS = 'red heart, orange star\ncyan star, grass | lawn, fabric'
+CLASSES = ['red heart', 'orange star', 'cyan star', 'grass | lawn', 'fabric']
+
+
+@pytest.fixture(scope='module')
+def seg():
+    return OpenVocabInferencer(*toy_model(), 'cpu', max_pixels=300_000, max_words=50)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / 'scene.png'
+    Image.fromarray(SCENE).save(path)
+    return path
+
+
+def some_result(labels, names, **options):
+    image = np.random.default_rng(0).integers(0, 255, (*labels.shape, 3), np.uint8)
+    scores = np.full(labels.shape, 0.5, np.float32)
+    return SegmentationResult(labels, scores, Query.create(names, **options), image)
+
+
+@pytest.mark.parametrize(
+    ('typed', 'background'),
+    [('', None), (' other ', 'other'), ('wood, brick', ['wood', 'brick']), ('0.9', 0.9)],
+)
+def test_an_answer_is_that_of_the_inferencer(seg, picture, typed, background):
+    result = segment(seg, picture, WORDS, typed)
+    expected = seg(SCENE, CLASSES, background=background)
+    assert result.query == expected.query
+    np.testing.assert_array_equal(result.labels, expected.labels)
+    np.testing.assert_array_equal(result.image, SCENE)
+    for x, y in ((5, 5), (60, 50), (95, 71)):
+        scores = scores_at(result, x, y)
+        names = ['grass' if name == 'grass | lawn' else name for name in expected.classes]
+        assert list(scores) == names
+        for i, score in enumerate(scores.values()):
+            assert score == pytest.approx(expected.class_scores(i)[y, x], abs=1e-6)
+
+
+def test_masks_cover_the_picture_once(seg, picture):
+    result = segment(seg, picture, WORDS, 'wood, brick')
+    ids = [result.classes.index(name) for name in result.areas]
+    shown = annotate(result, ids)
+    image, annotations = shown['value']
+    np.testing.assert_array_equal(image, SCENE)
+    assert np.sum([mask for mask, _ in annotations], axis=0).tolist() == np.ones((72, 96)).tolist()
+    for i, (mask, label) in zip(ids, annotations, strict=True):
+        np.testing.assert_array_equal(mask, result.labels == i)
+        name, share = label.rsplit(' ', 1)
+        assert name == result.classes[i].split(' | ')[0]
+        assert float(share[:-1]) == pytest.approx(100 * mask.mean(), abs=0.05)
+        red, green, blue = result.palette[i]
+        assert shown['color_map'][label] == f'#{red:02x}{green:02x}{blue:02x}'
+    assert [label for _, label in annotate(result, ids[1:2])['value'][1]] == [annotations[1][1]]
+    assert annotate(result, [])['value'][1] == []
+
+
+def test_alike_colours_and_first_synonyms_are_told_apart():
+    labels = np.arange(12, dtype=np.uint8).reshape(3, 4) % 4
+    result = some_result(labels, ['a | b', 'a | c', 'd | e'], background=['sky'])
+    alike = ((200, 30, 30),) * 4
+    object.__setattr__(result.query.vocabulary, 'palette', alike)
+    colors = annotate(result, range(4))['color_map']
+    assert list(colors) == ['a | b 25.0%', 'a | c 25.0%', 'd 25.0%', 'other 25.0%']
+    first, *_, last = colors.values()
+    assert (first, last) == ('#c81e1e', '#808080')  # the largest keeps its own, the rest is grey
+    rgb = [[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in colors.values()][:3]
+    places = _lab(np.array(rgb, np.uint8))
+    distances = np.linalg.norm(places[:, None] - places[None], axis=-1)[~np.eye(3, dtype=bool)]
+    assert distances.min() >= LEAST_DISTANCE
+
+
+def test_a_large_picture_is_shown_smaller():
+    labels = np.arange(100 * 3210).reshape(100, 3210).astype(np.uint16) % 300
+    image, annotations = annotate(some_result(labels, [f'w{i}' for i in range(300)]), [7])['value']
+    assert image.shape == (34, 1070, 3)
+    ((mask, label),) = annotations
+    assert label == 'w7 0.3%'
+    np.testing.assert_array_equal(mask, (labels == 7)[::3, ::3])
+
+
+def test_what_cannot_be_used(seg, picture, tmp_path):
+    many = '\n'.join(f'w{i}' for i in range(100_000))
+    for words, background, why in [
+        ('', '', 'no classes'),
+        (many, '', 'at most 50'),
+        ('a,a', '', "'a'"),
+        ('a', '1.5', 'above 0'),
+        ('a, other', '0.5', 'other'),
+    ]:
+        with pytest.raises(ESCNetError, match=why):
+            segment(seg, picture, words, background)
+    with pytest.raises(ESCNetError, match='no picture'):
+        segment(seg, None, WORDS)
+    Image.new('1', (600, 501)).save(tmp_path / 'large.png')
+    with pytest.raises(ESCNetError, match=r'^The image has 600x501 pixels'):
+        segment(seg, tmp_path / 'large.png', WORDS)
+
+
+def test_the_examples_are_of_words_that_the_model_knows(seg):
+    known = {*COLORS, *SHAPES, *TEXTURES, *SYNONYMS.values()}
+    for image, words in example_scenes():
+        assert {part for part in words.replace(',', ' ').split() if part != '|'} <= known
+        result = seg(image[::5, ::5], [word.strip() for word in words.split(',')])
+        assert len(result.areas) == len(result.classes)
+        np.testing.assert_array_equal(seg(image, result.query).labels[2::5, 2::5], result.labels)
+
+
+@pytest.fixture(scope='module')
+def uploads(tmp_path_factory):
+    """The folder where gradio puts what is uploaded."""
+    return tmp_path_factory.mktemp('uploads')
+
+
+@pytest.fixture(scope='module')
+def url(uploads):
+    """URL of the page, served by the tool."""
+    pytest.importorskip('gradio', reason='the extra `web` is not installed')
+    variables = dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', GRADIO_TEMP_DIR=str(uploads))
+    command = [sys.executable, ROOT / 'tools/web_demo.py', '--device', 'cpu']
+    with subprocess.Popen(
+        command, env=os.environ | variables, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield next(
+                re.search(r'at (http\S+)', line)[1] for line in process.stdout if 'http' in line
+            )
+        finally:
+            process.kill()
+
+
+def ask(url, function, data, session='test', **event_data):
+    """What the page in a browser does; returns what the function gives back, or the error."""
+    number = ['answer', 'choose', 'read_scores'].index(function)
+    body = dict(fn_index=number, data=data, session_hash=session, event_data=event_data or None)
+    headers = {'Content-Type': 'application/json'}
+    join = Request(f'{url}gradio_api/queue/join', json.dumps(body).encode(), headers)
+    urlopen(join, timeout=60).close()
+    with urlopen(f'{url}gradio_api/queue/data?session_hash={session}', timeout=60) as stream:
+        events = [json.loads(line[5:]) for line in stream if line.startswith(b'data:')]
+    (output,) = [event['output'] for event in events if event['msg'] == 'process_completed']
+    return output.get('data') or output['error']
+
+
+def upload(folder, content):
+    """Put a picture where gradio puts what is uploaded; returns what the page sends of it."""
+    path = folder / f'{len(content)}.png'
+    path.write_bytes(content)
+    return dict(path=str(path), meta=dict(_type='gradio.FileData'))
+
+
+def test_the_page_answers(url, uploads, seg, picture):
+    result = seg(SCENE, CLASSES)
+    ids = [result.classes.index(name) for name in result.areas]
+    file = upload(uploads, picture.read_bytes())
+    _, shown, choices, _ = ask(url, 'answer', [file, WORDS, ''])
+    assert choices['value'] == ids
+    masks = shown['value']['annotations']
+    for i, annotation in zip(ids, masks, strict=True):
+        mask = np.array(Image.open(annotation['image']['path']))
+        np.testing.assert_array_equal(mask[..., 3] > 0, result.labels == i)
+        color = '#{:02x}{:02x}{:02x}'.format(*mask[result.labels == i][0, :3])
+        assert color == shown['color_map'][annotation['label']]
+    (only,) = ask(url, 'choose', [None, ids[1:2]])
+    ((mask, label),) = [(each['image'], each['label']) for each in only['annotations']]
+    assert (mask['path'], label) == (masks[1]['image']['path'], masks[1]['label'])  # by content
+    (scores,) = ask(url, 'read_scores', [file, None], index=[60, 50], value=None)
+    best = result.labels[50, 60]
+    assert scores['label'] == result.classes[best].split(' | ')[0]
+    assert scores['confidences'][0]['confidence'] == pytest.approx(result.scores[50, 60], abs=1e-6)
+    other = upload(uploads, picture.read_bytes() + b' ')
+    for session, asked in (('test', other), ('another', file)):
+        answer = ask(url, 'read_scores', [asked, None], session, index=[60, 50], value=None)
+        assert 'press Segment' in answer
+
+
+def test_the_page_says_what_is_wrong(url, uploads, picture):
+    file = upload(uploads, picture.read_bytes())
+    for data, why in [
+        ([file, '<b>, <b>', ''], "'&lt;b&gt;'"),
+        ([None, WORDS, ''], 'no picture'),
+        ([upload(uploads, b'<script>'), WORDS, ''], 'The image cannot be decoded'),
+        ([dict(path=str(ROOT / 'docs/images/memory.png')), WORDS, ''], 'not uploaded here'),
+    ]:
+        assert why in ask(url, 'answer', data)
+    marked = dict(path=str(ROOT / 'docs/images/memory.png'), meta=dict(_type='gradio.FileData'))
+    assert ask(url, 'answer', [marked, WORDS, '']) is None  # gradio itself does not let it pass
+
+
+def test_it_is_served_here_alone(url):
+    host, port = re.fullmatch(r'http://(.*):(\d+)/', url).groups()
+    assert host == '127.0.0.1'
+    with socket.socket() as other:  # another address of the same machine
+        assert other.connect_ex(('127.0.0.2', int(port))) != 0
+
+
+@pytest.mark.parametrize(
+    ('host', 'port', 'why'),
+    [
+        ('127.0.0.1', 99_999, 'port 99999'),
+        ('203.0.113.7', None, 'port 7860'),  # nobody's: for documentation
+        ('no such name', 7860, 'no such name'),
+    ],
+)
+def test_addresses_that_are_not_available(host, port, why):
+    with pytest.raises(ESCNetError, match=f'cannot be served at .*{why}.*--host or --port'):
+        serve(None, host=host, port=port)
+
+
+def test_a_port_in_use():
+    with (
+        socket.create_server(('127.0.0.1', 0)) as taken,
+        pytest.raises(ESCNetError, match='in use'),
+    ):
+        serve(None, port=taken.getsockname()[1])
+
+
+def test_without_gradio_it_says_what_to_install(monkeypatch):
+    monkeypatch.setenv('GRADIO_ANALYTICS_ENABLED', 'True')
+    monkeypatch.setitem(sys.modules, 'gradio', None)
+    with pytest.raises(ESCNetError, match=r'gradio is missing: pip install .*\[web\]'):
+        build_page(None)
+    assert os.environ['GRADIO_ANALYTICS_ENABLED'] == 'False'  # before gradio is imported
+
+
+def test_what_the_documentation_says(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'tools')
+    defaults = importlib.import_module('web_demo').parse_args([])
+    section = (ROOT / 'docs/inference.md').read_text().split('## In the browser')[1].split('## ')[0]
+    assert f'{defaults.max_pixels // 1_000_000} million pixels' in section
+    assert f'{MAX_FILE_BYTES >> 20} MiB' in section
+    assert f'lists {defaults.max_words} words' in section
+    assert f'({defaults.host})' in section
+    options = {option.replace('-', '_') for option in re.findall(r'`--([a-z-]+)`', section)}
+    assert {'host', 'port', 'max_pixels'} < options <= {*vars(defaults), 'background'}
