@@ -133,7 +133,7 @@ def test_all_is_registered(way):
         'apis.inferencer',
         'datasets.registered',
         'datasets.transforms.load_image',
-        'engine.hooks.finite_hook',
+        'engine.hooks',
         'evaluation.options',
         'models.segmentors.escnet',
         'preflight',
