@@ -25,8 +25,13 @@ _CHUNK = 1 << 20
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b'\xff\xd8\xff', b'\xff\xda', b'\xff\xd9'
 
 
-def write_file(path: str | os.PathLike, content: bytes) -> None:
+def write_file(path: str | os.PathLike, content: bytes, *, sync: bool = False) -> None:
     """Write a file whole or not at all, even if the process is killed, with its folders.
+
+    Args:
+        path: Where it goes; what was there before is replaced.
+        content: The whole of it.
+        sync: Wait until it is on the disk: whole or not at all even if the power fails.
 
     Raises:
         ESCNetError: If that is not possible.
@@ -36,7 +41,11 @@ def write_file(path: str | os.PathLike, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            part.write_bytes(content)
+            with open(part, 'wb') as file:
+                file.write(content)
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(part, path)
         except BaseException:
             part.unlink(missing_ok=True)

@@ -147,14 +147,14 @@ WAYS = [
 ]
 FIRST = [
     'apis.inferencer',
-    'datasets.registered',
+    'datasets.benchmarks',
     'datasets.transforms.load_image',
-    'engine.hooks.finite_hook',
+    'engine.hooks',
     'evaluation.options',
     'models.segmentors.escnet',
     'preflight',
     'visualization.local_visualizer',
-    'web.desk',
+    'web',
 ]
 # forks of a process that has imported what takes the time, and neither mmseg nor this package
 RUN_EACH = """

@@ -1,15 +1,9 @@
 from .. import compat  # noqa: F401  before mmseg
-from .augmented_testing import OpenVocabTTAModel
-from .checkpoints import latest_whole_checkpoint
+from .checkpoints import AtomicCheckpointHook, latest_whole_checkpoint
 from .fsdp_strategy import ESCNetFSDPStrategy
-from .hooks import (
-    AtomicCheckpointHook,
-    FiniteHook,
-    InterruptHook,
-    MainProcessLoggerHook,
-    VocabularyHook,
-)
+from .hooks import FiniteHook, InterruptHook, MainProcessLoggerHook, VocabularyHook
 from .processes import in_turns, join_processes
+from .tta import OpenVocabTTAModel
 
 __all__ = [
     'AtomicCheckpointHook',

@@ -1,15 +1,83 @@
-"""Which checkpoint a training goes on from."""
-
-from __future__ import annotations
+"""Checkpoints that survive a crash, and the one that a training resumes from."""
 
 import logging
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
 
 from ..errors import ESCNetError
+from ..files import write_file
 from ..preflight import check_checkpoint
+
+
+@register_backend('atomic', force=True)
+class AtomicBackend(LocalBackend):
+    """MMEngine's local backend, which writes a file whole or not at all (ours).
+
+    ``backend_args=dict(backend='atomic')`` chooses it.
+    """
+
+    def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
+        """Write a file (see :func:`~mmseg_escnet.files.write_file`)."""
+        write_file(filepath, obj, sync=True)
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """MMEngine's ``CheckpointHook``, whose files are whole at any moment (ours).
+
+    A checkpoint takes its name when it is on the disk, and only then an outdated one is removed:
+    whenever the process dies, the last whole checkpoint is there, and
+    :func:`latest_whole_checkpoint` finds it.
+
+    Args:
+        **kwargs: Of ``CheckpointHook``.
+    """
+
+    def __init__(self, *, backend_args: dict | None = None, **kwargs) -> None:
+        super().__init__(backend_args=backend_args or dict(backend='atomic'), **kwargs)
+
+    def before_train(self, runner: Runner) -> None:
+        """Remove the half-written files of a killed run."""
+        super().before_train(runner)
+        if is_main_process():
+            for part in Path(self.out_dir).glob('.*.part'):
+                part.unlink(missing_ok=True)
+
+    def save(self, runner: Runner, iterations: int) -> None:
+        """Write a checkpoint now.
+
+        Args:
+            runner: The runner of the training.
+            iterations: How many iterations it has done.
+        """
+        self._save_checkpoint_with_step(
+            runner, iterations, meta=dict(epoch=runner.epoch, iter=iterations)
+        )
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        self._remove_afterwards(super()._save_checkpoint_with_step, runner, step, meta)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        self._remove_afterwards(super()._save_best_checkpoint, runner, metrics)
+
+    def _remove_afterwards(self, save: Callable[..., None], *arguments) -> None:
+        # MMEngine removes an outdated checkpoint before it writes the one that replaces it
+        outdated, remove = [], self.file_backend.remove
+        self.file_backend.remove = outdated.append
+        try:
+            save(*arguments)
+        finally:
+            self.file_backend.remove = remove
+        for path in outdated:
+            remove(path)
 
 
 def latest_whole_checkpoint(work_dir: str | Path) -> str | None:
@@ -17,7 +85,7 @@ def latest_whole_checkpoint(work_dir: str | Path) -> str | None:
 
     That is the one that MMEngine's ``last_checkpoint`` names; if that note or its checkpoint is
     missing or damaged, the latest written of the others. Of several processes the first one
-    chooses for all, lest one that looks later sees other files.
+    chooses for all, so that all see the same files.
 
     Args:
         work_dir: Work dir of the training.
@@ -36,11 +104,11 @@ def latest_whole_checkpoint(work_dir: str | Path) -> str | None:
 def _latest_whole(work_dir: Path) -> str | None:
     candidates, note = [], work_dir / 'last_checkpoint'
     if note.is_file():
-        named = note.read_text(errors='replace').strip()
-        if named.startswith(('http://', 'https://', 's3://', 'petrel://')):
-            return named
-        if named:
-            candidates.append(Path(named))
+        path = note.read_text(errors='replace').strip()
+        if path.startswith(('http://', 'https://', 's3://', 'petrel://')):
+            return path
+        if path:
+            candidates.append(Path(path))
     folders = {work_dir, *(candidate.parent for candidate in candidates)}
     others = {path for folder in folders for path in _checkpoints(folder)} - set(candidates)
     candidates += sorted(others, key=lambda path: path.stat().st_mtime_ns, reverse=True)
@@ -56,7 +124,7 @@ def _latest_whole(work_dir: Path) -> str | None:
     if damaged:
         raise ESCNetError(
             f'None of the checkpoints in {work_dir} can be read ({damaged[0]}): give a whole one '
-            'with --cfg-options load_from=..., or begin again without --resume.'
+            'with --cfg-options load_from=..., or start over without --resume.'
         )
     return None
 

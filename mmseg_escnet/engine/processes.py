@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from mmengine import dist
@@ -19,6 +18,8 @@ _LAUNCHERS = dict(
     slurm=('SLURM_PROCID', 'srun', 'tools/slurm_train.sh PARTITION JOB CONFIG'),
     mpi=('OMPI_COMM_WORLD_LOCAL_RANK', 'mpirun', 'mpirun -np 2 python tools/train.py ...'),
 )
+# launcher -> the variable with the number of a process on its machine
+_LOCAL_RANK = dict(pytorch='LOCAL_RANK', slurm='SLURM_LOCALID', mpi='OMPI_COMM_WORLD_LOCAL_RANK')
 
 
 def join_processes(cfg: Config) -> None:
@@ -55,8 +56,12 @@ def join_processes(cfg: Config) -> None:
     if has_gpu:
         dist.init_dist(launcher, **dist_cfg)
     else:
-        with _no_gpu_to_choose():
-            dist.init_dist(launcher, **dist_cfg | dict(backend='gloo'))
+        # MMEngine makes the process use the GPU of this number; a negative one means none
+        local = _LOCAL_RANK[launcher]
+        local_rank = os.environ.get(local, '0')
+        os.environ[local] = '-1'
+        dist.init_dist(launcher, **dist_cfg | dict(backend='gloo'))
+        os.environ[local] = os.environ['LOCAL_RANK'] = local_rank
 
 
 def in_turns(function: Callable[[], None]) -> None:
@@ -80,14 +85,3 @@ def _keep_on_cpu(cfg: Config) -> None:
     wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False)
     wrapper['find_unused_parameters'] = cfg.get('find_unused_parameters', False)
     cfg.model_wrapper_cfg = wrapper | dict(cfg.get('model_wrapper_cfg') or {}, device_ids=None)
-
-
-@contextmanager
-def _no_gpu_to_choose() -> Iterator[None]:
-    # MMEngine's init_dist chooses one for the process, whatever the backend
-    set_device = torch.cuda.set_device
-    torch.cuda.set_device = lambda device: None
-    try:
-        yield
-    finally:
-        torch.cuda.set_device = set_device

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from mmseg.engine import SegVisualizationHook
 from mmseg.registry import HOOKS
 
-from ..engine.hooks.vocabulary_hook import VocabularyHook, unwrap
+from ..engine.hooks import VocabularyHook, unwrap
 from ..errors import ESCNetError
 from ..files import sha256, write_file
 from .benchmark_tasks import Task, prepare

@@ -1,0 +1,220 @@
+"""Hooks: the vocabulary, numbers that are not finite, interruptions, and the log of a test."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from types import FrameType
+
+import torch
+import torch.nn as nn
+from mmengine import dist
+from mmengine.hooks import Hook, LoggerHook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+from torch.utils.data import DataLoader
+
+from ..errors import ESCNetError
+from ..models.finite import first_few, non_finite
+from .checkpoints import AtomicCheckpointHook
+
+_RESUME = 'add --resume to go on from the latest checkpoint'
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The segmentor inside what distributed training and test-time augmentation put around it."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+@HOOKS.register_module()
+class VocabularyHook(Hook):
+    """Set the model's vocabulary from the data set under training, validation or test.
+
+    Which words the model looks for is thus written in one place, the data set; after a validation
+    in the middle of training the training vocabulary is back.
+    """
+
+    def __init__(self) -> None:
+        self._in_training = False
+
+    def before_train(self, runner: Runner) -> None:
+        """Use the words of the training data set."""
+        self._in_training = True
+        self._follow(runner, runner.train_dataloader)
+
+    def after_train(self, runner: Runner) -> None:
+        """Training is over."""
+        self._in_training = False
+
+    def before_val(self, runner: Runner) -> None:
+        """Use the words of the validation data set."""
+        self._follow(runner, runner.val_dataloader)
+
+    def after_val(self, runner: Runner) -> None:
+        """Back to the words of the training data set, in the middle of training."""
+        # not asked of the runner: its train_dataloader builds the training data when looked at
+        if self._in_training:
+            self._follow(runner, runner.train_dataloader)
+
+    def before_test(self, runner: Runner) -> None:
+        """Use the words of the test data set."""
+        self._follow(runner, runner.test_dataloader)
+
+    @staticmethod
+    def _follow(runner: Runner, dataloader: DataLoader) -> None:
+        meta = dataloader.dataset.metainfo
+        if 'classes' not in meta:
+            raise ESCNetError(
+                f'The data set {type(dataloader.dataset).__name__} has no class names: give it '
+                "metainfo=dict(classes=['...', ...])."
+            )
+        unwrap(runner.model).set_vocabulary(meta['classes'], meta.get('palette'))
+
+
+@HOOKS.register_module()
+class FiniteHook(Hook):
+    """End the training when a loss or the weights are NaN or Inf, before anything is saved (ours).
+
+    The loss scaler of float16 skips steps whose gradient overflows: those are counted, and no
+    error.
+
+    Raises:
+        ESCNetError: Naming the losses or weights and the iteration.
+    """
+
+    priority = 'HIGH'  # before the checkpoint of the same iteration
+
+    def __init__(self) -> None:
+        self.skipped_steps = 0
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: dict | None = None
+    ) -> None:
+        """Look at the losses, and where the norm that clipping computed is not finite at weights.
+
+        MMEngine has copied these numbers from the GPU for its log; here they are read from there.
+        """
+        scalars = runner.message_hub.log_scalars
+
+        def is_finite(name: str) -> bool:
+            return math.isfinite(scalars[f'train/{name}'].current())
+
+        losses = [name for name in outputs or () if 'loss' in name and not is_finite(name)]
+        self._check('The training losses', losses, runner.iter + 1)
+        if 'train/grad_norm' not in scalars or is_finite('grad_norm'):
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self._check('The weights', non_finite(model.named_parameters()), runner.iter + 1)
+        self.skipped_steps += 1
+        runner.logger.warning(
+            f'Iteration {runner.iter + 1}: the gradient was not finite and the loss scaler skipped '
+            f'the step ({self.skipped_steps} so far)'
+        )
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Look at what is about to be saved."""
+        self._check('The weights', non_finite(checkpoint['state_dict']), runner.iter)
+
+    @staticmethod
+    def _check(what: str, names: list[str], iteration: int) -> None:
+        if names:
+            raise ESCNetError(
+                f'{what} {first_few(names)} are not finite (NaN or Inf) after iteration '
+                f'{iteration}: nothing was saved since; resume from the last checkpoint with '
+                '--resume and a smaller learning rate, or with bfloat16 if the type is float16, '
+                'and check the images if that does not help.'
+            )
+
+
+class InterruptHook(Hook):
+    """Save a checkpoint and end at the next iteration after Ctrl-C or SIGTERM (ours).
+
+    As a context manager it listens to the signals, which has to begin before the workers of the
+    data loaders do, so that they go on loading until the end. A second Ctrl-C ends at once.
+
+    In distributed training the processes end together, after the iteration in which the first of
+    them was interrupted; they leave SIGTERM to the launcher, which ends a job with it whose other
+    processes are dead.
+    """
+
+    priority = 'LOWEST'  # after the checkpoint of the same iteration
+
+    def __init__(self) -> None:
+        self._requested = False
+        self._previous: dict[int, object] = {}
+        self._common_val_iters = 0
+
+    def __enter__(self) -> InterruptHook:
+        if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
+            signals = [signal.SIGINT] if dist.is_distributed() else [signal.SIGINT, signal.SIGTERM]
+            for number in signals:
+                self._previous[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def after_train_iter(self, runner: Runner, *_, **__) -> None:
+        """End here if requested."""
+        self._end_if_requested(runner, runner.iter + 1)
+
+    def before_val(self, runner: Runner) -> None:
+        """Find out how many batches every process has: a sampler may give some one more."""
+        batches = torch.tensor(len(runner.val_dataloader), device=dist.get_comm_device())
+        dist.all_reduce(batches, op='min')
+        self._common_val_iters = int(batches)
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, *_, **__) -> None:
+        """End here if requested: the validation is lost, no training is."""
+        if batch_idx < self._common_val_iters:
+            self._end_if_requested(runner, runner.iter)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self._requested and not dist.is_distributed():  # a launcher passes it on once more
+            raise KeyboardInterrupt(_RESUME)
+        self._requested = True
+
+    def _end_if_requested(self, runner: Runner, iterations: int) -> None:
+        if not self._requested_anywhere():
+            return
+        hooks = [hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)]
+        if not hooks or hooks[0].by_epoch:  # the middle of an epoch cannot be resumed
+            raise KeyboardInterrupt(_RESUME)
+        runner.logger.info(f'Interrupted: saving the checkpoint of iteration {iterations}')
+        hooks[0].save(runner, iterations)
+        dist.barrier()
+        raise KeyboardInterrupt(
+            f'iteration {iterations} is saved in {runner.work_dir}: add --resume to go on'
+        )
+
+    def _requested_anywhere(self) -> bool:
+        if not dist.is_distributed():
+            return self._requested
+        requested = torch.tensor([int(self._requested)], device=dist.get_comm_device())
+        dist.all_reduce(requested, op='max')
+        return bool(requested.item())
+
+
+@HOOKS.register_module()
+class MainProcessLoggerHook(LoggerHook):
+    """MMEngine's ``LoggerHook``, whose file of test figures has one writer (ours).
+
+    In MMEngine 0.10 every process of a distributed test writes ``TIMESTAMP/TIMESTAMP.json``: from
+    time to time their writes mix and leave a file that is not JSON.
+    """
+
+    @dist.master_only
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Log the figures of a test, and write them where the main process runs.
+
+        Args:
+            runner: The runner of the test.
+            metrics: Figures by name.
+        """
+        super().after_test_epoch(runner, metrics)
