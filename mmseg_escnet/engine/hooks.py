@@ -16,8 +16,8 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch.utils.data import DataLoader
 
-from ..errors import ESCNetError
-from ..models.finite import first_few, non_finite
+from ..errors import ESCNetError, first_few
+from ..models.finite import non_finite
 from .checkpoints import AtomicCheckpointHook
 
 _RESUME = 'add --resume to go on from the latest checkpoint'

@@ -4,21 +4,13 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from ..errors import ESCNetError
-
-_SHOWN = 5
+from ..errors import ESCNetError, first_few
 
 
 def non_finite(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> list[str]:
     """The names of the tensors that hold a NaN or an Inf."""
     items = tensors.items() if isinstance(tensors, Mapping) else tensors
     return [name for name, tensor in items if not tensor.isfinite().all()]
-
-
-def first_few(names: list[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
-    return ', '.join(names[:_SHOWN]) + more
 
 
 def check_weights(weights: Mapping[str, Tensor], *, source: str) -> None:

@@ -13,9 +13,9 @@ import torch.nn as nn
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..errors import ESCNetError
+from ..errors import ESCNetError, first_few
 from ..files import sha256
-from .finite import check_weights, first_few
+from .finite import check_weights
 from .sparse_rows import to_dense
 
 _ZIP_START = b'PK\x03\x04'  # by which torch itself tells its archives from its older files
