@@ -38,24 +38,33 @@ _TOOLS = {
 }
 
 
+def commands() -> dict[str, Path]:
+    """The file that each command runs.
+
+    Raises:
+        ESCNetError: If the tools are not there.
+    """
+    folder = config_folder().parent / 'tools'
+    converters = sorted((folder / 'dataset_converters').glob('*.py'))
+    tools = {command: folder / name for command, name in _TOOLS.items()}
+    return tools | {f'convert {path.stem}': path for path in converters}
+
+
 def main() -> None:
     """Run the command that ``sys.argv`` names, and exit."""
     run_tool(_run)
 
 
 def _run() -> int | None:
-    words = sys.argv[1:]
-    folder = config_folder().parent / 'tools'
-    tools = {command: folder / name for command, name in _TOOLS.items()}
-    converters = {path.stem: path for path in sorted((folder / 'dataset_converters').glob('*.py'))}
-    tools |= {f'convert {name}': path for name, path in converters.items()}
+    words, tools = sys.argv[1:], commands()
     command = next((c for c in (' '.join(words[:2]), *words[:1]) if c in tools), None)
     if command is not None:
         _run_file(tools[command], f'mmseg-escnet {command}', words[len(command.split()) :])
     elif words == ['--version']:
         print(__version__)
     elif not words or words[-1] in ('-h', '--help') or words == ['convert']:
-        print(_HELP.format(names=', '.join(converters)), end='')
+        names = [c.removeprefix('convert ') for c in tools if c.startswith('convert ')]
+        print(_HELP.format(names=', '.join(names)), end='')
     elif words == ['check']:
         from .check import main as check
 

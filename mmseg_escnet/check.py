@@ -1,4 +1,4 @@
-"""``python -m mmseg_escnet.check``: is everything here that ESC-Net needs?
+"""``mmseg-escnet check``: is everything here that ESC-Net needs?
 
 Compares what is installed with what the package's own metadata asks for, and tries in a subprocess
 what a version does not tell: whether compiled code loads. Exits with status 0 if no problem was

@@ -9,7 +9,7 @@ from tool_processes import environment
 
 from mmseg_escnet import __main__ as command
 
-CONVERTERS = [path.stem for path in (ROOT / 'tools/dataset_converters').glob('*.py')]
+COMMANDS = list(command.commands())
 
 
 def call(*arguments: str) -> subprocess.CompletedProcess:
@@ -21,12 +21,12 @@ def call(*arguments: str) -> subprocess.CompletedProcess:
 def test_help_lists_every_command(arguments):
     done = call(*arguments)
     assert done.returncode == 0
-    assert len(CONVERTERS) >= 5
-    for name in (*command._TOOLS, *CONVERTERS):
-        assert f' {name}' in done.stdout
+    assert len(COMMANDS) >= 12
+    for name in COMMANDS:
+        assert f' {name.removeprefix("convert ")}' in done.stdout
 
 
-@pytest.mark.parametrize('name', [*command._TOOLS, *(f'convert {name}' for name in CONVERTERS)])
+@pytest.mark.parametrize('name', COMMANDS)
 def test_usage_lines_name_the_command(name):
     done = call(*name.split(), '--help')
     assert done.returncode == 0, done.stderr

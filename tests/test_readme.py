@@ -2,12 +2,12 @@
 
 import functools
 import re
-import shlex
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
+from tool_processes import tool_of
 
 README = (ROOT / 'README.md').read_text()
 PAGES = [
@@ -16,7 +16,6 @@ PAGES = [
 ]
 # Which test runs the tool as the pages call it, at toy size: for each tool that has a command.
 RUN_BY = {
-    'mmseg_escnet.check': 'test_check.py',
     'tools/analysis/benchmark.py': 'tools/test_benchmark.py',
     'tools/analysis/evaluate_predictions.py': 'tools/test_evaluation_tools.py',
     'tools/analysis/import_graph.py': 'test_imports.py',
@@ -45,6 +44,9 @@ RUN_BY = {
     'tools/train.py': 'tools/test_train_and_test.py',
     'tools/web_demo.py': 'test_web.py',
 }
+PROGRAM = '(?:python|torchrun|mmseg-escnet)'
+# which are not files of tools: test_command.py and test_check.py run them
+OTHERS = ('mmseg-escnet --help', 'mmseg-escnet check', 'python -m mmseg_escnet')
 MAKE_RUN_BY = {
     'demo': 'tools/test_demo.py',
     'docs': 'test_docs.py',
@@ -53,23 +55,17 @@ MAKE_RUN_BY = {
 MAKE_OF_DEVELOPERS = {'check', 'format', 'hooks', 'lint', 'test'}
 
 
-def commands() -> list[list[str]]:
-    """Every command that calls a tool, in blocks and in lines, without what stands before it."""
+def calls() -> list[list[str]]:
+    """The file and the arguments of every command that calls a tool, in blocks and in lines."""
     found = []
     for page in PAGES:
         text = page.read_text().replace('\\\n', '')
-        for line in re.findall(r'^ *((?:python|torchrun) .*)$', text, re.MULTILINE):
-            found.append(shlex.split(line, comments=True))
-        for line in re.findall(r'`((?:python|torchrun) [^`]*)`', text):
-            found.append(shlex.split(line))
-    calls = []
-    for words in found:
-        first = next(i for i, word in enumerate(words) if word.startswith(('tools/', 'mmseg_')))
-        calls.append(words[first:])
-    return calls
+        found += re.findall(rf'^ *({PROGRAM} .*)$', text, re.MULTILINE)
+        found += re.findall(rf'`({PROGRAM} [^`]*)`', text)
+    return [tool_of(line) for line in found if line.split('#')[0].strip() not in OTHERS]
 
 
-COMMANDS = commands()
+COMMANDS = calls()
 TARGETS = sorted(
     {
         target
@@ -88,7 +84,7 @@ def test_there_are_commands():
 @pytest.mark.parametrize('tool', RUN_BY)
 def test_somebody_runs_it(tool):
     test = (ROOT / 'tests' / RUN_BY[tool]).read_text()
-    name = tool.removeprefix('mmseg_escnet.').removesuffix('.py').rsplit('/', 1)[-1]
+    name = tool.removesuffix('.py').rsplit('/', 1)[-1]
     # the page of docs/inference.md is run as it stands
     assert name in test or 'docs/inference.md' in test
 
@@ -104,9 +100,8 @@ def test_make_targets(target):
 
 @functools.cache
 def options_of(tool: str) -> str:
-    script = ['-m', tool] if tool.startswith('mmseg_') else [ROOT / tool]
     done = subprocess.run(
-        [sys.executable, *script, '--help'],
+        [sys.executable, ROOT / tool, '--help'],
         capture_output=True,
         text=True,
         env={'PYTHONPATH': str(ROOT), 'COLUMNS': '200'},
@@ -123,7 +118,7 @@ def test_tools(words):
             assert argument in options_of(tool), f'{tool} has no {argument}'
         elif argument.startswith('configs/'):
             assert (ROOT / argument).is_file()
-    assert tool.startswith('mmseg_') or (ROOT / tool).is_file()
+    assert (ROOT / tool).is_file()
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conftest import ROOT
+
+from mmseg_escnet.__main__ import commands
 
 # Makes of each line as many processes as it has jobs, prints their numbers, and how they ended.
 _SERVER = """
@@ -108,6 +111,17 @@ class ToolServer:
             raise subprocess.TimeoutExpired('tool', timeout)
         self._running = []
         return [*map(os.waitstatus_to_exitcode, json.loads(self._server.stdout.readline()))]
+
+
+def tool_of(command: str) -> list[str]:
+    """The file below ROOT that a command of the documentation runs, and its arguments."""
+    program, *words = shlex.split(command.replace('\\\n', ''), comments=True)
+    if program != 'mmseg-escnet':
+        first = next(i for i, word in enumerate(words) if word.startswith('tools/'))
+        return words[first:]
+    files = commands()
+    count = 2 if ' '.join(words[:2]) in files else 1
+    return [str(files[' '.join(words[:count])].relative_to(ROOT)), *words[count:]]
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """Look through prepared data sets before hours are spent on them.
 
-    python tools/check_dataset.py configs/escnet/escnet_vitb16_coco-stuff.py
+    mmseg-escnet check dataset configs/escnet/escnet_vitb16_coco-stuff.py
 
 CONFIG is a whole config or one of configs/_base_/datasets. Every image and label map is read as in
 training. For each data set this prints what is in it, and what is wrong with it; written are

@@ -1,8 +1,8 @@
 """Download pretrained weights.
 
-    python tools/download_weights.py sam-vit-b
-    python tools/download_weights.py clip --model ViT-B-16 --tag openai
-    python tools/download_weights.py clip --model EVA02-B-16 --tag merged2b_s8b_b131k
+    mmseg-escnet download sam-vit-b
+    mmseg-escnet download clip --model ViT-B-16 --tag openai
+    mmseg-escnet download clip --model EVA02-B-16 --tag merged2b_s8b_b131k
 
 SAM goes to ``data/weights`` and is checked by its SHA-256. An interrupted download begins again;
 the message of a failed one has a ``wget -c`` command, which resumes (ViT-H has 2.6 GB). CLIP goes

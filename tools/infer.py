@@ -1,4 +1,4 @@
-"""Segment images into any words: python tools/infer.py INPUT --classes "taxi, wet road"
+"""Segment images into any words: mmseg-escnet infer INPUT --classes "taxi, wet road"
 
 Writes, below --out-dir, labels/ and overlays/ (and scores/) with a PNG for each image under its
 whole name (a.jpg -> labels/a.jpg.png), folders as in the input, and names.json, which says what the

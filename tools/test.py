@@ -1,7 +1,7 @@
 """Evaluate a checkpoint.
 
-    python tools/test.py CONFIG CHECKPOINT                       on the data set of the config
-    python tools/test.py CONFIG CHECKPOINT --benchmarks all      on the six zero-shot benchmarks
+    mmseg-escnet test CONFIG CHECKPOINT                       on the data set of the config
+    mmseg-escnet test CONFIG CHECKPOINT --benchmarks all      on the six zero-shot benchmarks
 
 Benchmarks that are finished are kept in the work dir, and not run again by the same command.
 """

@@ -1,4 +1,4 @@
-"""Train a model: python tools/train.py configs/escnet/escnet_vitl14_coco-stuff.py"""
+"""Train a model: mmseg-escnet train configs/escnet/escnet_vitl14_coco-stuff.py"""
 
 import argparse
 

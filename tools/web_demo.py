@@ -1,4 +1,4 @@
-"""Segment your pictures into your words in the browser: python tools/web_demo.py
+"""Segment your pictures into your words in the browser: mmseg-escnet web
 
 Serves a page on this machine alone. Without --config and --checkpoint it is the miniature model of
 the toy world, which needs no download.

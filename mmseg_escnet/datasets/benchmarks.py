@@ -23,7 +23,7 @@ from .benchmark_vocabularies import PUBLISHED_IMAGES, vocabulary_names
 from .checked import CheckedDatasetMixin
 
 _CONVERT = (
-    'run `python tools/dataset_converters/{}.py RAW --out data/{}` with RAW the folder {} was '
+    'run `mmseg-escnet convert {} RAW --out data/{}` with RAW the folder {} was '
     'unpacked in'
 )
 

@@ -25,8 +25,8 @@ class CheckedDatasetMixin:
     :class:`LoadLabelMap` can check the ids in the files.
 
     Attributes:
-        prepare_hint: What makes the data, completing '... does not exist: ' (``'run `python
-            tools/...` '``).
+        prepare_hint: What makes the data, completing '... does not exist: ' (``'run
+            `mmseg-escnet convert ...` '``).
         official_counts: Published number of images of each split, by the name of its ``ann_file``
             without suffix, or else of its image folder; for ``tools/check_dataset.py``.
     """

@@ -16,7 +16,7 @@ from ..errors import ESCNetError
 _LAUNCHERS = dict(
     pytorch=('RANK', 'torchrun', 'tools/dist_train.sh CONFIG GPUS, or tools/dist_test.sh'),
     slurm=('SLURM_PROCID', 'srun', 'tools/slurm_train.sh PARTITION JOB CONFIG'),
-    mpi=('OMPI_COMM_WORLD_LOCAL_RANK', 'mpirun', 'mpirun -np 2 python tools/train.py ...'),
+    mpi=('OMPI_COMM_WORLD_LOCAL_RANK', 'mpirun', 'mpirun -np 2 mmseg-escnet train ...'),
 )
 # launcher -> the variable with the number of a process on its machine
 _LOCAL_RANK = dict(pytorch='LOCAL_RANK', slurm='SLURM_LOCALID', mpi='OMPI_COMM_WORLD_LOCAL_RANK')

@@ -150,8 +150,8 @@ class PredictionReader:
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise ESCNetError(
-                f'The folder of predictions {folder} does not exist: make it with `python '
-                'tools/test.py CONFIG CHECKPOINT --out FOLDER`.'
+                f'The folder of predictions {folder} does not exist: make it with '
+                '`mmseg-escnet test CONFIG CHECKPOINT --out FOLDER`.'
             )
         path = self.folder / NAMES_FILE
         try:

@@ -54,7 +54,7 @@ def find_clip(model_name: str | None, pretrained: str) -> tuple[Path, bool | Non
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:150]
         raise ESCNetError(
             f'The CLIP weights {model_name!r} {pretrained!r} are not on this machine and cannot be '
-            f'downloaded ({reason}): get them with `python tools/download_weights.py clip '
+            f'downloaded ({reason}): get them with `mmseg-escnet download clip '
             f'--model {model_name} --tag {pretrained}` where there is a network, or set '
             'model.backbone.pretrained to a local file (None trains from random CLIP weights).'
         ) from error

@@ -62,8 +62,8 @@ def find_sam(source: str, *, verify: bool = True) -> Path:
             if path.parent != WEIGHTS_DIR:
                 options += f' --out {shlex.quote(str(path.parent))}'
         raise ESCNetError(
-            f'The SAM checkpoint {path} does not exist: get it with `python '
-            f'tools/download_weights.py {options}`, or set model.neck.sam_pretrained to '
+            f'The SAM checkpoint {path} does not exist: get it with '
+            f'`mmseg-escnet download {options}`, or set model.neck.sam_pretrained to '
             'the path of another one (None trains from random SAM weights).'
         )
     if verify and path.name in OFFICIAL_SAM_FILES:

@@ -2,11 +2,10 @@
 
 import inspect
 import re
-import shlex
 
 import pytest
 from conftest import ROOT
-from tool_processes import run_tool
+from tool_processes import run_tool, tool_of
 
 from mmseg_escnet.apis import OpenVocabInferencer, SegmentationResult
 from mmseg_escnet.apis.images import MAX_PIXELS
@@ -33,9 +32,7 @@ def test_the_page_runs(tmp_path, monkeypatch):
                 exec(content, names)
             continue
         for command in content.replace('\\\n', '').splitlines():
-            python, *arguments = shlex.split(command)
-            assert python == 'python'
-            done = run_tool(*arguments, cwd=tmp_path)
+            done = run_tool(*tool_of(command), cwd=tmp_path)
             assert done.returncode == 0, (command, done.stderr[-2000:])
             commands += 1
     assert commands >= 4

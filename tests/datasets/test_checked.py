@@ -138,7 +138,7 @@ def test_coco_stuff_has_mmsegs_names_and_colours(tmp_path):
     assert DATASETS.get('COCOStuff171Dataset') is COCOStuff171Dataset
     assert COCOStuff171Dataset.METAINFO['classes'] == COCOStuffDataset.METAINFO['classes']
     assert COCOStuff171Dataset.METAINFO['palette'] == COCOStuffDataset.METAINFO['palette']
-    with pytest.raises(ESCNetError, match=r'does not exist: run `python tools/dataset_conv.*stuff'):
+    with pytest.raises(ESCNetError, match=r'does not exist: run `mmseg-escnet convert coco_stuff'):
         COCOStuff171Dataset(data_root=str(tmp_path), data_prefix=PREFIX)
 
 

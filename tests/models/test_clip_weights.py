@@ -242,7 +242,7 @@ def assert_one_sentence(error, reason):
     message = str(error.value)
     assert '\n' not in message
     assert reason in message
-    assert 'python tools/download_weights.py clip --model ViT-B-16 --tag openai' in message
+    assert 'mmseg-escnet download clip --model ViT-B-16 --tag openai' in message
 
 
 def test_failed_download_is_one_sentence(monkeypatch, hub):

@@ -4,7 +4,6 @@ import importlib.util
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 
@@ -14,7 +13,7 @@ import pytest
 import torch
 from conftest import ROOT
 from PIL import Image
-from tool_processes import run_tool
+from tool_processes import run_tool, tool_of
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis import OpenVocabInferencer
@@ -71,7 +70,7 @@ def page(tmp_path_factory):
     printed = ''
     for block in re.findall(r'^```bash\n(.*?)^```', PAGE, re.DOTALL | re.MULTILINE):
         for command in block.splitlines():
-            done = run_tool(*shlex.split(command)[1:], cwd=folder)
+            done = run_tool(*tool_of(command), cwd=folder)
             assert done.returncode == 0, (command, done.stderr)
             printed += done.stdout
     return folder, printed

@@ -107,7 +107,7 @@ def test_command_in_the_message_of_a_missing_sam_works(tool, server, file_name):
     for path in (f'data/weights/{file_name}', f'my weights/{file_name}'):
         with pytest.raises(ESCNetError) as caught:
             sam_weights.find_sam(path)
-        command = re.search('`python tools/download_weights.py (.*?)`', str(caught.value))[1]
+        command = re.search('`mmseg-escnet download (.*?)`', str(caught.value))[1]
         tool.main(shlex.split(command))
         assert sam_weights.find_sam(path).read_bytes() == CONTENT
 
@@ -119,6 +119,6 @@ def test_command_in_the_message_of_a_missing_clip_is_understood(tool, monkeypatc
     monkeypatch.setattr(clip_weights, '_find_in_cache', fail)
     with pytest.raises(ESCNetError) as caught:
         clip_weights.find_clip('ViT-B-16', 'openai')
-    command = re.search('`python tools/download_weights.py (.*?)`', str(caught.value))[1]
+    command = re.search('`mmseg-escnet download (.*?)`', str(caught.value))[1]
     args = tool.parse_args(shlex.split(command))
     assert (args.weights, args.model, args.tag) == ('clip', 'ViT-B-16', 'openai')

@@ -10,7 +10,7 @@ import torch
 from conftest import ROOT
 from mmengine.config import Config
 from PIL import Image
-from tool_processes import run_tool
+from tool_processes import run_tool, tool_of
 
 # less of everything, so that it takes less time
 PAGE = (ROOT / 'docs/own_data.md').read_text()
@@ -33,7 +33,7 @@ def clone(tmp_path, monkeypatch):
 
 
 def run(command: str) -> str:
-    done = run_tool(*command.replace('\\\n', '').split()[1:], cwd=Path.cwd())
+    done = run_tool(*tool_of(command), cwd=Path.cwd())
     assert done.returncode == 0, (command, done.stdout[-2000:], done.stderr[-2000:])
     return done.stdout
 

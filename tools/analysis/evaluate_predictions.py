@@ -1,6 +1,6 @@
 """Evaluate saved predictions, without the model.
 
-    python tools/test.py CONFIG CHECKPOINT --out FOLDER
+    mmseg-escnet test CONFIG CHECKPOINT --out FOLDER
     python tools/analysis/evaluate_predictions.py FOLDER CONFIG
 
 The figures are those that tools/test.py printed. For predictions of a benchmark (--benchmarks with

@@ -1,6 +1,6 @@
 """Make label maps from annotations in COCO's JSON, for FolderDataset (docs/own_data.md).
 
-    python tools/dataset_converters/coco_json.py instances.json --images IMAGES --out data/mine
+    mmseg-escnet convert coco_json instances.json --images IMAGES --out data/mine
 
 ANNOTATIONS has "images", "annotations" (polygons or run lengths) and "categories", as COCO's
 instances_*.json do and as annotation tools export. Written are

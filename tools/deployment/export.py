@@ -1,6 +1,6 @@
 """Export the network for other runtimes: one view in, scores out, words as an input.
 
-    python tools/deployment/export.py --out model.onnx --classes "taxi, wet road" --words words.npz
+    mmseg-escnet export --out model.onnx --classes "taxi, wet road" --words words.npz
 
 A file for onnxruntime (.onnx) or for ``torch.export.load`` (.pt2). Words can change without another
 export: --words alone writes the embeddings of others. tools/deployment/onnx_example.py uses both

@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     write_file(args.out, content)
     before = args.checkpoint.stat().st_size
     print(f'{args.checkpoint} ({before / 1e6:.1f} MB) -> {args.out} ({len(content) / 1e6:.1f} MB)')
-    print(f'Use it with: python tools/infer.py IMAGE --checkpoint {args.out}')
+    print(f'Use it with: mmseg-escnet infer IMAGE --checkpoint {args.out}')
 
 
 if __name__ == '__main__':
