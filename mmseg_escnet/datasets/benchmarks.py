@@ -6,6 +6,9 @@ words as ``vocabularies/NAME.json``, and a config in ``configs/_base_/datasets``
 
 from __future__ import annotations
 
+from .. import compat  # noqa: F401  before mmseg
+
+# isort: split
 from collections.abc import Sequence
 
 from mmseg.datasets import (
@@ -22,10 +25,7 @@ from ..vocabulary import name_color
 from .benchmark_vocabularies import PUBLISHED_IMAGES, vocabulary_names
 from .checked import CheckedDatasetMixin
 
-_CONVERT = (
-    'run `mmseg-escnet convert {} RAW --out data/{}` with RAW the folder {} was '
-    'unpacked in'
-)
+_CONVERT = 'run `mmseg-escnet convert {} RAW --out data/{}` with RAW the folder {} was unpacked in'
 
 
 class _WideDataset(CheckedDatasetMixin, BaseSegDataset):

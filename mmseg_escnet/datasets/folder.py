@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from .. import compat  # noqa: F401  before mmseg
+
+# isort: split
 import os
 import os.path as osp
 from collections.abc import Sequence

@@ -1,5 +1,8 @@
 """The toy world as a data set."""
 
+from .. import compat  # noqa: F401  before mmseg
+
+# isort: split
 from collections.abc import Sequence
 
 from mmseg.datasets import BaseSegDataset

@@ -115,9 +115,7 @@ def test_words_are_a_vocabulary_of_the_model(name):
 
 @pytest.mark.parametrize('name', BENCHMARKS)
 def test_without_data_one_sentence(name, tmp_path):
-    with pytest.raises(
-        ESCNetError, match=r'does not exist: (run `mmseg-escnet conv|unpack http)'
-    ):
+    with pytest.raises(ESCNetError, match=r'does not exist: (run `mmseg-escnet conv|unpack http)'):
         build(tmp_path, merged(name))
 
 

@@ -262,9 +262,7 @@ def test_number_of_images(tmp_path):
     os.rename(tmp_path / 'val2017' / 'images', tmp_path / 'val2017' / 'val2017')
     cfg['data_prefix']['img_path'] = 'val2017/'
     sentence, _ = only(problems_of(cfg))
-    assert (
-        'The number of images is 1, but 5000 were published: run `mmseg-escnet conv' in sentence
-    )
+    assert 'The number of images is 1, but 5000 were published: run `mmseg-escnet conv' in sentence
     assert problems_of(cfg, allow_partial=True) == []
     assert problems_of(dict(cfg, indices=1)) == []  # a part on purpose
 

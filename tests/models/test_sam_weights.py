@@ -153,11 +153,11 @@ def test_official_name_with_other_content_is_refused(tmp_path, name):
 @pytest.mark.parametrize(
     ('path', 'command'),
     [
-        ('data/weights/sam_vit_b_01ec64.pth', 'download_weights.py sam-vit-b`'),
-        ('data/weights/sam_vit_l_0b3195.pth', 'download_weights.py sam-vit-l`'),
-        ('data/weights/sam_vit_h_4b8939.pth', 'download_weights.py sam-vit-h`'),
-        ('/disk/sam_vit_l_0b3195.pth', 'download_weights.py sam-vit-l --out /disk`'),
-        ('data/other.pth', 'download_weights.py sam-vit-b`'),
+        ('data/weights/sam_vit_b_01ec64.pth', 'mmseg-escnet download sam-vit-b`'),
+        ('data/weights/sam_vit_l_0b3195.pth', 'mmseg-escnet download sam-vit-l`'),
+        ('data/weights/sam_vit_h_4b8939.pth', 'mmseg-escnet download sam-vit-h`'),
+        ('/disk/sam_vit_l_0b3195.pth', 'mmseg-escnet download sam-vit-l --out /disk`'),
+        ('data/other.pth', 'mmseg-escnet download sam-vit-b`'),
     ],
 )
 def test_missing_file_names_itself_and_the_command(tmp_path, monkeypatch, path, command):
