@@ -75,7 +75,7 @@ def annotate(result: SegmentationResult, class_ids: Sequence[int]) -> dict:
 
 def scores_at(result: SegmentationResult, x: int, y: int) -> dict[str, float]:
     """The probability of every class at one pixel: ``result.class_scores`` for it alone."""
-    words = result.score_maps.part(y, y + 1, slice(None))[:, 0, x]
+    words = result.score_maps.part(slice(y, y + 1), slice(None))[:, 0, x]
     if result.normaliser is not None:
         words = (words - result.normaliser[y, x]).exp()
     words, asked = words.clamp(max=1).tolist(), result.query.num_asked

@@ -111,7 +111,7 @@ def test_written_whole_or_not_at_all(tool, sam, tmp_path, monkeypatch, existing)
         raise OSError('the disk is full')
 
     monkeypatch.setattr(os, 'replace', fail)
-    with pytest.raises(OSError, match='disk is full'):
+    with pytest.raises(ESCNetError, match='disk is full'):
         tool.main([str(tmp_path / 'sam.pth'), str(out), '--force'])
     assert os.listdir(folder) == (['out.safetensors'] if existing else [])
     assert not existing or out.read_bytes() == b'mine'

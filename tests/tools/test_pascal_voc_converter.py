@@ -215,7 +215,7 @@ def test_killed_half_way(tmp_path):
     expected = np.where(ids == 0, 20, ids - 1)
     for path in there:
         np.testing.assert_array_equal(np.array(Image.open(path)), expected)
-    with pytest.raises(ESCNetError, match=r'val\.txt \(ann_file\) does not exist: run `python'):
+    with pytest.raises(ESCNetError, match=r'val\.txt \(ann_file\) does not exist: run `mmseg'):
         build(out, 'pascal-voc-20b')
 
     times = {path: path.stat().st_mtime_ns for path in there}

@@ -217,10 +217,10 @@ def test_what_was_there_stays_if_the_disk_refuses(tmp_path, figure, monkeypatch)
     def refuse(*args):
         raise OSError('no space left')
 
-    monkeypatch.setattr('mmseg_escnet.datasets.conversion.os.replace', refuse)
-    with pytest.raises(OSError, match='no space left'):
+    monkeypatch.setattr('mmseg_escnet.files.os.replace', refuse)
+    with pytest.raises(ESCNetError, match='no space left'):
         write_report(page, title='T', sections=[Section('S')])
-    with pytest.raises(OSError, match='no space left'):
+    with pytest.raises(ESCNetError, match='no space left'):
         save_figure(figure, picture)
     assert sorted(tmp_path.iterdir()) == [picture, page]
     assert page.read_text() == picture.read_text() == 'old'
