@@ -11,8 +11,8 @@ import import_graph
 # from the bottom to the top; what shares a line does not import each other
 LAYERS = [
     ['errors', 'version', 'threads', 'compat'],
-    ['files', 'image_files', 'config', 'vocabulary'],
-    ['cli', 'check', 'visualization'],
+    ['files', 'image_files', 'config', 'vocabulary', 'tables'],
+    ['cli', 'check', 'visualization', 'label_folder'],
     ['models', 'datasets'],
     ['preflight', 'mmseg_apis', 'toyworld'],
     ['engine'],

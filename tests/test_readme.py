@@ -19,7 +19,6 @@ RUN_BY = {
     'tools/analysis/benchmark.py': 'tools/test_benchmark.py',
     'tools/analysis/evaluate_predictions.py': 'tools/test_evaluation_tools.py',
     'tools/analysis/import_graph.py': 'test_imports.py',
-    'tools/analysis/memory.py': 'tools/test_memory_tool.py',
     'tools/analysis/parameter_table.py': 'tools/test_parameter_table.py',
     'tools/analysis/visualize_blocks.py': 'tools/test_visualize_blocks.py',
     'tools/check_dataset.py': 'tools/test_check_dataset.py',

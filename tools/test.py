@@ -6,10 +6,16 @@
 Benchmarks that are finished are kept in the work dir, and not run again by the same command.
 """
 
+from __future__ import annotations
+
 import argparse
+from typing import TYPE_CHECKING
 
 from mmseg_escnet.cli import add_config_arguments, load_config, run_tool
 from mmseg_escnet.errors import ESCNetError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,7 +31,7 @@ def parse_args() -> argparse.Namespace:
         help='all, or some of A-847 PC-459 A-150 PC-59 PAS-20 PAS-20b',
     )
     parser.add_argument(
-        '--out', help='folder for the predicted label maps, one 16-bit PNG an image, and names.json'
+        '--out', help='folder for the predicted label maps, one PNG per image, and names.json'
     )
     parser.add_argument('--show', action='store_true', help='show painted images in a window')
     parser.add_argument('--show-dir', help='folder for painted images')
@@ -40,18 +46,48 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def draw_results(
+    cfg: Config, *, show: bool = False, show_dir: str | None = None, wait_time: float = 0
+) -> None:
+    """Paint every image: label map and prediction side by side.
+
+    Args:
+        cfg: The config, changed in place.
+        show: In a window.
+        show_dir: Into this folder.
+        wait_time: Seconds a window stays.
+
+    Raises:
+        ESCNetError: If both are asked for, of which MMSegmentation would leave out the folder, or
+            the config has nothing to draw with.
+    """
+    if show and show_dir is not None:
+        raise ESCNetError(
+            '--show and --show-dir exclude each other, because MMSegmentation stores nothing while '
+            'it shows: leave one out.'
+        )
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
+    if hook is None or cfg.get('visualizer') is None:
+        raise ESCNetError(
+            '--show and --show-dir need default_hooks.visualization and visualizer in the config: '
+            "inherit configs/_base_/runtime.py, and set visualization=dict(type='"
+            "SegVisualizationHook')."
+        )
+    hook.update(draw=True, interval=1)
+    if show:
+        hook.update(show=True, wait_time=wait_time)
+    else:
+        cfg.visualizer.save_dir = show_dir
+
+
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
 
-    from mmseg_escnet.evaluation.benchmark_runner import evaluate_benchmarks
-    from mmseg_escnet.evaluation.benchmarks import select_benchmarks
-    from mmseg_escnet.evaluation.options import (
-        build_test_runner,
-        draw_results,
-        save_predictions,
-        use_tta,
-    )
+    from mmseg_escnet.engine import build_test_runner, use_tta
+    from mmseg_escnet.evaluation.saved_predictions import save_predictions
+    from mmseg_escnet.evaluation.zero_shot_benchmarks import select_benchmarks
+    from mmseg_escnet.evaluation.zero_shot_runs import evaluate_benchmarks
     from mmseg_escnet.preflight import check_checkpoint, check_datasets
 
     if args.show or args.show_dir is not None:

@@ -3,7 +3,6 @@
 Shapes: H x W pixels of the image, N classes.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from ..errors import ESCNetError
 from ..files import check_suffix, encode_label_map, encode_png, encode_scores, write_file
+from ..label_folder import encode_record
 from ..models.segmentors.scores import Scores
 from ..visualization.legend import format_share
 from ..visualization.overlay import draw_overlay
@@ -260,9 +260,3 @@ def describe(query: Query) -> dict:
         background_below=query.background_below,
         threshold=query.threshold,
     )
-
-
-def encode_record(record: dict) -> bytes:
-    """A record as JSON, an entry on each line."""
-    lines = (f' {json.dumps(key)}: {json.dumps(value)}' for key, value in record.items())
-    return ('{\n' + ',\n'.join(lines) + '\n}\n').encode()

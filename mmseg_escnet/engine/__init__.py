@@ -2,8 +2,8 @@ from .. import compat  # noqa: F401  before mmseg
 from .checkpoints import AtomicCheckpointHook, latest_whole_checkpoint
 from .fsdp_strategy import ESCNetFSDPStrategy
 from .hooks import FiniteHook, InterruptHook, MainProcessLoggerHook, VocabularyHook
-from .processes import in_turns, join_processes
-from .tta import OpenVocabTTAModel
+from .processes import build_test_runner, in_turns, join_processes
+from .tta import OpenVocabTTAModel, use_tta
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -13,7 +13,9 @@ __all__ = [
     'MainProcessLoggerHook',
     'OpenVocabTTAModel',
     'VocabularyHook',
+    'build_test_runner',
     'in_turns',
     'join_processes',
     'latest_whole_checkpoint',
+    'use_tta',
 ]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from mmengine import dist
 from mmengine.config import Config
+from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 
 from ..errors import ESCNetError
@@ -62,6 +63,23 @@ def join_processes(cfg: Config) -> None:
         os.environ[local] = '-1'
         dist.init_dist(launcher, **dist_cfg | dict(backend='gloo'))
         os.environ[local] = os.environ['LOCAL_RANK'] = local_rank
+
+
+def build_test_runner(cfg: Config) -> Runner:
+    """A runner that only tests: it never looks for the training data.
+
+    Args:
+        cfg: A whole config, whose training part is removed in place; its ``launcher`` as in
+            :func:`join_processes`.
+
+    Raises:
+        ESCNetError: If the launcher did not start this process.
+    """
+    join_processes(cfg)
+    # with it, SegVisualizationHook would build the training data set to count iterations
+    for name in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
+        cfg.pop(name, None)
+    return Runner.from_cfg(cfg)
 
 
 def in_turns(function: Callable[[], None]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mmengine.config import Config
 from mmseg.models import SegTTAModel
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from mmseg.utils import SampleList
 
+from ..errors import ESCNetError
 from ..models.segmentors.scores import Scores, write_result
 
 
@@ -62,3 +64,42 @@ class OpenVocabTTAModel(SegTTAModel):
             write_result(samples[0], Scores.mean(maps), keep_scores=keep_scores)
             merged.append(samples[0])
         return merged
+
+
+def use_tta(cfg: Config) -> None:
+    """Test-time augmentation: the config's own, or every image also mirrored.
+
+    ``tta_pipeline`` and ``tta_model`` of the config are used as MMSegmentation uses them. Without
+    them, the test pipeline is run on the image and on its mirror image, so that the protocol of the
+    config (size, windows, global view) stays, and probabilities are averaged. A ``tta_model`` that
+    is not ours gets the scores of all classes, at the size of the image, by ``keep_scores``.
+
+    Args:
+        cfg: The config, changed in place.
+
+    Raises:
+        ESCNetError: If the test pipeline cannot be mirrored.
+    """
+    dataset = cfg.test_dataloader.dataset
+    dataset.pipeline = cfg.get('tta_pipeline') or _mirrored(dataset.get('pipeline') or ())
+    model, merging = cfg.model, cfg.get('tta_model') or dict(type='OpenVocabTTAModel')
+    if merging['type'] != 'OpenVocabTTAModel':
+        model.test_cfg = dict(model.get('test_cfg') or {}, keep_scores=True)
+    cfg.model = dict(merging, module=model)
+
+
+def _mirrored(pipeline: Sequence[dict]) -> list[dict]:
+    types = [step.type for step in pipeline]
+    load = next((i for i, name in enumerate(types) if name.startswith('LoadImage')), None)
+    if load is None or any(name.startswith(('LoadAnn', 'LoadLabel')) for name in types[:load]):
+        raise ESCNetError(
+            'This test pipeline has no step that loads the image, with labels loaded after it, so '
+            '--tta does not know where to mirror: give tta_pipeline in the config.'
+        )
+    # before the labels are loaded: predictions are turned back, labels stay as they are
+    flips = [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0.0, 1.0)]
+    rest = [[step] for step in pipeline[load + 1 :]]
+    return [
+        *pipeline[: load + 1],
+        dict(type='TestTimeAug', transforms=[flips, *rest]),
+    ]

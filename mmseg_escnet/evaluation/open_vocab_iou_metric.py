@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..datasets.benchmark_vocabularies import vocabulary_names
 from ..errors import ESCNetError
+from ..label_folder import LabelNames, LabelWriter
 from .class_names import describe_split, match_classes
-from .saved_predictions import PredictionNames, PredictionWriter
 
 BACKGROUND = 'background'
 _IDS_SHOWN = 5
@@ -55,8 +55,8 @@ class OpenVocabIoUMetric(IoUMetric):
         background_from: Labels and predictions from this class on count as one class, called
             'background', whose index it is (PAS-20b: 20 objects, and the 39 other words together).
             It is neither seen nor unseen.
-        output_dir: Folder for predictions, see :mod:`.saved_predictions`: 16-bit PNG of the words
-            as predicted, also those that count as background.
+        output_dir: Folder for predictions, see :mod:`.label_folder`: the words as predicted, also
+            those that count as background.
         image_dir: Folder of all images, whose sub-folders are kept in ``output_dir``.
         dataset_name: Name of the data set, for the file of names.
         kwargs: Other arguments of ``IoUMetric``.
@@ -92,7 +92,7 @@ class OpenVocabIoUMetric(IoUMetric):
         self.dataset_name = dataset_name
         self._num_images = 0
         self._split_is_told = False
-        self._writer: PredictionWriter | None = None
+        self._writer: LabelWriter | None = None
 
     @property
     def dataset_meta(self) -> dict | None:
@@ -328,14 +328,14 @@ class OpenVocabIoUMetric(IoUMetric):
     def _write(self, prediction: Tensor, data_sample: dict) -> None:
         first_id = 1 if data_sample.get('reduce_zero_label') else 0
         if self._writer is None:
-            names = PredictionNames(
+            names = LabelNames(
                 names=tuple(self._dataset_meta['classes']),
                 ignore_index=self.ignore_index,
                 first_id=first_id,  # the ids of the label files, as a test server wants them
                 background_from=self.background_from,
                 dataset=self.dataset_name,
             )
-            self._writer = PredictionWriter(self.output_dir, names, image_dir=self.image_dir)
+            self._writer = LabelWriter(self.output_dir, names, image_dir=self.image_dir)
             if get_dist_info()[0] == 0:
                 self._writer.begin()
         if first_id != self._writer.names.first_id:

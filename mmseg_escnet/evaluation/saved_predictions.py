@@ -1,251 +1,120 @@
-"""Predicted label maps as files: 16-bit PNG in the folders of the images, and a file of names.
-
-``names.json`` says what the numbers mean: ``names`` in order, ``first_id`` (the number that
-``names[0]`` has in the files), ``ignore_index`` (the number of "no class"), ``background_from`` of
-the metric, and the name of the data set. It is written last: without it a folder is incomplete.
-"""
+"""Predictions saved by a test, and evaluated again without a model."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.runner import Runner
+from torch import from_numpy
+from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from ..errors import ESCNetError
-from ..files import decode_label_map, encode_label_map, write_file
-
-NAMES_FILE = 'names.json'
-_LARGEST_ID = 65535
-_SHOWN = 3
-
-
-def prediction_name(img_path: str, image_dir: str | None = None) -> str:
-    """Name of an image's predicted label map, relative to the folder of predictions.
-
-    Args:
-        img_path: Path of the image.
-        image_dir: Folder of all images, whose sub-folders are kept; an image outside of it, and
-            every image without it, goes by its file name alone.
-    """
-    name = Path(os.path.basename(img_path))
-    if image_dir is not None:
-        relative = Path(os.path.relpath(img_path, image_dir))
-        if '..' not in relative.parts:
-            name = relative
-    return name.with_suffix('.png').as_posix()
+from ..label_folder import (
+    STEM_FILE,
+    LabelFiles,
+    LabelReader,
+    image_dir_of,
+    image_name,
+    image_paths,
+    label_file,
+)
+from ..preflight import check_datasets
+from .open_vocab_iou_metric import OpenVocabIoUMetric
 
 
-def check_prediction_names(img_paths: Iterable[str], image_dir: str | None = None) -> None:
-    """Find two images whose predictions would be one file, before anything is predicted.
-
-    Raises:
-        ESCNetError: If there are two.
-    """
-    taken: dict[str, str] = {}
-    for img_path in img_paths:
-        _take(taken, prediction_name(img_path, image_dir), img_path)
-
-
-def _take(taken: dict[str, str], name: str, img_path: str) -> None:
-    other = taken.setdefault(name, img_path)
-    if other != img_path:
-        raise ESCNetError(
-            f'The predictions for {other} and {img_path} would both be written to {name}: put all '
-            'images below one folder (data_prefix.img_path), whose sub-folders are kept, or rename '
-            'one of the two.'
-        )
-
-
-@dataclass(frozen=True)
-class PredictionNames:
-    """What the numbers in the files mean.
-
-    Attributes:
-        names: Class names in order.
-        ignore_index: The number of pixels without a class.
-        first_id: The number of ``names[0]``: 1 where the label files of the data set have 0 for
-            "no label" (``reduce_zero_label``), otherwise 0.
-        background_from: Classes from this index on are evaluated as one, None for no such thing.
-        dataset: Name of the data set, if known.
-    """
-
-    names: Sequence[str]
-    ignore_index: int
-    first_id: int = 0
-    background_from: int | None = None
-    dataset: str | None = None
-
-    def __post_init__(self) -> None:
-        last = len(self.names) - 1 + self.first_id
-        is_class = self.first_id <= self.ignore_index <= last
-        if is_class or max(last, self.ignore_index) > _LARGEST_ID or self.ignore_index < 0:
-            raise ESCNetError(
-                f'Predictions of {len(self.names)} classes cannot be saved with '
-                f'ignore_index={self.ignore_index}: their ids in the files are {self.first_id} to '
-                f'{last}, so use 65535.'
-            )
-
-
-class PredictionWriter:
-    """Writes the predictions for one data set into a folder.
+def save_predictions(
+    cfg: Config, dataset: Dataset, folder: str, dataset_name: str | None = None
+) -> None:
+    """Let the metric write its predictions, and make sure that every image gets a file.
 
     Args:
+        cfg: The config, changed in place.
+        dataset: The data set under test, built.
         folder: Where to.
-        names: What the ids mean.
-        image_dir: See :func:`prediction_name`.
-    """
-
-    def __init__(
-        self, folder: str | os.PathLike, names: PredictionNames, *, image_dir: str | None = None
-    ) -> None:
-        self.folder = Path(folder)
-        self.names = names
-        self.image_dir = image_dir
-        self._taken: dict[str, str] = {}
-
-    def begin(self) -> None:
-        """Take away the names of earlier predictions: from now on the folder is incomplete."""
-        (self.folder / NAMES_FILE).unlink(missing_ok=True)
-
-    def write(self, ids: np.ndarray, img_path: str) -> None:
-        """Write one prediction.
-
-        Args:
-            ids: Class ids (height, width), or ``ignore_index``.
-            img_path: The image it is for.
-
-        Raises:
-            ESCNetError: If the file is another image's.
-        """
-        name = prediction_name(img_path, self.image_dir)
-        _take(self._taken, name, img_path)
-        in_file = np.where(
-            ids == self.names.ignore_index, self.names.ignore_index, ids + self.names.first_id
-        )
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, encode_label_map(in_file.astype(np.uint16)))
-
-    def finish(self) -> None:
-        """Write the names: all predictions are there."""
-        content = json.dumps(asdict(self.names), indent=1, ensure_ascii=False)
-        write_file(self.folder / NAMES_FILE, content.encode())
-
-
-class PredictionReader:
-    """Reads the predictions in a folder.
-
-    Args:
-        folder: Where ``PredictionWriter`` wrote them.
+        dataset_name: What to call the data set; the name of its class by default.
 
     Raises:
-        ESCNetError: If it is no such folder, or incomplete.
+        ESCNetError: If there are several metrics, two images would share a file, or the folder
+            is a file.
     """
-
-    def __init__(self, folder: str | os.PathLike) -> None:
-        self.folder = Path(folder)
-        if not self.folder.is_dir():
-            raise ESCNetError(
-                f'The folder of predictions {folder} does not exist: make it with '
-                '`mmseg-escnet test CONFIG CHECKPOINT --out FOLDER`.'
-            )
-        path = self.folder / NAMES_FILE
-        try:
-            content = json.loads(path.read_text(encoding='utf-8'))
-            self.names = PredictionNames(**content)
-        except OSError as error:
-            raise ESCNetError(
-                f'{path} cannot be read ({error.strerror or error}): it is written after the last '
-                'prediction, so run tools/test.py with --out again, to its end.'
-            ) from error
-        except (ValueError, TypeError) as error:
-            if isinstance(error, ESCNetError):
-                raise
-            raise ESCNetError(
-                f'{path} is not a file of names ({error}): run tools/test.py with --out again.'
-            ) from error
-
-    def check_classes(self, classes: Sequence[str], where: str) -> None:
-        """Compare the names with the classes of the data set they are to be compared with.
-
-        Raises:
-            ESCNetError: If they differ, in number or order too.
-        """
-        saved = list(self.names.names)
-        if saved == list(classes):
-            return
-        if len(saved) != len(classes):
-            difference = f'{len(saved)} classes, {where} {len(classes)}'
-        else:
-            index = next(
-                i for i, pair in enumerate(zip(saved, classes, strict=True)) if len({*pair}) > 1
-            )
-            difference = f'{saved[index]!r} as class {index}, {where} {classes[index]!r}'
+    if not isinstance(cfg.test_evaluator, dict):
         raise ESCNetError(
-            f'The predictions in {self.folder} (data set {self.names.dataset}) have {difference}: '
-            'evaluate them with the config they were made with.'
+            '--out needs a config with a single test_evaluator: set output_dir of one in a '
+            'list with --cfg-options.'
+        )
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise ESCNetError(f'--out {folder} is a file: give a folder.')
+    image_dir = image_dir_of(dataset)
+    files = LabelFiles(STEM_FILE, image_dir)
+    for path in image_paths(dataset):
+        files.of(path)
+    cfg.test_evaluator.update(output_dir=folder, keep_results=True)
+    if cfg.test_evaluator.type == 'OpenVocabIoUMetric':
+        cfg.test_evaluator.update(
+            image_dir=image_dir, dataset_name=dataset_name or type(dataset).__name__
         )
 
-    def check_files(self, wanted: Iterable[str]) -> None:
-        """Compare the files that are there with those that should be.
 
-        Args:
-            wanted: Names as :func:`prediction_name` gives them.
+def evaluate_predictions(cfg: Config, folder: str | os.PathLike) -> dict[str, float]:
+    """Evaluate label maps that ``tools/test.py --out`` or ``tools/infer.py`` wrote.
 
-        Raises:
-            ESCNetError: If one is missing, or one too many is there.
-        """
-        wanted = set(wanted)
-        there = {path.relative_to(self.folder).as_posix() for path in self.folder.rglob('*.png')}
-        if missing := wanted - there:
+    Labels are read by the config's own test pipeline and compared by its own metric.
+
+    Args:
+        cfg: A whole config, with the data set and metric the predictions were made for.
+        folder: The predictions.
+
+    Returns:
+        The figures of the metric.
+
+    Raises:
+        ESCNetError: If names, files, sizes or ids do not fit the data set, or the metric counts
+            otherwise than the one that wrote the names.
+    """
+    reader = LabelReader(folder)
+    dataset = check_datasets(cfg, 'test')['test']
+    reader.check_classes(dataset.metainfo['classes'], f'the data set {type(dataset).__name__}')
+    image_dir = image_dir_of(dataset)
+    reader.check_files(image_name(path, image_dir) for path in image_paths(dataset))
+
+    own = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    evaluator = Evaluator([{k: v for k, v in each.items() if k != 'output_dir'} for each in own])
+    evaluator.dataset_meta = dataset.metainfo
+    for metric in evaluator.metrics:
+        _check_metric(metric, reader)
+    loader = Runner.build_dataloader(dict(cfg.test_dataloader, dataset=dataset))
+    with tqdm(total=len(dataset), unit='image', disable=None) as bar:
+        for batch in loader:
+            for sample in batch['data_samples']:
+                evaluator.process([_with_prediction(sample.to_dict(), reader, image_dir)])
+                bar.update()
+    return evaluator.evaluate(len(dataset))
+
+
+def _with_prediction(sample: dict, reader: LabelReader, image_dir: str | None) -> dict:
+    name = image_name(sample['img_path'], image_dir)
+    ids = from_numpy(reader.read(name))[None]
+    label = sample['gt_sem_seg']['data']
+    if ids.shape != label.shape:
+        file = reader.folder / label_file(reader.names.file, name)
+        raise ESCNetError(
+            f'The prediction {file} is {ids.shape[2]}x{ids.shape[1]} pixels, the label map of '
+            f'{sample["img_path"]} {label.shape[2]}x{label.shape[1]}: it was made for another '
+            'version of the data set, so run tools/test.py with --out again.'
+        )
+    return dict(sample, pred_sem_seg=dict(data=ids))
+
+
+def _check_metric(metric: OpenVocabIoUMetric, reader: LabelReader) -> None:
+    for name in ('ignore_index', 'background_from'):
+        own = getattr(metric, name, None)
+        saved = reader.record.get(name, own)  # tools/infer.py knows of no background_from
+        if saved != own:
             raise ESCNetError(
-                f'{len(missing)} of {len(wanted)} predictions are missing in {self.folder} '
-                f'({_first(missing)}): run tools/test.py with --out again.'
+                f'The predictions in {reader.folder} were made with {name}={saved}, the metric of '
+                f'the config has {own}: evaluate them with the config they were made with.'
             )
-        if surplus := there - wanted:
-            raise ESCNetError(
-                f'{self.folder} holds {len(surplus)} predictions for images that the data set does '
-                f'not have ({_first(surplus)}): write predictions into an empty folder, or '
-                'evaluate these with the config they were made with.'
-            )
-
-    def read(self, name: str) -> np.ndarray:
-        """Read one prediction.
-
-        Args:
-            name: As :func:`prediction_name` gives it.
-
-        Returns:
-            Class ids or ``ignore_index``, (height, width), int64.
-
-        Raises:
-            ESCNetError: If the file is damaged or holds an id that is no class.
-        """
-        path = self.folder / name
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ESCNetError(
-                f'The prediction {path} cannot be read ({error.strerror or error}): check its '
-                'permissions, or run tools/test.py with --out again.'
-            ) from error
-        in_file = decode_label_map(content, str(path)).astype(np.int64)
-        no_class = in_file == self.names.ignore_index
-        ids = np.where(no_class, in_file, in_file - self.names.first_id)
-        outside = in_file[~no_class & ((ids < 0) | (ids >= len(self.names.names)))]
-        if outside.size:
-            raise ESCNetError(
-                f'The prediction {path} holds id {outside[0]}, but {NAMES_FILE} names '
-                f'{self.names.first_id} to {len(self.names.names) - 1 + self.names.first_id}: it '
-                'was made by something else, so run tools/test.py with --out again.'
-            )
-        return ids
-
-
-def _first(names: set[str]) -> str:
-    shown = ', '.join(sorted(names)[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f'{shown}, ...'

@@ -10,7 +10,7 @@ from conftest import ROOT
 from mmengine.config import Config
 from mmseg.registry import MODELS, TRANSFORMS
 
-from mmseg_escnet.evaluation.benchmarks import BENCHMARKS
+from mmseg_escnet.evaluation.zero_shot_benchmarks import BENCHMARKS
 
 CONFIGS = sorted((ROOT / 'configs').rglob('*.py'))
 LEAVES = [path for path in CONFIGS if '_base_' not in path.parts]

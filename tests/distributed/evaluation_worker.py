@@ -10,7 +10,7 @@ from pathlib import Path
 from mmengine.dist import get_rank
 
 from mmseg_escnet.cli import add_config_arguments, load_config
-from mmseg_escnet.evaluation.options import build_test_runner
+from mmseg_escnet.engine import build_test_runner
 
 COUNTS = (1, 2, 3, 5, 7)
 

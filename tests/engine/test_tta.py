@@ -15,8 +15,7 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 
 from mmseg_escnet import ESCNetError
-from mmseg_escnet.engine import OpenVocabTTAModel, VocabularyHook
-from mmseg_escnet.evaluation.options import use_tta
+from mmseg_escnet.engine import OpenVocabTTAModel, VocabularyHook, use_tta
 from mmseg_escnet.models.segmentors.scores import RowResizer, Scores, View
 
 WORDS = ['cat', 'dog', 'sky']

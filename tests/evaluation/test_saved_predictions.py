@@ -1,159 +1,184 @@
-"""Predictions as files: what is written is read back, and what does not fit is an error."""
+"""Saved predictions give the figures that the metric gave when it saved them."""
 
 import json
 
 import numpy as np
 import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS, METRICS
 from PIL import Image
 
 from mmseg_escnet import ESCNetError
-from mmseg_escnet.evaluation.saved_predictions import (
-    PredictionNames,
-    PredictionReader,
-    PredictionWriter,
-    check_prediction_names,
-    prediction_name,
-)
+from mmseg_escnet.evaluation.saved_predictions import evaluate_predictions, save_predictions
 
-NAMES = PredictionNames(names=tuple('abcd'), ignore_index=255, first_id=1, dataset='letters')
-IDS = np.array([[0, 3, 255], [1, 2, 0]])
+CLASSES = [f'class {i}' for i in range(300)]
+IMAGES = ('x/1', 'x/2', 'y/1', 'y/3')
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """Predictions for two images of one name in two sub-folders."""
-    writer = PredictionWriter(tmp_path / 'out', NAMES, image_dir='data/images')
-    writer.begin()
-    writer.write(IDS, 'data/images/x/1.jpg')
-    writer.write(IDS[::-1], 'data/images/y/1.jpg')
-    writer.finish()
-    return tmp_path / 'out'
-
-
-@pytest.mark.parametrize(
-    ('img_path', 'image_dir', 'name'),
-    [
-        ('data/images/x/1.jpg', 'data/images', 'x/1.png'),
-        ('data/images/x/1.jpg', 'data/images/', 'x/1.png'),
-        ('/d/images/1.b.jpeg', '/d/images', '1.b.png'),
-        ('data/images/x/1.jpg', None, '1.png'),
-        ('elsewhere/1.jpg', 'data/images', '1.png'),
-        ('data/images/..x/1.jpg', 'data/images', '..x/1.png'),
-    ],
-)
-def test_prediction_name(img_path, image_dir, name):
-    assert prediction_name(img_path, image_dir) == name
-
-
-def test_two_images_with_one_name(tmp_path):
-    paths = ['data/x/1.jpg', 'data/y/1.jpg', 'data/x/2.jpg']
-    check_prediction_names(paths, 'data')
-    check_prediction_names([paths[0], paths[0]], 'data')  # the very same image, twice
-    with pytest.raises(ESCNetError, match=r'for data/x/1\.jpg and data/y/1\.jpg would both be'):
-        check_prediction_names(paths)
-    with pytest.raises(ESCNetError, match=r'data/x/1\.jpg and data/x/1\.png would both'):
-        check_prediction_names(['data/x/1.jpg', 'data/x/1.png'], 'data')
-    writer = PredictionWriter(tmp_path, NAMES)
-    writer.write(IDS, 'data/x/1.jpg')
-    before = (tmp_path / '1.png').read_bytes()
-    with pytest.raises(ESCNetError, match='would both'):
-        writer.write(0 * IDS, 'data/y/1.jpg')
-    assert (tmp_path / '1.png').read_bytes() == before
-
-
-def test_round_trip(folder):
-    reader = PredictionReader(folder)
-    assert reader.names == PredictionNames(
-        names=list('abcd'), ignore_index=255, first_id=1, dataset='letters'
+def cfg(tmp_path) -> Config:
+    """A data set of four images in two folders, two of one name; 300 classes."""
+    init_default_scope('mmseg')
+    rng = np.random.default_rng(0)
+    for name in IMAGES:
+        for kind in ('images', 'labels'):
+            (tmp_path / kind / name).parent.mkdir(parents=True, exist_ok=True)
+        size = (20, 24) if name == 'x/1' else (24, 20)
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(
+            tmp_path / f'images/{name}.png'
+        )
+        label = rng.integers(0, 300, size).astype(np.uint16)
+        label[0, :3] = 65535
+        Image.fromarray(label).save(tmp_path / f'labels/{name}.png')
+    dataset = dict(
+        type='BaseSegDataset',
+        data_root=str(tmp_path),
+        img_suffix='.png',
+        ignore_index=65535,
+        data_prefix=dict(img_path='images', seg_map_path='labels'),
+        metainfo=dict(classes=CLASSES),
+        pipeline=[
+            dict(type='LoadImage'),
+            dict(type='Resize', scale=(16, 16), keep_ratio=False),
+            dict(type='LoadLabelMap', ignore_index=65535),
+            dict(type='PackSegInputs'),
+        ],
     )
-    np.testing.assert_array_equal(reader.read('x/1.png'), IDS)
-    np.testing.assert_array_equal(reader.read('y/1.png'), IDS[::-1])
-    written = Image.open(folder / 'x/1.png')
-    assert written.mode in ('I;16', 'I')  # 16 bits; Pillow < 10 says I
-    np.testing.assert_array_equal(written, [[1, 4, 255], [2, 3, 1]])
-    reader.check_classes(list('abcd'), 'the data set')
-    reader.check_files(['x/1.png', 'y/1.png'])
+    loader = dict(
+        batch_size=3,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=dataset,
+    )
+    evaluator = dict(type='OpenVocabIoUMetric', ignore_index=65535, seen=CLASSES[::3])
+    return Config(
+        dict(test_dataloader=loader, test_evaluator=evaluator, work_dir=str(tmp_path / 'work'))
+    )
+
+
+def predict(cfg, folder) -> dict[str, float]:
+    """What a test with --out does, with the right ids of half of the pixels."""
+    cfg = Config(cfg.to_dict())
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    save_predictions(cfg, dataset, str(folder))
+    metric = METRICS.build(cfg.test_evaluator)
+    metric.dataset_meta = dataset.metainfo
+    rng = np.random.default_rng(1)
+    for item in dataset:
+        sample = item['data_samples']
+        label = sample.gt_sem_seg.data.numpy()
+        guess = rng.integers(0, 300, label.shape)
+        ids = np.where((rng.random(label.shape) < 0.5) & (label != 65535), label, guess)
+        ids[0, -1] = 65535  # "no class"
+        prediction = dict(pred_sem_seg=dict(data=torch.from_numpy(ids)))
+        metric.process({}, [sample.to_dict() | prediction])
+    return metric.evaluate(len(dataset))
 
 
 @pytest.mark.parametrize(
-    ('count', 'first_id', 'ignore_index', 'fits'),
+    ('dataset', 'evaluator'),
     [
-        (255, 0, 255, True),
-        (256, 0, 255, False),
-        (255, 1, 255, False),  # the last class would be 255 in the file
-        (255, 1, 0, True),
-        (847, 0, 65535, True),
-        (65535, 0, 65535, True),
-        (65535, 1, 0, True),
-        (65536, 1, 0, False),
-        (4, 0, 70000, False),
-        (4, 0, -1, False),
+        (dict(), dict()),
+        (dict(), dict(background_from=100)),
+        (dict(reduce_zero_label=True), dict(iou_metrics=['mIoU', 'mFscore'], prefix='a')),
     ],
+    ids=['plain', 'background', 'ids from 1'],
 )
-def test_ids_that_fit(count, first_id, ignore_index, fits):
-    names = [f'class {i}' for i in range(count)]
-    if fits:
-        PredictionNames(names, ignore_index, first_id)
-    else:
-        with pytest.raises(ESCNetError, match=f'{count} classes cannot be saved with ignore_index'):
-            PredictionNames(names, ignore_index, first_id)
+def test_same_figures(cfg, tmp_path, dataset, evaluator):
+    cfg.test_dataloader.dataset.update(dataset)
+    cfg.test_evaluator.update(evaluator)
+    expected = predict(cfg, tmp_path / 'out')
+    files = {path.relative_to(tmp_path / 'out').as_posix() for path in tmp_path.rglob('out/*/*')}
+    assert files == {f'{name}.png' for name in IMAGES}
+    assert evaluate_predictions(cfg, tmp_path / 'out') == expected
+    assert 20 < expected.get('aAcc', expected.get('a/aAcc')) < 90
+    other = Image.open(tmp_path / 'out/x/2.png')
+    other.save(tmp_path / 'out/y/3.png')
+    assert evaluate_predictions(cfg, tmp_path / 'out') != expected
 
 
-def test_an_incomplete_folder_has_no_names(folder):
-    """Begun anew and interrupted: what is there must not be taken for the predictions."""
-    writer = PredictionWriter(folder, NAMES, image_dir='data/images')
-    writer.begin()
-    writer.write(IDS, 'data/images/x/1.jpg')
-    with pytest.raises(ESCNetError, match=r'names\.json cannot be read .* after the last'):
-        PredictionReader(folder)
+def test_names_of_the_data_set_are_written(cfg, tmp_path):
+    predict(cfg, tmp_path / 'out')
+    names = json.loads((tmp_path / 'out/names.json').read_text())
+    assert names == dict(
+        names=CLASSES,
+        ignore_index=65535,
+        first_id=0,
+        file='{stem}.png',
+        background_from=None,
+        dataset='BaseSegDataset',
+    )
 
 
-def test_no_folder_and_no_names(tmp_path):
-    with pytest.raises(ESCNetError, match='nowhere does not exist: make it with'):
-        PredictionReader(tmp_path / 'nowhere')
-    for content in ('', '[]', '{"names": ["a"]}', '{"other": 1}', '3'):
-        (tmp_path / 'names.json').write_text(content)
-        with pytest.raises(ESCNetError, match='is not a file of names'):
-            PredictionReader(tmp_path)
+def smaller(folder):
+    Image.fromarray(np.zeros((20, 23), np.uint16)).save(folder / 'x/1.png')
 
 
-@pytest.mark.parametrize(
-    ('classes', 'difference'),
-    [
-        ('abc', 'have 4 classes, the data set 3'),
-        ('abdc', "have 'c' as class 2, the data set 'd'"),
-    ],
-)
-def test_other_classes(folder, classes, difference):
-    with pytest.raises(ESCNetError, match=difference):
-        PredictionReader(folder).check_classes(list(classes), 'the data set')
-
-
-def test_missing_and_surplus_files(folder):
-    reader = PredictionReader(folder)
-    with pytest.raises(ESCNetError, match=r'2 of 4 predictions are missing .*\(1\.png, z/1\.png\)'):
-        reader.check_files(['x/1.png', 'y/1.png', 'z/1.png', '1.png'])
-    with pytest.raises(ESCNetError, match=r'1 predictions for images .* not have \(y/1\.png\)'):
-        reader.check_files(['x/1.png'])
+def turned(folder):
+    path = folder / 'y/1.png'
+    Image.fromarray(np.array(Image.open(path)).T.copy()).save(path)
 
 
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:40]), 'cannot be decoded'),
-        (lambda path: Image.fromarray(np.full((2, 3), 5, np.uint16)).save(path), 'holds id 5'),
-        (lambda path: Image.fromarray(np.zeros((2, 3), np.uint16)).save(path), 'id 0.* 1 to 4'),
-        (lambda path: path.unlink(), 'cannot be read'),
+        (smaller, r'prediction .*x/1\.png is 23x20 pixels, the label map of .*x/1\.png 24x20'),
+        (turned, r'y/1\.png is 24x20 pixels, .* 20x24: it was made for another version'),
+        (
+            lambda folder: (folder / 'y/3.png').unlink(),
+            r'1 of 4 label maps are missing .*y/3\.png',
+        ),
+        (lambda folder: (folder / 'x/1.png').rename(folder / '1.png'), r'missing .*\(x/1\.png\)'),
+        (lambda folder: (folder / 'names.json').unlink(), 'run tools/test.py with --out or'),
     ],
 )
-def test_damaged_files(folder, change, message):
-    reader = PredictionReader(folder)
-    change(folder / 'x/1.png')
-    with pytest.raises(ESCNetError, match=message) as caught:
-        reader.read('x/1.png')
-    assert str(folder / 'x/1.png') in str(caught.value)
+def test_files_that_do_not_fit(cfg, tmp_path, change, message):
+    predict(cfg, tmp_path / 'out')
+    change(tmp_path / 'out')
+    with pytest.raises(ESCNetError, match=message):
+        evaluate_predictions(cfg, tmp_path / 'out')
 
 
-def test_names_are_readable(folder):
-    content = json.loads((folder / 'names.json').read_text())
-    assert content['names'] == list('abcd')
+@pytest.mark.parametrize(
+    ('part', 'change', 'message'),
+    [
+        ('evaluator', dict(background_from=5), 'with background_from=None, .* config has 5'),
+        ('evaluator', dict(ignore_index=400), 'with ignore_index=65535, .* config has 400'),
+        ('dataset', dict(metainfo=dict(classes=CLASSES[1:])), '300 classes, the data set .* 299'),
+        (
+            'dataset',
+            dict(metainfo=dict(classes=CLASSES[::-1])),
+            "'class 0' as class 0, the data set BaseSegDataset 'class 299'",
+        ),
+    ],
+)
+def test_config_that_does_not_fit(cfg, tmp_path, part, change, message):
+    predict(cfg, tmp_path / 'out')
+    target = cfg.test_evaluator if part == 'evaluator' else cfg.test_dataloader.dataset
+    target.update(change)
+    for step in cfg.test_dataloader.dataset.pipeline:
+        step.pop('ignore_index', None)
+    cfg.test_dataloader.dataset.ignore_index = 65535
+    cfg.test_dataloader.dataset.pipeline[2] = dict(type='LoadLabelMap', ignore_index=65535)
+    with pytest.raises(ESCNetError, match=message):
+        evaluate_predictions(cfg, tmp_path / 'out')
+
+
+def test_predictions_need_one_metric_and_a_folder(cfg, tmp_path):
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    (tmp_path / 'file').touch()
+    with pytest.raises(ESCNetError, match='file is a file: give a folder'):
+        save_predictions(cfg, dataset, str(tmp_path / 'file'))
+    cfg.test_evaluator = [cfg.test_evaluator]
+    with pytest.raises(ESCNetError, match='--out needs a config with a single test_evaluator'):
+        save_predictions(cfg, dataset, str(tmp_path / 'out'))
+
+
+def test_two_images_for_one_file_are_found_before_anything_is_predicted(cfg, tmp_path):
+    """Two data sets as one, each with a folder of its own."""
+    one = DATASETS.build(cfg.test_dataloader.dataset)
+    both = DATASETS.build(dict(type='ConcatDataset', datasets=[one]))
+    with pytest.raises(ESCNetError, match=r'x/1\.png and .*y/1\.png would both be written to'):
+        save_predictions(cfg, both, str(tmp_path / 'out'))

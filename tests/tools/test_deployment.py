@@ -18,6 +18,7 @@ from tool_processes import run_tool, tool_of
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis import OpenVocabInferencer
 from mmseg_escnet.export import compare, protocol
+from mmseg_escnet.label_folder import LabelReader
 from mmseg_escnet.toyworld.model import toy_model
 from mmseg_escnet.toyworld.scenes import scene
 from mmseg_escnet.version import __version__
@@ -102,8 +103,9 @@ def run_example(files, image, out) -> np.ndarray:
         cwd=out.parent,
     )
     assert done.returncode == 0, done.stderr
-    assert Image.open(out / 'overlay.png').size == Image.open(out / 'labels.png').size
-    return np.asarray(Image.open(out / 'labels.png'))
+    label = Image.open(out / f'labels/{image.name}.png')
+    assert Image.open(out / f'overlays/{image.name}.png').size == label.size
+    return np.asarray(label)
 
 
 @pytest.mark.parametrize('number', [1, 2, 70])
@@ -148,17 +150,18 @@ def test_example_on_a_drawing(windows, files, tmp_path):
     Image.fromarray(scene(0, 3, 130)[0]).save(tmp_path / 'scene.png')
     labels = run_example(files, tmp_path / 'scene.png', tmp_path / 'out')
     assert (labels == windows(tmp_path / 'scene.png', WORDS).labels).mean() > 0.999
-    names = json.loads((tmp_path / 'out/names.json').read_text())
-    assert list(names.values()) == WORDS
+    reader = LabelReader(tmp_path / 'out')
+    assert reader.names.names == WORDS
+    np.testing.assert_array_equal(reader.read('scene.png'), labels)
 
 
 def test_the_page(page, monkeypatch):
     """Its commands have run (see above), the network is that of the model, its code runs."""
     folder, printed = page
-    rows = re.findall(r'^ +(\d+) +(\S+) +\S+ +\S+$', printed, re.MULTILINE)
+    rows = re.findall(r'^\| +(\d+) \| +(\S+) \| +\S+ \| +\S+ \|$', printed, re.MULTILINE)
     assert [int(number) for number, _ in rows] == 2 * [1, 20, 150]
     assert all(float(difference) < 1e-3 for _, difference in rows)
-    assert (folder / 'results/overlay.png').is_file()
+    assert list((folder / 'results/overlays').glob('*.png'))
     monkeypatch.chdir(folder)
     (code,) = re.findall(r'^```python\n(.*?)^```', PAGE, re.DOTALL | re.MULTILINE)
     exec(code, {})

@@ -19,8 +19,9 @@ from PIL import Image
 from tool_processes import environment, run_tool
 
 from mmseg_escnet import ESCNetError
-from mmseg_escnet.evaluation.benchmarks import BENCHMARKS
+from mmseg_escnet.evaluation.zero_shot_benchmarks import BENCHMARKS
 from mmseg_escnet.toyworld.scenes import scene
+from mmseg_escnet.toyworld.vocabulary import ALL_NAMES
 
 CONFIG = str(ROOT / 'configs/toyworld/escnet_toy.py')
 SMALL = [
@@ -114,6 +115,20 @@ def test_predictions_without_the_model(place, alone):
     assert {key: found[key] for key in expected} == expected
 
 
+def test_segmented_images_are_predictions(place, alone):
+    """Label maps of tools/infer.py are evaluated like those of tools/test.py."""
+    (place / 'words.txt').write_text('\n'.join(ALL_NAMES))
+    options = ['--config', CONFIG, '--checkpoint', 'iter_8.pth', '--classes-file', 'words.txt']
+    options += ['--device', 'cpu', '--no-overlay', '--cfg-options', SMALL[0]]
+    images = 'data/toyworld_scenes/images/val'
+    run(place, 'tools/infer.py', images, '--out-dir', 'inferred', *options)
+    tool = 'tools/analysis/evaluate_predictions.py'
+    output = run(place, tool, 'inferred', CONFIG, '--cfg-options', *SMALL)
+    found = dict(line.split() for line in output.splitlines() if len(line.split()) == 2)
+    for name, value in figures_of(alone).items():
+        assert float(found[name]) == pytest.approx(value, abs=0.05, nan_ok=True), name
+
+
 def test_two_processes_and_three_images(place, alone):
     """One of them is dealt out twice, and counted once."""
     options = ['--work-dir', 'together', '--out', 'together/out', '--launcher', 'pytorch']
@@ -168,12 +183,18 @@ def test_benchmarks(place):
         assert float(found[name]) == pytest.approx(value, nan_ok=True) or value is None, name
 
 
-@pytest.fixture
-def tool(monkeypatch):
+@pytest.fixture(scope='module')
+def module():
     """tools/test.py in this process."""
     spec = importlib.util.spec_from_file_location('test_tool', ROOT / 'tools/test.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def tool(module, monkeypatch):
+    """Its main function with arguments."""
 
     def call(*arguments):
         monkeypatch.setattr(sys, 'argv', ['test.py', *map(str, arguments)])
@@ -186,7 +207,7 @@ def tool(monkeypatch):
     ('options', 'message'),
     [
         (['--benchmarks', 'A-847', 'B-1'], "no benchmark 'B-1'"),
-        (['--benchmarks', 'PAS-20', 'PAS-20'], 'PAS-20 is asked for twice'),
+        (['--benchmarks', 'PAS-20', 'PAS-20'], 'PAS-20 is listed twice'),
         (['--benchmarks', 'A-847'], 'The data of A-847 is not there'),
         (['--show', '--show-dir', 'painted'], 'exclude each other'),
         (['--out', 'iter_8.pth'], r'--out iter_8\.pth is a file'),
@@ -209,7 +230,7 @@ def test_options_reach_the_runner(place, tool, monkeypatch):
 
     class Fake:
         def test(self):
-            assert self._train_loop is None
+            pass
 
     monkeypatch.chdir(place)
     monkeypatch.setattr(Runner, 'from_cfg', lambda cfg: configs.append(cfg) or Fake())
@@ -223,8 +244,32 @@ def test_options_reach_the_runner(place, tool, monkeypatch):
     assert (hook.show, hook.draw, hook.interval, hook.wait_time) == (True, True, 1, 0.5)
     assert (cfg.work_dir, cfg.launcher, cfg.load_from) == ('w', 'pytorch', 'iter_8.pth')
     assert cfg.a.b == [1, 2]
+    assert 'train_dataloader' not in cfg, 'painting would look for the data'
     assert cfg.model.type == 'OpenVocabTTAModel'
     assert os.environ.pop('LOCAL_RANK') == '0'
+
+
+def test_draw_results(module):
+    def config() -> Config:
+        hooks = dict(visualization=dict(type='SegVisualizationHook'))
+        return Config(dict(default_hooks=hooks, visualizer=dict(type='SegLocalVisualizer')))
+
+    cfg = config()
+    module.draw_results(cfg, show=True, wait_time=3)
+    assert cfg.default_hooks.visualization == dict(
+        type='SegVisualizationHook', draw=True, interval=1, show=True, wait_time=3
+    )
+    cfg = config()
+    module.draw_results(cfg, show_dir='painted')
+    assert 'show' not in cfg.default_hooks.visualization
+    assert cfg.visualizer.save_dir == 'painted'
+    with pytest.raises(ESCNetError, match='exclude each other'):
+        module.draw_results(config(), show=True, show_dir='painted')
+    for missing in ('default_hooks', 'visualizer'):
+        cfg = config()
+        cfg.pop(missing)
+        with pytest.raises(ESCNetError, match=r'need default_hooks\.visualization and visualizer'):
+            module.draw_results(cfg, show_dir='painted')
 
 
 def test_the_page_on_evaluation_names_what_there_is():

@@ -168,8 +168,8 @@ def test_a_bad_image_is_skipped_and_said(infer, photos):
         'a.png',
         'b.jpg',
     ]
-    assert 'gone.png is no file' in failed[2]
-    assert 'so long a name' in failed[3]
+    assert 'gone.png is not a regular file' in failed[2]
+    assert 'is too long to add .png' in failed[3]
     out = photos.parent / 'out'
     assert not (out / 'labels/a.png.png').exists(), 'of what the image once was'
     assert (out / 'labels/z.png.png').exists()
@@ -246,7 +246,7 @@ def test_where_nothing_can_be_written(tool, photos, monkeypatch):
     before = file.read_bytes()
     link.symlink_to('nowhere')
     for out in (file, file / 'sub/deep', link):
-        with pytest.raises(ESCNetError, match=r'cannot be written to .* is no folder: choose'):
+        with pytest.raises(ESCNetError, match=r'cannot be written to .* is not a folder: choose'):
             tool.main([str(photos), '--out-dir', str(out)])
     assert file.read_bytes() == before
     monkeypatch.setattr(os, 'access', lambda path, mode: path != photos)

@@ -30,7 +30,6 @@ from itertools import product
 from pathlib import Path
 from statistics import median
 
-import prettytable
 import torch
 from count_macs import count_macs, count_view
 from mmengine.config import Config
@@ -50,6 +49,7 @@ from mmseg_escnet.config import config_folder
 from mmseg_escnet.datasets.benchmark_vocabularies import vocabulary_names
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.files import write_file
+from mmseg_escnet.tables import table
 
 NAMES = vocabulary_names('ade847')
 _SHORTLIST = {'model.test_cfg.shortlist': {'top_k': 32}}
@@ -229,11 +229,8 @@ def report(rows: list[dict], *, markdown: bool) -> str:
             shares.append(case | {f'{part} (%)': round(t / whole) for part, t in parts.items()})
     for lines in filter(None, (costs, shares, macs)):
         columns = list(dict.fromkeys(key for line in lines for key in line if line[key] != ''))
-        table = prettytable.PrettyTable(columns, align='r')
-        table.add_rows([[line.get(column, '') for column in columns] for line in lines])
-        if markdown:  # a constant of the module before prettytable 3.12
-            table.set_style(getattr(prettytable, 'TableStyle', prettytable).MARKDOWN)
-        texts.append(table.get_string())
+        cells = [[line.get(column, '') for column in columns] for line in lines]
+        texts.append(table(columns, cells, markdown=markdown))
     return '\n\n'.join(texts)
 
 

@@ -3,8 +3,10 @@
     mmseg-escnet test CONFIG CHECKPOINT --out FOLDER
     python tools/analysis/evaluate_predictions.py FOLDER CONFIG
 
-The figures are those that tools/test.py printed. For predictions of a benchmark (--benchmarks with
---out) name the benchmark and its folder: FOLDER/A-847 CONFIG --benchmark A-847.
+The figures are those that tools/test.py printed. FOLDER may also be the --out-dir of
+tools/infer.py, if it was given the images and the classes of the config's data set. For predictions
+of a benchmark (--benchmarks with --out) name the benchmark and its folder: FOLDER/A-847 CONFIG
+--benchmark A-847.
 """
 
 from __future__ import annotations
@@ -34,9 +36,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = load_config(args)
 
-    from mmseg_escnet.evaluation.benchmark_tasks import benchmark_config
-    from mmseg_escnet.evaluation.benchmarks import select_benchmarks
-    from mmseg_escnet.evaluation.offline import evaluate_predictions
+    from mmseg_escnet.evaluation.saved_predictions import evaluate_predictions
+    from mmseg_escnet.evaluation.zero_shot_benchmarks import select_benchmarks
+    from mmseg_escnet.evaluation.zero_shot_runs import benchmark_config
 
     if args.benchmark is not None:
         (benchmark,) = select_benchmarks([args.benchmark])

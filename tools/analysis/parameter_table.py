@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from mmseg_escnet.cli import ConfigOptions, load_config, run_tool
+from mmseg_escnet.tables import table
 
 
 @dataclass(frozen=True)
@@ -121,34 +122,27 @@ def group_rows(rows: list[Row]) -> dict[Row, int]:
     return {(key if len(own) > 1 else own[0]): len(own) for key, own in alike.items()}
 
 
-def format_table(counted: dict[Row, int]) -> list[str]:
-    """The rows as lines of text, in columns."""
-    cells = [('parameter', 'shape', 'training', 'weight decay')]
+def format_table(counted: dict[Row, int]) -> str:
+    """The rows as a table."""
+    cells = []
     for row, count in counted.items():
         name = row.name if count == 1 else f'{row.name} x{count}'
         shape = ' x '.join(map(str, row.shape)) or 'scalar'
         decay = '' if row.weight_decay is None else f'{row.weight_decay:g}'
         cells.append((name, shape, row.kind, decay))
-    widths = [max(len(line[column]) for line in cells) for column in range(3)] + [0]
-    return [
-        '  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in cells
-    ]
+    return table(('parameter', 'shape', 'training', 'weight decay'), cells, align='l')
 
 
-def format_totals(rows: list[Row]) -> list[str]:
-    """Tensors and numbers in all, by what happens to them."""
+def format_totals(rows: list[Row]) -> str:
+    """Total tensors and numbers, by what happens to them, as a table."""
     tensors, numbers = Counter(), Counter()
     for row in rows:
         for kind in (row.kind, 'in all'):
             tensors[kind] += 1
             numbers[kind] += prod(row.shape)
     kinds = sorted(tensors, key=lambda kind: (kind == 'in all', kind))
-    width = max(map(len, kinds))
-    return [
-        f'{kind.ljust(width)}  {tensors[kind]:5d} tensors  {numbers[kind]:13,d} numbers'
-        for kind in kinds
-    ]
+    cells = [(kind, tensors[kind], f'{numbers[kind]:,d}') for kind in kinds]
+    return table(('training', 'tensors', 'numbers'), cells, align='lrr')
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -156,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     rows = read_rows(load_config(args))
     counted = dict.fromkeys(rows, 1) if args.all else group_rows(rows)
-    print('\n'.join([*format_table(counted), '', *format_totals(rows)]))
+    print(f'{format_table(counted)}\n\n{format_totals(rows)}')
 
 
 if __name__ == '__main__':

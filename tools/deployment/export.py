@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
     from mmseg_escnet.export import compare, encode_onnx, encode_program, encode_words, require
     from mmseg_escnet.files import write_file
+    from mmseg_escnet.tables import table
 
     if args.check and args.out.suffix == '.onnx':
         require('onnxruntime')
@@ -77,13 +78,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         print('tracing the network, which takes from half a minute to some minutes ...', flush=True)
         _write(write_file, args.out, encode(segmenter, size))
     if args.check:
-        print('  words   largest difference   model, s   file, s')
-        for row in compare(segmenter, args.out):
-            print(
-                f'{row.num_classes:7} {row.difference:20.1e} {row.model_seconds:10.2f}'
-                f' {row.file_seconds:9.2f}',
-                flush=True,
+        columns = ('words', 'largest difference', 'model (s)', 'file (s)')
+        rows = [
+            (
+                row.num_classes,
+                f'{row.difference:.1e}',
+                f'{row.model_seconds:.2f}',
+                f'{row.file_seconds:.2f}',
             )
+            for row in compare(segmenter, args.out)
+        ]
+        print(table(columns, rows))
 
 
 def _write(write_file, path: Path, content: bytes) -> None:

@@ -89,14 +89,17 @@ def main() -> None:
     scores = image_scores(session, protocol, image, words['text_features'])
     labels = words['label_of_word'][best_words(scores, *image.shape[:2])]
 
-    args.out_dir.mkdir(parents=True, exist_ok=True)
-    dtype = np.uint8 if len(words['names']) <= 256 else np.uint16
-    cv2.imwrite(str(args.out_dir / 'labels.png'), labels.astype(dtype))
+    for folder in ('labels', 'overlays'):
+        (args.out_dir / folder).mkdir(parents=True, exist_ok=True)
+    names, file = words['names'].tolist(), f'{args.image.name}.png'
+    dtype, no_class = (np.uint8, 255) if len(names) <= 255 else (np.uint16, 65535)
+    cv2.imwrite(str(args.out_dir / 'labels' / file), labels.astype(dtype))
     colours = words['palette'][labels][..., ::-1]
     picture = cv2.addWeighted(photograph, 0.5, np.ascontiguousarray(colours), 0.5, 0)
-    cv2.imwrite(str(args.out_dir / 'overlay.png'), picture)
-    names = dict(enumerate(words['names'].tolist()))
-    (args.out_dir / 'names.json').write_text(json.dumps(names, indent=1) + '\n')
+    cv2.imwrite(str(args.out_dir / 'overlays' / file), picture)
+    # as tools/infer.py writes it: names[0] is id 0
+    record = dict(names=names, first_id=0, ignore_index=no_class, file='labels/{name}.png')
+    (args.out_dir / 'names.json').write_text(json.dumps(record, indent=1) + '\n')
     for label, pixels in zip(*np.unique(labels, return_counts=True), strict=True):
         print(f'{names[label]}: {100 * pixels / labels.size:.1f} %')
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import ESCNetError
+from ..tables import table
 
 ALL = 'all'
 
@@ -33,44 +34,21 @@ BENCHMARKS = (
     Benchmark('PAS-20b', 'pascal-voc-20b.py', 59),  # 21 are evaluated
 )
 
+
+def _row(*figures: float | None) -> dict[str, float | None]:
+    return {benchmark.key: figure for benchmark, figure in zip(BENCHMARKS, figures, strict=True)}
+
+
 # mIoU in percent as the papers print it; None is what the sources at hand do not have.
 # ESC-Net: arXiv 2411.14723. CAT-Seg: arXiv 2303.11797.
 PUBLISHED: Mapping[str, Mapping[str, Mapping[str, float | None]]] = {
     'ViT-L/14': {
-        'ESC-Net': {
-            'A-847': 18.1,
-            'PC-459': 27.0,
-            'A-150': 41.8,
-            'PC-59': 65.6,
-            'PAS-20': 98.3,
-            'PAS-20b': None,
-        },
-        'CAT-Seg': {
-            'A-847': 16.0,
-            'PC-459': 23.8,
-            'A-150': 37.9,
-            'PC-59': 63.3,
-            'PAS-20': 97.0,
-            'PAS-20b': 82.5,
-        },
+        'ESC-Net': _row(18.1, 27.0, 41.8, 65.6, 98.3, None),
+        'CAT-Seg': _row(16.0, 23.8, 37.9, 63.3, 97.0, 82.5),
     },
     'ViT-B/16': {
-        'ESC-Net': {
-            'A-847': None,
-            'PC-459': None,
-            'A-150': 35.6,
-            'PC-59': 59.0,
-            'PAS-20': 97.3,
-            'PAS-20b': 80.1,
-        },
-        'CAT-Seg': {
-            'A-847': 12.0,
-            'PC-459': 19.0,
-            'A-150': 31.8,
-            'PC-59': 57.5,
-            'PAS-20': 94.6,
-            'PAS-20b': 77.3,
-        },
+        'ESC-Net': _row(None, None, 35.6, 59.0, 97.3, 80.1),
+        'CAT-Seg': _row(12.0, 19.0, 31.8, 57.5, 94.6, 77.3),
     },
 }
 _BACKBONES = {  # open_clip's names
@@ -84,32 +62,25 @@ _BACKBONES = {  # open_clip's names
 _MORE = ('mIoU', 'fwIoU', 'aAcc', 'mIoU_seen', 'mIoU_unseen', 'hIoU')  # beside mIoU_gt
 
 
-def select_benchmarks(
-    keys: Sequence[str], known: Sequence[Benchmark] = BENCHMARKS
-) -> tuple[Benchmark, ...]:
-    """Benchmarks by their keys, in the order asked for.
+def select_benchmarks(keys: Sequence[str]) -> tuple[Benchmark, ...]:
+    """Benchmarks by their keys, in the order given.
 
     Args:
         keys: Different keys, or 'all' alone.
-        known: What there is to choose from.
 
     Raises:
-        ESCNetError: If a key is unknown or stands there twice.
+        ESCNetError: If a key is unknown or listed twice.
     """
-    by_key = {benchmark.key: benchmark for benchmark in known}
-    if len(by_key) != len(known):
-        raise ESCNetError(
-            f'Two benchmarks have the same key among {[b.key for b in known]}: give each its own.'
-        )
+    by_key = {benchmark.key: benchmark for benchmark in BENCHMARKS}
     if list(keys) == [ALL]:
-        return tuple(known)
+        return BENCHMARKS
     for position, key in enumerate(keys):
         if key not in by_key:
             raise ESCNetError(
                 f'There is no benchmark {key!r}: give {ALL} alone, or some of {", ".join(by_key)}.'
             )
         if key in keys[:position]:
-            raise ESCNetError(f'Benchmark {key} is asked for twice: give it once.')
+            raise ESCNetError(f'Benchmark {key} is listed twice: give it once.')
     return tuple(by_key[key] for key in keys)
 
 
@@ -137,8 +108,8 @@ def format_table(results: Mapping[str, Mapping], model_name: str | None) -> str:
     backbone, published = published_row(model_name)
     header = ['benchmark', 'mIoU_gt']
     for method in published:
-        header += [f'{method} paper', 'difference']
-    rows = [header + list(_MORE)]
+        header += [f'{method} paper', f'difference to {method}']
+    rows = []
     for key, metrics in results.items():
         ours = metrics.get('mIoU_gt')
         row = [key, _number(ours)]
@@ -147,12 +118,6 @@ def format_table(results: Mapping[str, Mapping], model_name: str | None) -> str:
             difference = None if ours is None or theirs is None else ours - theirs
             row += [_number(theirs, digits=1), _number(difference, sign='+')]
         rows.append(row + [_number(metrics.get(name)) for name in _MORE])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        '| ' + ' | '.join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) + ' |'
-        for row in rows
-    ]
-    lines.insert(1, '|' + '|'.join('-' * (width + 1) + ':' for width in widths) + '|')
     if backbone is None:
         origin = f'The papers have no figures for this model (CLIP: {model_name}).'
     else:
@@ -164,7 +129,8 @@ def format_table(results: Mapping[str, Mapping], model_name: str | None) -> str:
         'mIoU in percent. The papers average over the classes in the ground truth, as mIoU_gt '
         'does; mIoU is the mean of MMSegmentation.'
     )
-    return '\n'.join([*lines, '', origin, explanation])
+    text = table([*header, *_MORE], rows, markdown=True)
+    return f'{text}\n\n{origin}\n{explanation}'
 
 
 def _number(value: float | None, *, digits: int = 2, sign: str = '') -> str:

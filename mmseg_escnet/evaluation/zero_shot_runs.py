@@ -1,0 +1,259 @@
+"""Evaluate a checkpoint on zero-shot benchmarks, each by a runner of its own; resumable."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS, HOOKS
+from torch.utils.data import Dataset
+
+from ..config import config_folder
+from ..engine import VocabularyHook, build_test_runner, join_processes, use_tta
+from ..errors import ESCNetError
+from ..files import sha256, write_file
+from ..label_folder import NAMES_FILE
+from ..preflight import check_datasets
+from .saved_predictions import save_predictions
+from .zero_shot_benchmarks import Benchmark, format_table, published_row
+
+_OF_BENCHMARK = ('test_dataloader', 'test_evaluator', 'tta_pipeline')
+
+
+def evaluate_benchmarks(
+    cfg: Config,
+    benchmarks: Sequence[Benchmark],
+    *,
+    checkpoint: str,
+    overrides: Mapping[str, object] | None = None,
+    tta: bool = False,
+    out: str | None = None,
+    show_dir: str | None = None,
+) -> None:
+    """What ``tools/test.py --benchmarks`` does: check all, run those whose data is there, tabulate.
+
+    Figures are kept in ``WORK_DIR/benchmarks_CHECKPOINT.json`` as soon as a benchmark is finished,
+    with the SHA-256 of the checkpoint and a digest of the settings. One that is finished is run
+    again only if one of these differs, or what it was to write into a folder is not there.
+
+    Args:
+        cfg: The model's config.
+        benchmarks: Which.
+        checkpoint: The checkpoint.
+        overrides: See :func:`benchmark_config`.
+        tta: Whether to use test-time augmentation.
+        out: Folder for predictions, with a sub-folder for each benchmark.
+        show_dir: Folder for painted images, likewise; drawing is switched on in the config.
+
+    Raises:
+        ESCNetError: If the data of one is wrong or that of all is absent, before anything is run;
+            or one cannot be evaluated; what was finished before is kept.
+        KeyboardInterrupt: With the way to resume as message.
+    """
+    join_processes(cfg)
+    _check_hooks(cfg)
+    configs, datasets = {}, {}
+    for benchmark in benchmarks:
+        key = benchmark.key
+        configs[key] = benchmark_config(cfg, benchmark, overrides)
+        if tta:
+            use_tta(configs[key])
+        try:
+            datasets[key] = check_datasets(configs[key], 'test')['test']
+        except ESCNetError as error:
+            if not _is_absent(configs[key].test_dataloader.dataset):
+                raise ESCNetError(f'{key}: {error}') from error
+            _print(f'{key}: skipped. {error}')
+    if not datasets:
+        raise ESCNetError(
+            f'The data of {", ".join(configs)} is not there: data/README.md says how to make it.'
+        )
+
+    path = Path(cfg.work_dir) / f'benchmarks_{Path(checkpoint).stem}{"_tta" if tta else ""}.json'
+    finished = _read_results(path)
+    weights = sha256(checkpoint) if os.path.isfile(checkpoint) else checkpoint  # an address
+    figures = {}
+    for key, dataset in datasets.items():
+        made_with = dict(checkpoint_sha256=weights, settings=_digest(configs[key], dataset))
+        for name, folder in (('predictions', out), ('painted', show_dir)):
+            if folder is not None:
+                made_with[name] = os.path.abspath(Path(folder) / key)
+        if _is_finished(finished.get(key), made_with):
+            _print(f'{key}: finished before, see {path}')
+        else:
+            entry = _run(configs[key], key, dataset, checkpoint, made_with, path)
+            finished[key] = entry | dict(checkpoint=checkpoint) | made_with
+            if is_main_process():
+                content = dict(benchmarks=finished, published=_published(cfg))
+                write_file(path, json.dumps(content, indent=1).encode())
+        figures[key] = finished[key]['metrics']
+    _print(f'\n{format_table(figures, backbone_name(cfg))}\n\nkept in {path}')
+
+
+def benchmark_config(
+    cfg: Config, benchmark: Benchmark, overrides: Mapping[str, object] | None = None
+) -> Config:
+    """The model's config with a benchmark under test.
+
+    Which classes are seen is said by the training data set of the model's config, where it is given
+    in full: it takes precedence over ``seen`` of the benchmark's metric.
+
+    Args:
+        cfg: The model's config; left as it is.
+        benchmark: Which.
+        overrides: ``--cfg-options``; those of data and metric under test are used for it too.
+
+    Raises:
+        ESCNetError: If the data set has another number of classes than the benchmark.
+    """
+    data = Config.fromfile(config_folder() / '_base_' / 'datasets' / benchmark.config)
+    cfg = copy.deepcopy(cfg)
+    for key in _OF_BENCHMARK:
+        cfg.pop(key, None)
+        if key in data:
+            cfg[key] = data[key]
+    cfg.merge_from_dict(
+        {k: v for k, v in (overrides or {}).items() if k.split('.')[0] in _OF_BENCHMARK}
+    )
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    classes = _build_lazily(cfg.test_dataloader.dataset).metainfo['classes']
+    if len(classes) != benchmark.num_words:
+        raise ESCNetError(
+            f'{benchmark.key} has {benchmark.num_words} class names, but the data set of '
+            f'{benchmark.config} has {len(classes)}: its figures would not be comparable, so take '
+            'the change back.'
+        )
+    seen = _training_classes(cfg)
+    evaluator = cfg.test_evaluator
+    if seen is not None and evaluator.get('type') == 'OpenVocabIoUMetric':
+        evaluator.seen = list(seen)
+    return cfg
+
+
+def backbone_name(cfg: Config) -> str | None:
+    """open_clip's name of the CLIP model in a config."""
+    return cfg.model.backbone.get('model_name')
+
+
+def _build_lazily(dataset: dict) -> Dataset:
+    return DATASETS.build(dict(copy.deepcopy(dataset), lazy_init=True))
+
+
+def _training_classes(cfg: Config) -> Sequence[str] | None:
+    dataset = (cfg.get('train_dataloader') or {}).get('dataset')
+    if dataset is None or 'dataset' in dataset or 'datasets' in dataset:
+        return None  # a wrapper cannot be built without its data
+    return _build_lazily(dataset).metainfo.get('classes')
+
+
+def _check_hooks(cfg: Config) -> None:
+    types = [hook['type'] for hook in cfg.get('custom_hooks') or ()]
+    hooks = [HOOKS.get(name) if isinstance(name, str) else name for name in types]
+    if not any(hook is not None and issubclass(hook, VocabularyHook) for hook in hooks):
+        raise ESCNetError(
+            'The config has no VocabularyHook, so that the model would not look for the words of '
+            "the benchmark: add dict(type='VocabularyHook') to custom_hooks."
+        )
+
+
+def _is_absent(dataset_cfg: dict) -> bool:
+    dataset = _build_lazily(dataset_cfg)
+    needed = [*dataset.data_prefix.values(), dataset.ann_file]
+    return any(path and not os.path.exists(path) for path in needed)
+
+
+def _digest(cfg: Config, dataset: Dataset) -> str:
+    """SHA-256 of everything in a config that the figures depend on."""
+    decisive = dict(
+        model=cfg.model.to_dict(),
+        loop=cfg.get('test_cfg'),
+        dataset=cfg.test_dataloader.dataset.to_dict(),
+        evaluator=cfg.test_evaluator.to_dict(),
+        classes=list(dataset.metainfo['classes']),
+        images=len(dataset),
+    )
+    text = json.dumps(decisive, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_results(path: Path) -> dict[str, dict]:
+    """The entries of finished benchmarks by key, as the main process reads them."""
+    found = [{}]
+    if is_main_process() and path.exists():
+        try:
+            found = [dict(json.loads(path.read_text(encoding='utf-8'))['benchmarks'])]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            found = [error]
+    broadcast_object_list(found)
+    if isinstance(found[0], Exception):
+        raise ESCNetError(
+            f'{path} is not a file of benchmark results ({found[0]}): move it away.'
+        ) from found[0]
+    return found[0]
+
+
+def _is_finished(entry: dict | None, made_with: Mapping[str, str]) -> bool:
+    if entry is None or any(entry.get(name) != value for name, value in made_with.items()):
+        return False
+    names = Path(made_with['predictions']) / NAMES_FILE if 'predictions' in made_with else None
+    written = [path for path in (names, made_with.get('painted')) if path is not None]
+    return all(map(os.path.exists, written))
+
+
+def _run(
+    cfg: Config, key: str, dataset: Dataset, checkpoint: str, made_with: dict, results: Path
+) -> dict:
+    """Run a benchmark and return what is kept of it, but for what it was made with."""
+    protocol = _protocol(cfg)
+    cfg.load_from = checkpoint
+    cfg.work_dir = str(Path(cfg.work_dir) / key)
+    if 'painted' in made_with:  # MMEngine gives each name one visualizer
+        cfg.visualizer.update(name=f'visualizer of {key}', save_dir=made_with['painted'])
+    try:
+        if 'predictions' in made_with:
+            save_predictions(cfg, dataset, made_with['predictions'], key)
+        _print(f'{key}: {len(dataset)} images')
+        start = time.monotonic()
+        metrics = build_test_runner(cfg).test()
+    except ESCNetError as error:
+        raise ESCNetError(f'{key}: {error}') from error
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f'finished benchmarks are kept in {results}; the same command resumes with {key}'
+        ) from None
+    return dict(
+        metrics={
+            name: None if math.isnan(value) else float(value) for name, value in metrics.items()
+        },
+        images=len(dataset),
+        seconds=round(time.monotonic() - start, 1),
+        protocol=protocol,
+    )
+
+
+def _protocol(cfg: Config) -> dict:
+    model = cfg.model.get('module', cfg.model)
+    return dict(
+        test_cfg=(model.get('test_cfg') or {}),
+        pipeline=[dict(step) for step in cfg.test_dataloader.dataset.pipeline],
+        augmented='module' in cfg.model,
+    )
+
+
+def _published(cfg: Config) -> dict:
+    backbone, rows = published_row(backbone_name(cfg))
+    return dict(note="the papers' own figures", backbone=backbone, **rows)
+
+
+def _print(text: str) -> None:
+    if is_main_process():
+        print(text, flush=True)
