@@ -74,7 +74,13 @@ def parallel_map(
         return
     pool = ProcessPoolExecutor(workers, initializer=_start_worker)
     try:
-        yield from bar(pool.map(work, items, chunksize=_CHUNK))
+        # Ctrl-C is for this process alone, also while the others start
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            results = pool.map(work, items, chunksize=_CHUNK)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        yield from bar(results)
     except BrokenProcessPool as error:
         raise ESCNetError(
             f'One of {workers} processes died, of too little memory or on a damaged file: give '

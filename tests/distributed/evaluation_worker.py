@@ -20,8 +20,6 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     add_config_arguments(parser)
     cfg = load_config(parser.parse_args())
-    # so many texts that their embeddings are kept on disk, where the processes meet
-    cfg.model.text_encoder.templates = [f'{number} times a {{}}' for number in range(8)]
     merged = dict(cfg.test_evaluator, prefix='merged', background_from=60, groups=None)
     cfg.test_evaluator = [dict(cfg.test_evaluator), merged]
     runner = build_test_runner(cfg)
