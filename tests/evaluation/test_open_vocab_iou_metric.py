@@ -388,6 +388,7 @@ def test_saved_words_stay_words(tmp_path):
         first_id=0,
         background_from=1,
         dataset='three words',
+        file='{stem}.png',
     )
 
 

@@ -117,7 +117,7 @@ def test_bad_input_is_one_sentence(trained, options, tmp_path):
         (
             ['tools/train.py', 'configs/escnet/escnet_vitl14_coco-stuff.py']
             + ['--cfg-options', f'train_dataloader.dataset.data_root={tmp_path}/'],
-            'tools/dataset_converters/coco_stuff164k.py',
+            'mmseg-escnet convert coco_stuff164k',
         ),
         (
             ['tools/train.py', CONFIG, '--work-dir', tmp_path / 'w', *options]
