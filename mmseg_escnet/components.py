@@ -10,7 +10,7 @@ try:
     from . import compat, datasets, engine, evaluation, models, visualization  # compat before mmseg
     from .datasets import benchmarks, folder, transforms  # noqa: F401
     from .mmseg_apis import support_our_loaders, support_our_pictures
-    from .toyworld import backbone, dataset
+    from .toyworld import backbone, dataset  # noqa: F401
 except Exception as error:
     explain_import_error(error)
 
@@ -20,13 +20,4 @@ MODULE2PACKAGE[__package__] = __package__  # MMEngine lists its own family only
 support_our_loaders()
 support_our_pictures()
 
-__all__ = [
-    'backbone',
-    'compat',
-    'dataset',
-    'datasets',
-    'engine',
-    'evaluation',
-    'models',
-    'visualization',
-]
+__all__ = ['compat', 'datasets', 'engine', 'evaluation', 'models', 'visualization']

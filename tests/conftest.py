@@ -1,5 +1,7 @@
 """Fixtures shared by all tests: everything at toy size, on the CPU, without network."""
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,17 @@ def real_samples() -> Path:
     if not REAL_SAMPLES.is_dir():
         pytest.skip(f'real photographs are not at {REAL_SAMPLES}')
     return REAL_SAMPLES
+
+
+def load_tool(path: str):
+    """A tool, such as ``'tools/train.py'``, as a module; it may import what lies beside it."""
+    path = ROOT / path
+    spec = importlib.util.spec_from_file_location(f'{path.stem}_tool', path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(path.parent)
+        spec.loader.exec_module(module)
+    return module
 
 
 def toy_clip_cfg(**vision) -> dict:

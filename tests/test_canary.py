@@ -1,14 +1,11 @@
 """The canary: the committed miniature ESC-Net reaches what it did, and silent mistakes are seen."""
 
-import importlib
 import json
-import sys
 
 import pytest
-from conftest import ROOT
+from conftest import load_tool
 
-sys.path.insert(0, str(ROOT / 'tools' / 'toyworld'))
-canary = importlib.import_module('canary')
+canary = load_tool('tools/toyworld/canary.py')
 
 SHARE = 0.2  # of the scenes, on which mistakes are made
 

@@ -37,8 +37,6 @@ RUN_BY = {
     'tools/toyworld/demo.py': 'tools/test_demo.py',
     'tools/toyworld/make_scenes.py': 'apis/test_inference_docs.py',
     'tools/toyworld/pretrain_clip.py': 'tools/test_pretraining.py',
-    'tools/toyworld/prompt_influence.py': 'tools/test_prompt_influence.py',
-    'tools/toyworld/shortlist.py': 'tools/test_shortlist_tool.py',
     'tools/toyworld/study.py': 'tools/test_study.py',
     'tools/train.py': 'tools/test_train_and_test.py',
     'tools/web_demo.py': 'test_web.py',

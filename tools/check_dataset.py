@@ -285,7 +285,7 @@ def check_target(console: Console, target: Target, args: argparse.Namespace) -> 
     from mmseg_escnet.datasets.contact_sheet import contact_sheet
     from mmseg_escnet.datasets.inspection import build_dataset, inspect_dataset
     from mmseg_escnet.datasets.inspection_problems import Problem, find_problems
-    from mmseg_escnet.visualization.report import save_figure
+    from mmseg_escnet.visualization import save_figure
 
     try:
         inspection = inspect_dataset(

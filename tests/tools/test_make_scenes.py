@@ -1,17 +1,15 @@
 """Writing the toy world."""
 
 import hashlib
-import importlib.util
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import load_tool
 from mmengine.registry import init_default_scope
-from PIL import Image
 
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.toyworld.dataset import ToyWorldDataset
+from mmseg_escnet.toyworld.drawing import VAL_OFFSET
 from mmseg_escnet.toyworld.scenes import scene
 from mmseg_escnet.toyworld.vocabulary import (
     ALL_NAMES,
@@ -21,16 +19,10 @@ from mmseg_escnet.toyworld.vocabulary import (
     vocabulary_of,
 )
 
-SCRIPT = Path(__file__).resolve().parents[2] / 'tools' / 'toyworld' / 'make_scenes.py'
-
 
 @pytest.fixture(scope='module')
 def tool():
-    spec = importlib.util.spec_from_file_location('make_scenes_tool', SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_tool('tools/toyworld/make_scenes.py')
 
 
 def make(tool, out, *options):
@@ -46,9 +38,9 @@ def digests(out):
 
 
 def test_same_bytes_whatever_the_number_of_processes(tool, tmp_path):
-    assert make(tool, tmp_path / 'one') == 0
-    assert make(tool, tmp_path / 'two', '--workers', '2') == 0
-    assert len(digests(tmp_path / 'one')) == 2 * 30 + 1
+    make(tool, tmp_path / 'one')
+    make(tool, tmp_path / 'two', '--workers', '2')
+    assert len(digests(tmp_path / 'one')) == 2 * 30
     assert digests(tmp_path / 'one') == digests(tmp_path / 'two')
 
 
@@ -113,16 +105,9 @@ def test_validation_labels_hold_every_class(tool, tmp_path, vocabulary):
     dataset = load('val', vocabulary, tmp_path)
     assert len(dataset) == 6
     names = [name.split(' | ')[0] for name in vocabulary_of(vocabulary)]
-    pairs = classes_drawn_and_written(dataset, tool.VAL_OFFSET)
+    pairs = classes_drawn_and_written(dataset, VAL_OFFSET)
     assert all(names[file_id] == name for name, file_id in pairs)
     drawn = {name for name, _ in pairs}
     assert drawn & set(SEEN_NAMES)
     assert drawn & set(UNSEEN_NAMES)
     assert drawn & set(UNSEEN_ATTRIBUTE_NAMES)
-
-
-def test_contact_sheet(tool, tmp_path):
-    make(tool, tmp_path)
-    sheet = np.array(Image.open(tmp_path / 'contact_sheet.png'))
-    assert sheet.ndim == 3
-    assert sheet.std() > 30

@@ -12,6 +12,10 @@ import mmseg_escnet.threads  # before torch
 
 # isort: split
 
+import mmseg_escnet.components  # before mmseg
+
+# isort: split
+
 import argparse
 import contextlib
 import io
@@ -26,8 +30,9 @@ from unittest import mock
 import numpy as np
 import torch
 import torch.nn.functional as F
-from measure import build_dataset, measure
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
 
 import mmseg_escnet
 from mmseg_escnet.cli import run_tool
@@ -39,6 +44,8 @@ from mmseg_escnet.models.clip_weights import set_activation
 from mmseg_escnet.models.segmentors import escnet as segmentor_module
 from mmseg_escnet.models.segmentors.scores import Scores
 from mmseg_escnet.models.weights import read_state_dict
+from mmseg_escnet.toyworld.drawing import draw_scenes
+from mmseg_escnet.toyworld.experiment import build_dataset, measure
 
 ROOT = Path(mmseg_escnet.__file__).resolve().parents[1]
 CONFIG = ROOT / 'configs/toyworld/escnet_toy.py'
@@ -80,10 +87,6 @@ def load_model(**changes):
     Args:
         changes: Settings by dotted name, with '__' for the dots.
     """
-    from mmengine.config import Config
-    from mmengine.registry import init_default_scope
-    from mmseg.registry import MODELS
-
     init_default_scope('mmseg')
     cfg = Config.fromfile(CONFIG)
     untrained = {'model.backbone.pretrained': None, 'model.neck.sam_pretrained': None}
@@ -126,11 +129,8 @@ def read_maps() -> dict[str, np.ndarray]:
 
 def draw(scenes: Path) -> None:
     """Draw the scenes of every set into a folder."""
-    import make_scenes
-
     for key, (count, size, _) in SETS.items():
-        options = ['--train', '0', '--val', str(count), '--seed', str(SEED), '--workers', '1']
-        make_scenes.main(['--out', str(scenes / key), '--size', str(size), *options])
+        draw_scenes(scenes / key, val=count, seed=SEED, size=size)
 
 
 # -- mistakes ------------------------------------------------------------------------------------
@@ -193,19 +193,11 @@ def _points(model) -> contextlib.AbstractContextManager:
 def _sam(model) -> contextlib.AbstractContextManager:
     """SAM's transformers are those of a model that was never given any weights."""
     torch.manual_seed(0)
-    fresh = load_untrained()
+    fresh = MODELS.build(Config.fromfile(CONFIG).model)
     for block, other in zip(model.neck.blocks, fresh.neck.blocks, strict=True):
         block.sam_block.layers = other.sam_block.layers
     model.neck.prompt_encoder = fresh.neck.prompt_encoder
     return contextlib.nullcontext()
-
-
-def load_untrained():
-    """The model without any weights."""
-    from mmengine.config import Config
-    from mmseg.registry import MODELS
-
-    return MODELS.build(Config.fromfile(CONFIG).model)
 
 
 def _class_order(model) -> contextlib.AbstractContextManager:

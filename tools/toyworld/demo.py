@@ -3,18 +3,83 @@
 The miniature CLIP and SAM of data/toyworld are loaded, ESC-Net is trained on them with the same
 runner, data sets, configs and metric as the full model, and measured beside CLIP's raw read-out,
 chance, and a control in which the words of the names without masks are exchanged. Writes
-OUT/report.html, OUT/table.txt, OUT/result.json and pictures.
+OUT/report.md, the pictures in it, and OUT/result.json.
 """
 
 from __future__ import annotations
 
+import mmseg_escnet.threads  # before torch
+
+# isort: split
+
+import mmseg_escnet.components  # noqa: F401  before mmseg
+
+# isort: split
+
 import argparse
+import json
 import time
 from pathlib import Path
 
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+from PIL import Image
+
+from mmseg_escnet.apis.inside import look_inside, whole_view
 from mmseg_escnet.cli import ConfigOptions, run_tool
+from mmseg_escnet.datasets.parallel import default_workers
+from mmseg_escnet.files import encode_png, write_file
+from mmseg_escnet.preflight import check_weights
+from mmseg_escnet.tables import table
+from mmseg_escnet.toyworld import experiment, figures
+from mmseg_escnet.toyworld.drawing import draw_scenes
+from mmseg_escnet.toyworld.experiment import GROUPS, chance_iou
+from mmseg_escnet.toyworld.vocabulary import THING_NAMES, vocabulary_of
+from mmseg_escnet.visualization import draw_comparison, save_figure
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = """# ESC-Net in the toy world
+
+ESC-Net was trained on masks of 42 names and is asked for all of them by their words. *Raw CLIP* is
+the class of the highest cosine at every patch, without ESC-Net. With the *words exchanged*, each
+name without masks got the text of another one: a model that finds a class by its word must lose it.
+*Chance* is guessing every pixel.
+
+{table}
+
+{scenes} scenes, {seconds:.0f} s in all; more figures are in [result.json](result.json).
+
+## Scenes
+
+![Images, ground truth and predictions](scenes.png)
+
+## Class by class
+
+![IoU of every class](classes.png)
+
+## Block by block
+
+For one thing of each scene: the correlation that each block reads, the pseudo prompts made of it,
+and what the SAM block does to the features.
+
+{blocks}
+{training}
+## What makes this easier than the real thing
+
+- Scenes are clean drawings of few things on one or two grounds, all at a similar scale.
+- Captions of the miniature CLIP name every thing that can be seen, one at a time, without noise,
+  and its dense read-out was part of its pretraining; the real CLIP had neither.
+- CLIP has seen all 72 concepts in pictures with captions. Unseen means: without a mask.
+- Things without masks are in the training pictures, as pixels that are ignored.
+- The words are made of two parts that occur in many combinations.
+"""
+CURVES = """
+## Training
+
+![Training curves](curves.png)
+"""
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,12 +102,6 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Draw, train, measure, report."""
     args = parse_args()
-    from experiment import make_scenes_for, save_weights, shorten, train, use_scenes
-    from measure import build_dataset, chance_iou, measure, permuted, raw_readout
-    from mmengine.config import Config
-    from mmengine.registry import init_default_scope
-
-    from mmseg_escnet.preflight import check_weights
 
     start = time.monotonic()
     cfg = Config.fromfile(args.config)
@@ -50,66 +109,135 @@ def main() -> None:
         cfg.merge_from_dict(args.cfg_options)
     cfg.work_dir = str(args.out / 'run')
     if args.iterations is not None:
-        shorten(cfg, args.iterations)
+        experiment.shorten(cfg, args.iterations)
     init_default_scope('mmseg')
     check_weights(cfg.model)
-    make_scenes_for(args.out / 'scenes', args.scenes)
-    use_scenes(cfg, args.out / 'scenes')
-    model, untrained, logged = train(cfg, args.checkpoint)
-
+    train, val = args.scenes
+    draw_scenes(args.out / 'scenes', train=train, val=val, workers=default_workers())
+    experiment.use_scenes(cfg, args.out / 'scenes')
+    model, untrained, logged = experiment.train(cfg, args.checkpoint)
     if args.save is not None:
-        save_weights(model, args.save)
+        experiment.save_weights(model, args.save)
 
-    dataset = build_dataset(cfg)
-    names = dataset.metainfo['classes']
-    kept = dict(keep=args.rows)
-    found = {
-        'ESC-Net': measure(model, dataset, cfg.test_evaluator, description='ESC-Net', **kept),
-        'raw CLIP': measure(
-            untrained,
-            dataset,
-            cfg.test_evaluator,
-            predict=raw_readout,
-            description='raw CLIP',
-            **kept,
-        ),
-        'words exchanged': measure(
-            model,
-            dataset,
-            cfg.test_evaluator,
-            words=permuted(names),
-            description='words exchanged',
-        ),
-    }
-    chance = chance_iou(dataset)
+    def measure(title, network, dataset, **options):
+        options |= dict(predict=experiment.raw_readout) if network is untrained else {}
+        return experiment.measure(
+            network, dataset, cfg.test_evaluator, description=title, keep=args.rows, **options
+        )
+
+    networks = {'ESC-Net': model, 'raw CLIP': untrained}
+    dataset = experiment.build_dataset(cfg)
+    found = {title: measure(title, network, dataset) for title, network in networks.items()}
+    words = experiment.permuted(dataset.metainfo['classes'])
+    found['words exchanged'] = measure('words exchanged', model, dataset, words=words)
     large = {}
     if not args.no_large:
-        words = build_dataset(cfg, vocabulary='large')
-        for title, network, predict in (
-            ('ESC-Net', model, None),
-            ('raw CLIP', untrained, raw_readout),
-        ):
-            large[title] = measure(
-                network,
-                words,
-                cfg.test_evaluator,
-                predict=predict,
-                description=f'{title}, {len(words.metainfo["classes"])} words',
-            )
+        more = experiment.build_dataset(cfg, vocabulary='large')
+        count = len(more.metainfo['classes'])
+        for title, network in networks.items():
+            large[title] = measure(f'{title}, {count} words', network, more)
     seconds = time.monotonic() - start
-    from demo_report import write_demo_report
-
-    write_demo_report(
-        args.out,
-        model=model,
-        dataset=dataset,
-        found=found,
-        chance=chance,
-        large=large,
-        logged=logged,
-        seconds=seconds,
-    )
+    write_report(args.out, model, dataset, found, large, logged, seconds)
     print(f'{seconds:.0f} s in all')
+
+
+def result_rows(found, large, dataset) -> list[list]:
+    """A row for each group of names: title, then the mIoU (%) of each method and of chance."""
+    names = dataset.metainfo['classes']
+    chance = chance_iou(dataset)
+    rows = []
+    for group, title in GROUPS.items():
+        ids = [names.index(name) for name in vocabulary_of(group)]
+        values = [measured.metrics[f'mIoU_{group}'] for measured in found.values()]
+        rows.append([f'{len(ids)} names: {title}', *values, np.nanmean(chance[ids])])
+    values = [measured.metrics['mIoU_gt'] for measured in found.values()]
+    rows.append([f'all {len(names)} names', *values, np.nanmean(chance)])
+    if large:
+        values = [large[title].metrics['mIoU_gt'] if title in large else '' for title in found]
+        title = f'the same {len(names)} among {len(vocabulary_of("large"))} words'
+        rows.append([title, *values, ''])
+    return rows
+
+
+def write_report(out: Path, model, dataset, found, large, logged, seconds: float) -> None:
+    """Print the table; write the page, its pictures, and the figures as JSON."""
+    rows = result_rows(found, large, dataset)
+    text = table(
+        ['mIoU (%) over', *found, 'chance'],
+        [[cell if isinstance(cell, str) else f'{cell:.1f}' for cell in row] for row in rows],
+        markdown=True,
+        align='l' + 'r' * (len(found) + 1),
+    )
+    record = dict(
+        metrics={title: measured.metrics for title, measured in found.items()},
+        large={title: measured.metrics for title, measured in large.items()},
+        chance={row[0]: row[-1] for row in rows},
+        seconds=round(seconds),
+    )
+    write_file(out / 'result.json', json.dumps(record, indent=1).encode())
+
+    kept = {title: found[title] for title in ('raw CLIP', 'ESC-Net')}
+    write_file(out / 'scenes.png', encode_png(draw_scenes_found(dataset, kept)))
+    save_figure(
+        figures.classes_figure(
+            names=list(dataset.metainfo['classes']),
+            groups={title: vocabulary_of(group) for group, title in GROUPS.items()},
+            scores={title: measured.class_iou for title, measured in reversed(kept.items())},
+        ),
+        out / 'classes.png',
+    )
+    blocks = [f'blocks_{number}.png' for number in range(len(found['ESC-Net'].predictions))]
+    for number, name in enumerate(blocks):
+        save_figure(draw_blocks(model, dataset, number), out / name)
+    if logged:
+        save_figure(figures.curves_figure(logged), out / 'curves.png')
+    page = PAGE.format(
+        table=text,
+        scenes=len(dataset),
+        seconds=seconds,
+        blocks=''.join(f'![Blocks, scene {i}]({name})\n' for i, name in enumerate(blocks)),
+        training=CURVES if logged else '',
+    )
+    write_file(out / 'report.md', page.encode())
+    print(f'\n{text}\n\npage with pictures: {out / "report.md"}')
+
+
+def draw_scenes_found(dataset, found):
+    """Image, ground truth and predictions of the first scenes, one below the other."""
+    pictures = []
+    for number, predictions in enumerate(
+        zip(*(m.predictions for m in found.values()), strict=True)
+    ):
+        sample = dataset[number]
+        truth = sample['data_samples'].gt_sem_seg.data[0].numpy()
+        maps = {'ground truth': truth, **dict(zip(found, predictions, strict=True))}
+        names, palette = dataset.metainfo['classes'], dataset.metainfo['palette']
+        pictures.append(draw_comparison(image_of(sample), maps, names=names, palette=palette))
+    size = max(p.width for p in pictures), sum(p.height for p in pictures)
+    column = Image.new('RGB', size, 'white')
+    top = 0
+    for picture in pictures:
+        column.paste(picture, (0, top))
+        top += picture.height
+    return column
+
+
+def draw_blocks(model, dataset, number: int):
+    """What the blocks do for the thing of an image that has the most pixels."""
+    model.set_vocabulary(dataset.metainfo['classes'], dataset.metainfo['palette'])
+    data = model.data_preprocessor(pseudo_collate([dataset[number]]), False)
+    sample = data['data_samples'][0]
+    counts = np.bincount(sample.gt_sem_seg.data.cpu().numpy().ravel(), minlength=256)
+    thing = int(counts[: len(THING_NAMES)].argmax())  # the first of all names are things
+    view = whole_view(model, data['inputs'], sample.metainfo)
+    image, names = image_of(dataset[number]), {model.vocabulary.names[thing]: thing}
+    (inside,) = look_inside(model, view, image, model.text_features(), names)
+    return inside.figure()
+
+
+def image_of(sample: dict):
+    """(H, W, 3) uint8, RGB, of an item of the data set."""
+    return sample['inputs'].permute(1, 2, 0).numpy()[..., ::-1].copy()
 
 
 if __name__ == '__main__':

@@ -31,20 +31,19 @@ from pretraining import (
     INTERRUPTED,
     ROOT,
     argument_parser,
-    command_line,
     normalize,
     prepare,
     pretrain,
     scene_pool,
-    settings_of,
     write_results,
 )
 from torch import Tensor
 
 from mmseg_escnet.cli import run_tool
-from mmseg_escnet.models.backbones.open_clip import OpenCLIPBackbone, value_path
+from mmseg_escnet.models.backbones.open_clip import value_path
 from mmseg_escnet.models.sparse_rows import sparse_rows
 from mmseg_escnet.models.text_encoders.open_clip_text import OpenCLIPTextEncoder, encode_text
+from mmseg_escnet.toyworld.backbone import ToyCLIPBackbone
 from mmseg_escnet.toyworld.scenes import IMAGE_SIZE, scene
 from mmseg_escnet.toyworld.vocabulary import (
     ALL_NAMES,
@@ -69,7 +68,7 @@ TOKENS = 'text.token_embedding.weight'
 # -- model ---------------------------------------------------------------------------------------
 
 
-def build_model() -> tuple[OpenCLIPBackbone, OpenCLIPTextEncoder]:
+def build_model() -> tuple[ToyCLIPBackbone, OpenCLIPTextEncoder]:
     """The parts of the toy config that make up CLIP, all of it to be trained."""
     from mmengine.config import Config
     from mmseg.registry import MODELS
@@ -123,7 +122,7 @@ class CompactText:
         return {**state, TOKENS: sparse_rows(weight)}
 
 
-def both_readouts(backbone: OpenCLIPBackbone, images: Tensor) -> tuple[Tensor, Tensor]:
+def both_readouts(backbone: ToyCLIPBackbone, images: Tensor) -> tuple[Tensor, Tensor]:
     """The class token's features (B, D) and the dense ones (B, L, D) of images (B, 3, H, W)."""
     visual = backbone.clip.visual
     tokens, _ = backbone.penultimate(images)
@@ -178,7 +177,7 @@ class ReadoutLoss:
 
     def __init__(
         self,
-        backbone: OpenCLIPBackbone,
+        backbone: ToyCLIPBackbone,
         text: CompactText,
         crops: CaptionedCrops,
         word_head: nn.Linear,
@@ -225,7 +224,7 @@ class ReadoutLoss:
 
 @torch.no_grad()
 def readout_metrics(
-    backbone: OpenCLIPBackbone, text: CompactText, template: str
+    backbone: ToyCLIPBackbone, text: CompactText, template: str
 ) -> dict[str, float]:
     """Both read-outs by the highest cosine with the 72 names of the vocabulary 'all'.
 
@@ -302,29 +301,15 @@ def main(argv: list[str] | None = None) -> None:
     text = CompactText(backbone.clip, text_encoder.tokenizer)
     pool = scene_pool(args.work_dir, seed=args.seed, count=args.scenes)
     crops = CaptionedCrops(pool, seed=args.seed, batch_size=args.batch_size)
-    settings = settings_of(args)
     model = nn.ModuleDict(
         dict(clip=backbone.clip, word_head=nn.Linear(backbone.embed_dims, len(WORDS)))
     )
-    curve = pretrain(
-        model,
-        torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.05),
-        ReadoutLoss(
-            backbone, text, crops, model['word_head'], pooling=args.pooling, bf16=args.bf16
-        ),
-        num_steps=args.steps,
-        folder=args.work_dir,
-        settings=settings,
-        evaluate=partial(readout_metrics, backbone, text, text_encoder.templates[0]),
+    loss = ReadoutLoss(
+        backbone, text, crops, model['word_head'], pooling=args.pooling, bf16=args.bf16
     )
-    write_results(
-        args.out,
-        'clip',
-        state_dict=text.state_dict(),
-        command=command_line(parser, args, script='pretrain_clip.py'),
-        settings=settings,
-        curve=curve,
-    )
+    evaluate = partial(readout_metrics, backbone, text, text_encoder.templates[0])
+    curve = pretrain(args, model, loss, evaluate, betas=(0.9, 0.98))
+    write_results(args, 'clip', text.state_dict(), curve, argv)
 
 
 if __name__ == '__main__':

@@ -25,12 +25,10 @@ from pretraining import (
     CHECK_OFFSET,
     INTERRUPTED,
     argument_parser,
-    command_line,
     normalize,
     prepare,
     pretrain,
     scene_pool,
-    settings_of,
     turn,
     write_results,
 )
@@ -327,24 +325,9 @@ def main(argv: list[str] | None = None) -> None:
     prepare(args)
     sam = build_sam()
     pool = scene_pool(args.work_dir, seed=args.seed, count=args.scenes)
-    settings = settings_of(args)
-    curve = pretrain(
-        sam,
-        torch.optim.AdamW(sam.parameters(), lr=args.lr, weight_decay=0.05),
-        PromptedLoss(sam, pool, seed=args.seed, batch_size=args.batch_size),
-        num_steps=args.steps,
-        folder=args.work_dir,
-        settings=settings,
-        evaluate=partial(prompt_metrics, sam),
-    )
-    write_results(
-        args.out,
-        'sam',
-        state_dict=sam.state_dict(),
-        command=command_line(parser, args, script='pretrain_sam.py'),
-        settings=settings,
-        curve=curve,
-    )
+    loss = PromptedLoss(sam, pool, seed=args.seed, batch_size=args.batch_size)
+    curve = pretrain(args, sam, loss, partial(prompt_metrics, sam))
+    write_results(args, 'sam', sam.state_dict(), curve, argv)
 
 
 if __name__ == '__main__':

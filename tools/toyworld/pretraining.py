@@ -1,6 +1,6 @@
 """What the two pretraining tools share.
 
-Their options, scenes in memory, a training that can be gone on with, and the record of it.
+Their options, scenes in memory, a resumable training, and the record of it.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import argparse
 import io
 import json
 import shlex
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +40,7 @@ CHECK_OFFSET = 3_000_000  # ... and the metrics are taken on those from here on.
 CHECKPOINT_INTERVAL = 200  # steps
 EVALUATION_INTERVAL = 250  # steps
 INTERRUPTED = (
-    f'the same command goes on from the last checkpoint (there is one every {CHECKPOINT_INTERVAL} '
+    f'the same command resumes from the last checkpoint (there is one every {CHECKPOINT_INTERVAL} '
     'steps)'
 )
 _SETTINGS = ('steps', 'batch_size', 'scenes', 'lr', 'seed', 'bf16', 'pooling')
@@ -62,71 +63,42 @@ def argument_parser(
         lr: The highest learning rate.
     """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('--out', type=Path, default=DATA, help='folder for the weights')
-    parser.add_argument(
+    add, natural = parser.add_argument, _number(int, 1)
+    add('--out', type=Path, default=DATA, help='folder for the weights')
+    add(
         '--work-dir',
         type=Path,
         default=Path(f'work_dirs/toyworld_{name}'),
         help='folder for the scenes and the checkpoint',
     )
-    parser.add_argument('--steps', type=int, default=steps)
-    parser.add_argument('--batch-size', type=int, default=batch_size, help='pictures a step')
-    parser.add_argument('--scenes', type=int, default=scenes, help='scenes that pictures are of')
-    parser.add_argument('--lr', type=float, default=lr, help='highest learning rate')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--threads', type=int, help='of PyTorch; by default as many as cores')
+    add('--steps', type=natural, default=steps)
+    add('--batch-size', type=natural, default=batch_size, help='pictures a step')
+    most = CHECK_OFFSET - POOL_OFFSET
+    add('--scenes', type=_number(int, 1, most), default=scenes, help='scenes that pictures are of')
+    add('--lr', type=_number(float, 1e-9), default=lr, help='highest learning rate')
+    add('--seed', type=_number(int, 0), default=0)
+    add('--threads', type=natural, help='of PyTorch; by default as many as cores')
     return parser
 
 
-def prepare(args: argparse.Namespace) -> None:
-    """Check the options, make the folders, set threads and seed.
+def _number(kind: type, least: float, most: float = 1e9) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f'{text} is out of range: give {least} to {most:g}')
+        return value
 
-    Raises:
-        ESCNetError: If a number is out of range.
-    """
-    limits = {
-        'steps': (1, None),
-        'batch_size': (1, None),
-        'scenes': (1, CHECK_OFFSET - POOL_OFFSET),
-        'seed': (0, None),
-        'threads': (1, None),
-    }
-    for key, (least, most) in limits.items():
-        value = getattr(args, key)
-        if value is not None and not least <= value <= (most or value):
-            allowed = f'{least} to {most}' if most else f'{least} or more'
-            raise ESCNetError(f'{_option(key)} {value} is out of range: give {allowed}.')
-    if not 0 < args.lr < float('inf'):
-        raise ESCNetError(f'--lr {args.lr} is out of range: give a positive number.')
+    parse.__name__ = kind.__name__  # in argparse's message
+    return parse
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Make the folders, set threads and seed."""
     for folder in (args.work_dir, args.out):
         folder.mkdir(parents=True, exist_ok=True)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-
-
-def settings_of(args: argparse.Namespace) -> dict:
-    """What makes a run another one; its checkpoint is of no use to a run with others."""
-    return {key: getattr(args, key) for key in _SETTINGS if key in args}
-
-
-def command_line(parser: argparse.ArgumentParser, args: argparse.Namespace, *, script: str) -> str:
-    """The command with every option that is not at its default, folders apart.
-
-    Args:
-        parser: Knows the defaults.
-        args: The options.
-        script: File name of the tool.
-    """
-    words = ['python', f'tools/toyworld/{script}']
-    for key, value in vars(args).items():
-        if key not in ('out', 'work_dir') and value != parser.get_default(key):
-            words += [_option(key)] if value is True else [_option(key), str(value)]
-    return shlex.join(words)
-
-
-def _option(key: str) -> str:
-    return '--' + key.replace('_', '-')
 
 
 # -- scenes --------------------------------------------------------------------------------------
@@ -186,44 +158,41 @@ def learning_rate_factor(step: int, num_steps: int) -> float:
 
 
 def pretrain(
+    args: argparse.Namespace,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
     loss: Callable[[int], tuple[Tensor, dict[str, float]]],
-    *,
-    num_steps: int,
-    folder: Path,
-    settings: dict,
     evaluate: Callable[[], dict[str, float]],
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
 ) -> list[dict]:
-    """Train until the last step, from the checkpoint in the folder if there is one.
+    """Train until the last step, from the checkpoint in ``args.work_dir`` if there is one.
 
-    What a step does depends on its number, the settings and the weights alone, so a run that was
-    interrupted ends as any other.
+    What a step does depends on its number, the settings and the weights alone, so an interrupted
+    run ends as any other.
 
     Args:
+        args: Options of :func:`argument_parser`.
         model: What is trained.
-        optimizer: Its optimiser; ``lr`` is the highest rate.
         loss: From the number of a step to its loss and what to show of it.
-        num_steps: Steps in all.
-        folder: Where ``last.pth`` and ``curve.json`` are kept.
-        settings: See :func:`settings_of`.
-        evaluate: Metrics of the model as it stands.
+        evaluate: Metrics of the model as it is.
+        betas: Of AdamW.
 
     Returns:
         One record an evaluation, the last after the last step: step, seconds of training until
         then, what the step showed, metrics.
 
     Raises:
-        ESCNetError: If the folder's checkpoint was made with other settings.
+        ESCNetError: If the checkpoint was made with other settings.
     """
-    rates = [group['lr'] for group in optimizer.param_groups]
-    first, seconds, curve = _resume(folder, model, optimizer, settings)
-    with tqdm(total=num_steps, initial=first, unit='step', dynamic_ncols=True) as bar:
-        for step in range(first, num_steps):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=betas, weight_decay=0.05)
+    settings = _settings(args)
+    first, seconds, curve = _resume(args.work_dir, model, optimizer, settings)
+    with tqdm(total=args.steps, initial=first, unit='step', dynamic_ncols=True) as bar:
+        for step in range(first, args.steps):
             start = time.monotonic()
-            torch.manual_seed(settings['seed'] + step)
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group['lr'] = rate * learning_rate_factor(step, num_steps)
+            torch.manual_seed(args.seed + step)
+            for group in optimizer.param_groups:
+                group['lr'] = args.lr * learning_rate_factor(step, args.steps)
             value, shown = loss(step)
             optimizer.zero_grad(set_to_none=True)
             value.backward()
@@ -232,7 +201,7 @@ def pretrain(
             seconds += time.monotonic() - start
             bar.update()
             bar.set_postfix({key: f'{number:.3f}' for key, number in shown.items()}, refresh=False)
-            last = step + 1 == num_steps
+            last = step + 1 == args.steps
             if (step + 1) % EVALUATION_INTERVAL == 0 or last:
                 model.eval()
                 curve.append(dict(step=step + 1, seconds=round(seconds), **shown, **evaluate()))
@@ -247,9 +216,14 @@ def pretrain(
                     seconds=seconds,
                     curve=curve,
                 )
-                write_file(folder / 'last.pth', _saved(state))
-                write_file(folder / 'curve.json', json.dumps(curve, indent=1).encode())
+                write_file(args.work_dir / 'last.pth', _saved(state))
+                write_file(args.work_dir / 'curve.json', json.dumps(curve, indent=1).encode())
     return curve
+
+
+def _settings(args: argparse.Namespace) -> dict:
+    """The options on which the result depends."""
+    return {key: getattr(args, key) for key in _SETTINGS if key in args}
 
 
 def _resume(
@@ -269,7 +243,7 @@ def _resume(
         )
         raise ESCNetError(
             f'{file} was made with other settings ({different}): choose another --work-dir, or '
-            'delete the file to begin anew.'
+            'delete the file to start over.'
         )
     model.load_state_dict(state['model'])
     optimizer.load_state_dict(state['optimizer'])
@@ -286,40 +260,38 @@ def _saved(content: dict) -> memoryview:
 
 
 def write_results(
-    out: Path,
+    args: argparse.Namespace,
     name: str,
-    *,
     state_dict: Mapping[str, Tensor],
-    command: str,
-    settings: dict,
     curve: list[dict],
+    argv: Sequence[str] | None,
 ) -> None:
     """Write NAME.pth and NAME.json: the weights, how they were made, and what they reach.
 
     Args:
-        out: Folder.
+        args: Options of :func:`argument_parser`.
         name: 'clip' or 'sam'.
         state_dict: The weights.
-        command: What was called.
-        settings: With which settings.
         curve: What :func:`pretrain` returned.
+        argv: The words of the command line, if not those of this process.
     """
     # in half precision, as OpenAI's CLIP is published
     weights = {
         key: value.detach().half() if value.is_floating_point() else value.detach().clone()
         for key, value in state_dict.items()
     }
-    write_file(out / f'{name}.pth', _saved(weights))
+    write_file(args.out / f'{name}.pth', _saved(weights))
     final = dict(curve[-1])
+    words = sys.argv[1:] if argv is None else argv
     record = dict(
-        command=command,
-        seed=settings['seed'],
+        command=shlex.join(['python', f'tools/toyworld/pretrain_{name}.py', *words]),
+        seed=args.seed,
         steps=final.pop('step'),
         seconds=final.pop('seconds'),
         threads=torch.get_num_threads(),
         torch=str(torch.__version__),
         metrics=final,
-        settings=settings,
+        settings=_settings(args),
         curve=curve,
     )
-    write_file(out / f'{name}.json', json.dumps(record, indent=1).encode())
+    write_file(args.out / f'{name}.json', json.dumps(record, indent=1).encode())

@@ -1,7 +1,7 @@
 """Which of our readings of the paper does the toy world support?
 
 Trains ESC-Net once for every variant and seed, and measures it on names with and without masks.
-Runs are kept in OUT/runs, one file each: the same command goes on where it stopped. Writes
+Runs are kept in OUT/runs, one file each: the same command resumes where it stopped. Writes
 OUT/study.md, OUT/study.png and OUT/study.json.
 """
 
@@ -23,6 +23,9 @@ from mmseg_escnet.cli import ConfigOptions, run_tool
 from mmseg_escnet.datasets.parallel import default_workers
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.files import write_file
+from mmseg_escnet.tables import table
+from mmseg_escnet.toyworld.drawing import draw_scenes
+from mmseg_escnet.toyworld.vocabulary import ALL_NAMES, with_synonyms
 
 ROOT = Path(__file__).resolve().parents[2]
 BASELINE = 'baseline'
@@ -124,10 +127,11 @@ def keep_settings(args: argparse.Namespace, cfg) -> None:
 def run_one(args: argparse.Namespace, variant: str, seed: int) -> None:
     """Train and measure one variant in this process."""
     import torch
-    from experiment import shorten, train, use_scenes
-    from measure import build_dataset, measure
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
+
+    from mmseg_escnet import components  # noqa: F401
+    from mmseg_escnet.toyworld import experiment
 
     torch.set_num_threads(1)
     start = time.monotonic()
@@ -137,13 +141,13 @@ def run_one(args: argparse.Namespace, variant: str, seed: int) -> None:
     target = run_file(args.out, variant, seed)
     cfg.work_dir = str(target.with_suffix(''))
     cfg.default_hooks.checkpoint.interval = args.iterations
-    shorten(cfg, args.iterations)
+    experiment.shorten(cfg, args.iterations)
     init_default_scope('mmseg')
-    use_scenes(cfg, args.out / 'scenes')
-    model, _, logged = train(cfg)
+    experiment.use_scenes(cfg, args.out / 'scenes')
+    model, _, logged = experiment.train(cfg)
     seconds = time.monotonic() - start
-    dataset = build_dataset(cfg)
-    found = measure(model, dataset, cfg.test_evaluator)
+    dataset = experiment.build_dataset(cfg)
+    found = experiment.measure(model, dataset, cfg.test_evaluator)
     record = dict(
         variant=variant,
         seed=seed,
@@ -152,17 +156,11 @@ def run_one(args: argparse.Namespace, variant: str, seed: int) -> None:
         metrics=found.metrics,
     )
     if variant == BASELINE:  # not of the training: the first name is what it is trained with
-        words = _names_with_synonyms()
+        words = [with_synonyms(name) for name in ALL_NAMES]
         model.text_encoder.synonyms = 'mean'
-        mean = measure(model, dataset, cfg.test_evaluator, words=words)
+        mean = experiment.measure(model, dataset, cfg.test_evaluator, words=words)
         record['synonyms'] = dict(first=found.metrics['mIoU_gt'], mean=mean.metrics['mIoU_gt'])
     write_file(target, json.dumps(record, indent=1).encode())
-
-
-def _names_with_synonyms() -> tuple[str, ...]:
-    from mmseg_escnet.toyworld.vocabulary import ALL_NAMES, with_synonyms
-
-    return tuple(with_synonyms(name) for name in ALL_NAMES)
 
 
 def run_all(args: argparse.Namespace) -> list[str]:
@@ -229,31 +227,34 @@ def spread(values: list[float]) -> str:
 
 def write_summary(args: argparse.Namespace, found: dict[str, list[dict]]) -> None:
     """The table and the figure."""
-    from mmseg_escnet.visualization import ranges_figure, save_figure
+    from mmseg_escnet.toyworld.figures import study_figure
+    from mmseg_escnet.visualization import save_figure
 
-    lines = ['| variant | runs | ' + ' | '.join(COLUMNS.values()) + ' |']
-    lines.append('|---' * (len(COLUMNS) + 2) + '|')
-    for variant, records in found.items():
-        cells = [spread([record['metrics'][key] for record in records]) for key in COLUMNS]
-        lines.append(f'| {variant} | {len(records)} | ' + ' | '.join(cells) + ' |')
+    rows = [
+        (
+            variant,
+            len(records),
+            *(spread([record['metrics'][key] for record in records]) for key in COLUMNS),
+        )
+        for variant, records in found.items()
+    ]
+    text = table(['variant', 'runs', *COLUMNS.values()], rows, markdown=True)
     if BASELINE in found:
         kinds = {
             kind: spread([record['synonyms'][kind] for record in found[BASELINE]])
             for kind in ('first', 'mean')
         }
-        lines += [
-            '',
-            f'Names with synonyms, all names: first {kinds["first"]}, mean {kinds["mean"]}.',
-        ]
-    write_file(args.out / 'study.md', ('\n'.join(lines) + '\n').encode())
+        text += f'\n\nNames with synonyms, all names: first {kinds["first"]}, mean {kinds["mean"]}.'
+    write_file(args.out / 'study.md', f'{text}\n'.encode())
     write_file(args.out / 'study.json', json.dumps(found, indent=1).encode())
-    unseen = [
-        (variant, [record['metrics']['mIoU_unseen_combination'] for record in records])
+    key = 'mIoU_unseen_combination'
+    unseen = {
+        variant: [record['metrics'][key] for record in records]
         for variant, records in found.items()
-    ]
-    figure = ranges_figure(rows=unseen, baseline=BASELINE, metric='mIoU (%) of unseen combinations')
+    }
+    figure = study_figure(unseen, baseline=BASELINE, metric='mIoU (%) of unseen combinations')
     save_figure(figure, args.out / 'study.png')
-    print('\n'.join(lines))
+    print(text)
 
 
 def main() -> int:
@@ -268,7 +269,6 @@ def main() -> int:
     if args.one:
         run_one(args, args.one[0], int(args.one[1]))
         return 0
-    from experiment import make_scenes_for
     from mmengine.config import Config
 
     from mmseg_escnet.preflight import check_weights
@@ -278,7 +278,8 @@ def main() -> int:
     check_weights(cfg.model)
     (args.out / 'runs').mkdir(parents=True, exist_ok=True)
     keep_settings(args, cfg)
-    make_scenes_for(args.out / 'scenes', args.scenes)
+    train, val = args.scenes
+    draw_scenes(args.out / 'scenes', train=train, val=val, workers=default_workers())
     failed = run_all(args)
     if found := collect(args):
         write_summary(args, found)
@@ -288,4 +289,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    run_tool(main, interrupted='the same command goes on where this one stopped')
+    run_tool(main, interrupted='the same command resumes where this one stopped')

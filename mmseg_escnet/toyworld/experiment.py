@@ -1,0 +1,208 @@
+"""Trainings of ESC-Net on the toy world, and what they reach beside CLIP's raw read-out, chance
+and a control.
+
+Shapes: B images of H x W pixels, N classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.dataset import pseudo_collate
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner, load_checkpoint
+from mmseg.registry import DATASETS, METRICS, MODELS
+from torch import Tensor
+from tqdm import tqdm
+
+from ..files import write_file
+from ..models.segmentors.escnet import correlate
+from ..models.sparse_rows import sparse_rows
+from .vocabulary import vocabulary_of
+
+GROUPS = {  # vocabularies of the toy world, and what they are called
+    'seen_things': 'shapes with masks in training',
+    'seen_stuff': 'grounds with masks in training',
+    'unseen_combination': 'colour and shape masked, not together',
+    'unseen_attribute': 'shape or ground never masked',
+}
+
+
+@contextlib.contextmanager
+def _quiet_log() -> Iterator[None]:
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+# -- training ------------------------------------------------------------------------------------
+
+
+def use_scenes(cfg, root: Path) -> None:
+    """Point a config to scenes; there is no validation during training."""
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    for phase in ('train', 'test'):
+        cfg[f'{phase}_dataloader'].dataset.data_root = f'{root}/'
+
+
+def shorten(cfg, iterations: int) -> None:
+    """Train for another number of iterations; the rate falls to zero at the last."""
+    cfg.train_cfg.max_iters = cfg.train_cfg.val_interval = iterations
+    warm_up, decay = cfg.param_scheduler
+    warm_up.end = decay.begin = min(warm_up.end, iterations // 2)
+    if warm_up.end < 2:  # too few for a warm-up
+        cfg.param_scheduler, decay.begin = [decay], 0
+    decay.end, decay.T_max = iterations, max(1, iterations - decay.begin)
+
+
+def train(cfg, checkpoint: str | None = None):
+    """Build the model and train it, or load a trained one.
+
+    Returns:
+        The model; the model as it was before training, for its raw read-out; and the values
+        logged at each iteration by title.
+    """
+    untrained = MODELS.build(cfg.model)
+    with _quiet_log():  # which would list every parameter
+        untrained.init_weights()
+    if checkpoint is not None:
+        model = MODELS.build(cfg.model)
+        load_checkpoint(model, checkpoint, map_location='cpu')
+        return model, untrained, {}
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    logged = {
+        title: runner.message_hub.get_scalar(key).data[0].tolist()
+        for key, title in (('train/loss', 'loss'), ('train/decode.acc_seg', 'pixel accuracy (%)'))
+    }
+    return runner.model, untrained, logged
+
+
+def save_weights(model, path: Path) -> None:
+    """Write a model's weights in half precision, without the token embeddings that are zero.
+
+    With the words it was last used for, where MMSegmentation's ``init_model`` looks for them.
+    """
+    state = {}
+    for key, value in model.state_dict().items():
+        value = value.detach().cpu()
+        value = value.half() if value.is_floating_point() else value.clone()
+        state[key] = sparse_rows(value) if key.endswith('token_embedding.weight') else value
+    buffer = io.BytesIO()
+    torch.save(dict(state_dict=state, meta=dict(dataset_meta=model.dataset_meta)), buffer)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, buffer.getbuffer())
+
+
+# -- measuring -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Measurement:
+    """What a model reaches on a data set.
+
+    Attributes:
+        metrics: Of OpenVocabIoUMetric, in percent.
+        class_iou: (N,) in percent, NaN for a class that does not occur.
+        results: The metric's intermediate results, one for every image.
+        predictions: Label maps (H, W) of the first images.
+    """
+
+    metrics: dict[str, float]
+    class_iou: np.ndarray
+    results: list = field(default_factory=list)
+    predictions: list[np.ndarray] = field(default_factory=list)
+
+
+def build_dataset(cfg, **overrides):
+    """The data set of a config's test phase, with some of its settings changed."""
+    return DATASETS.build(dict(cfg.test_dataloader.dataset, **overrides))
+
+
+def raw_readout(model, inputs: Tensor, metas: list[dict]) -> Tensor:
+    """CLIP alone: its correlation C_0 as logits (B, N, H, W)."""
+    correlation = correlate(model.backbone(inputs).image, model.text_features())
+    return F.interpolate(correlation, inputs.shape[-2:], mode='bilinear') * (
+        model.backbone.logit_scale
+    )
+
+
+@torch.no_grad()
+def measure(
+    model,
+    dataset,
+    evaluator: dict,
+    *,
+    words: Sequence[str] | None = None,
+    predict: Callable[[object, Tensor, list[dict]], Tensor] | None = None,
+    description: str = 'evaluation',
+    keep: int = 0,
+) -> Measurement:
+    """Segment every image of a data set and evaluate.
+
+    Args:
+        model: ESCNet.
+        dataset: A built data set.
+        evaluator: Config of the metric.
+        words: The classes as the model gets them, if not by their names.
+        predict: From model, inputs and meta information to logits; ESC-Net's own by default.
+        description: Of the progress bar.
+        keep: Number of predictions to keep.
+    """
+    model.eval()
+    model.set_vocabulary(words or dataset.metainfo['classes'], dataset.metainfo['palette'])
+    metric = METRICS.build(dict(evaluator))
+    metric.dataset_meta = dataset.metainfo
+    predictions = []
+    for number in tqdm(range(len(dataset)), desc=description, unit='image', disable=None):
+        data = model.data_preprocessor(pseudo_collate([dataset[number]]), False)
+        inputs, samples = data['inputs'], data['data_samples']
+        if predict is None:
+            samples = model.predict(inputs, samples)
+        else:
+            logits = predict(model, inputs, [sample.metainfo for sample in samples])
+            samples = model.postprocess_result(logits, samples)
+        metric.process({}, [sample.to_dict() for sample in samples])
+        if number < keep:
+            predictions.append(samples[0].pred_sem_seg.data[0].cpu().numpy())
+    class_iou, _ = metric.class_iou(metric.results)
+    with _quiet_log():  # which would have a table of all classes
+        metrics = metric.compute_metrics(metric.results)
+    return Measurement(metrics, class_iou, metric.results, predictions)
+
+
+def permuted(names: Sequence[str]) -> list[str]:
+    """The names with those without masks exchanged within their group: a control.
+
+    A model that finds a class by its word must lose it; one that finds it otherwise keeps it.
+    """
+    result = list(names)
+    for key in ('unseen_combination', 'unseen_attribute'):
+        group = [name for name in vocabulary_of(key) if name in names]
+        for name, other in zip(group, group[1:] + group[:1], strict=True):
+            result[names.index(name)] = other
+    return result
+
+
+def chance_iou(dataset) -> np.ndarray:
+    """IoU (N,) in percent of guessing every pixel, NaN for classes that do not occur."""
+    num_classes = len(dataset.metainfo['classes'])
+    counts = np.zeros(num_classes)
+    for item in dataset:
+        labels = item['data_samples'].gt_sem_seg.data.numpy()
+        counts += np.bincount(labels[labels < num_classes], minlength=num_classes)
+    share = counts / counts.sum()
+    # right in share / N of the pixels, labelled or guessed in share + 1 / N - share / N
+    iou = share / (share * num_classes + 1 - share)
+    return np.where(counts > 0, 100 * iou, np.nan)
