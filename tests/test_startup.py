@@ -148,6 +148,7 @@ WAYS = [
 FIRST = [
     'apis.inferencer',
     'datasets.benchmarks',
+    'datasets.folder',
     'datasets.transforms.load_image',
     'engine.hooks',
     'evaluation.options',

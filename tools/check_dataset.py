@@ -24,13 +24,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from PIL import Image
 
-from mmseg_escnet.cli import ConfigOptions, load_config, run_tool
+from mmseg_escnet.cli import ConfigOptions, run_tool
+from mmseg_escnet.config import check_config_path, read_config
 from mmseg_escnet.datasets.parallel import default_workers
-from mmseg_escnet.errors import ESCNetError
-from mmseg_escnet.files import write_file
+from mmseg_escnet.errors import ESCNetError, first_few
+from mmseg_escnet.files import encode_png, write_file
+from mmseg_escnet.tables import table
+from mmseg_escnet.vocabulary import name_color, short_name
 
 if TYPE_CHECKING:
     from mmseg_escnet.datasets.inspection import Inspection, LabelIds
@@ -39,16 +41,16 @@ if TYPE_CHECKING:
 PHASES = ('train', 'val', 'test')
 EXIT_WRONG = 1
 LONGEST_NAME = 22  # characters
-CLASSES_SHOWN = 8
-ABSENT_SHOWN = 12
-FILES_SHOWN = 3
+MOST_CLASSES, MOST_ABSENT, MOST_FILES = 8, 12, 3
+NUM_PICTURES, COLUMNS, LONGER_SIDE, GAP = 10, 2, 480, 16  # of the sheet, in pixels
+OUTSIDE_NAME, OUTSIDE_COLOR = '(id of no class)', (255, 0, 255)
 # What tells two data sets of one config apart is not how they are fed to a model.
 NOT_THE_DATA = ('pipeline', 'test_mode', 'lazy_init', 'serialize_data', 'max_refetch')
 
 
 @dataclass
 class Target:
-    """A data set to look at.
+    """A data set to inspect.
 
     Attributes:
         name: Of its files in OUT.
@@ -82,7 +84,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--out', type=Path, default=Path('work_dirs/check_dataset'))
     parser.add_argument(
-        '--limit', type=int, metavar='N', help='look at N evenly spaced images of each data set'
+        '--limit', type=int, metavar='N', help='inspect N evenly spaced images of each data set'
     )
     parser.add_argument('--workers', type=int, default=default_workers(), help='processes')
     parser.add_argument(
@@ -91,8 +93,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options', nargs='+', action=ConfigOptions, help='override settings of the configs'
     )
-    parser.set_defaults(work_dir=None, launcher='none')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.workers < 0 or (args.limit is not None and args.limit < 1):
+        raise ESCNetError(
+            f'--workers {args.workers} --limit {args.limit} is out of range: give 0 or more '
+            'processes, and at least one image.'
+        )
+    return args
 
 
 def find_targets(args: argparse.Namespace) -> list[Target]:
@@ -103,14 +110,18 @@ def find_targets(args: argparse.Namespace) -> list[Target]:
     """
     targets: dict[str, Target] = {}
     for config in args.configs:
-        cfg = load_config(argparse.Namespace(**{**vars(args), 'config': config}))
+        cfg = read_config(config, args.cfg_options)
         found = False
-        for phase in PHASES:
-            dataloader = cfg.get(f'{phase}_dataloader') if phase in args.phase else None
-            for dataset in _leaves((dataloader or {}).get('dataset')):
+        for phase in [phase for phase in PHASES if phase in args.phase]:
+            evaluators = cfg.get(f'{phase}_evaluator') or []
+            evaluators = [evaluators] if isinstance(evaluators, dict) else evaluators
+            background_from = next(
+                filter(None, (e.get('background_from') for e in evaluators)), None
+            )
+            for dataset in _leaves((cfg.get(f'{phase}_dataloader') or {}).get('dataset')):
                 found = True
-                background_from = _background_from(cfg.get(f'{phase}_evaluator'))
-                key = _key(dataset, background_from)
+                data = {key: value for key, value in dataset.items() if key not in NOT_THE_DATA}
+                key = json.dumps([data, background_from], sort_keys=True, default=str)
                 if key not in targets:
                     taken = {target.name for target in targets.values()}
                     name = _free_name(f'{Path(config).stem}_{phase}', taken)
@@ -139,16 +150,6 @@ def _leaves(dataset: dict | Sequence[dict] | None) -> Iterator[dict]:
         yield dataset
 
 
-def _background_from(evaluators: dict | Sequence[dict] | None) -> int | None:
-    evaluators = [evaluators] if isinstance(evaluators, dict) else evaluators or []
-    return next((each['background_from'] for each in evaluators if 'background_from' in each), None)
-
-
-def _key(dataset: dict, background_from: int | None) -> str:
-    data = {key: value for key, value in dataset.items() if key not in NOT_THE_DATA}
-    return json.dumps([data, background_from], sort_keys=True, default=str)
-
-
 def _free_name(name: str, taken: set[str]) -> str:
     candidates = (name, *(f'{name}_{number}' for number in range(2, len(taken) + 3)))
     return next(candidate for candidate in candidates if candidate not in taken)
@@ -168,35 +169,66 @@ def class_table(inspection: Inspection) -> bytes:
     return text.getvalue().encode()
 
 
-def print_inspection(console: Console, inspection: Inspection) -> None:
-    """Print what is in a data set."""
-    from mmseg_escnet.datasets.contact_sheet import format_share
+def contact_sheet(inspection: Inspection) -> Image.Image:
+    """Ten evenly spaced images, each beside its label map and a legend.
 
-    labels, looked_at = inspection.labels, len(inspection.samples)
-    total = f'{inspection.total}' + (
-        f' of {inspection.expected} published' if inspection.expected else ''
-    )
-    part = 'all' if looked_at == inspection.total else f'{looked_at}, evenly spaced,'
-    occurring = np.flatnonzero(inspection.id_pixels)
-    lines = {
-        'images': f'{total}, {part} looked at; in {_folder(s.image for s in inspection.samples)}',
-        'label maps': f'in {_folder(s.label for s in inspection.samples)}',
-    }
-    if len(occurring):
-        bits = ' and '.join(str(bits) for bits in sorted(inspection.bits))
-        ids = _ranges(occurring, labels)
-        lines['ids'] = (
-            f'{ids} in {bits} bits; {len(labels.names)} classes have {labels.first} to '
-            f'{labels.last}, ignored: {labels.ignore_index}'
-            + (' and 0 (reduce_zero_label)' if labels.reduce_zero_label else '')
+    Ignored pixels are striped in grey, those with an id that no class has are magenta.
+
+    Args:
+        inspection: Of a data set in which at least one image and its label map match.
+    """
+    from mmseg_escnet.datasets.inspection import OUTSIDE, spread
+    from mmseg_escnet.visualization import draw_comparison
+
+    names = [*inspection.labels.names, OUTSIDE_NAME]
+    palette = [*map(name_color, inspection.labels.names), OUTSIDE_COLOR]
+    class_ids = inspection.labels.table % 65_536  # IGNORED becomes 65535, which is not a class
+    class_ids[inspection.labels.table == OUTSIDE] = len(names) - 1
+    pictures = []
+    for number in spread(len(inspection.matching), NUM_PICTURES):
+        reading = inspection.matching[number]
+        image, ids = inspection.load(reading[:2])
+        height, width = ids.shape
+        scale = min(LONGER_SIDE / max(height, width), 1)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        image = Image.fromarray(np.ascontiguousarray(image[..., ::-1])).resize(size)
+        labels = Image.fromarray(class_ids[ids].astype(np.uint16)).resize(
+            size, Image.Resampling.NEAREST
         )
-        lines['sizes'] = _sizes(inspection)
-        share = inspection.ignored_pixels / inspection.id_pixels.sum()
-        seen = np.count_nonzero(inspection.class_pixels)
-        lines['ignored'] = f'{format_share(share)} of the pixels'
-        lines['classes'] = f'{seen} of {len(labels.names)} occur'
-    for name, text in lines.items():
-        _say(console, f'{name:<11} {text}')
+        title = f'{Path(reading.image).name} {width}x{height}'
+        maps = {title: np.asarray(labels)}
+        pictures.append(draw_comparison(np.asarray(image), maps, names=names, palette=palette))
+    rows = [pictures[i : i + COLUMNS] for i in range(0, len(pictures), COLUMNS)]
+    column = max(picture.width for picture in pictures) + GAP
+    heights = [max(picture.height for picture in row) + GAP for row in rows]
+    sheet = Image.new('RGB', (column * len(rows[0]), sum(heights)), 'white')
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            sheet.paste(picture, (j * column, sum(heights[:i])))
+    return sheet
+
+
+def print_inspection(inspection: Inspection) -> None:
+    """Print what is in a data set."""
+    labels, num_files = inspection.labels, len(inspection.files)
+    images, label_maps = zip(*inspection.files, strict=True)
+    published = f' of {inspection.expected} published' if inspection.expected else ''
+    part = 'all' if num_files == inspection.total else f'{num_files}, evenly spaced,'
+    print(f'images      {inspection.total}{published}, {part} inspected; in {_folder(images)}')
+    print(f'label maps  in {_folder(label_maps)}')
+    if not inspection.readings:
+        return
+    bits = ' and '.join(map(str, sorted(inspection.bits)))
+    zero = ' and 0 (reduce_zero_label)' if labels.reduce_zero_label else ''
+    ids = _ranges(np.flatnonzero(inspection.id_pixels), labels)
+    print(
+        f'ids         {ids} in {bits} bits; {len(labels.names)} classes have {labels.first} to '
+        f'{labels.last}, ignored: {labels.ignore_index}{zero}'
+    )
+    print(f'sizes       {_sizes(inspection)}')
+    share = inspection.ignored_pixels / inspection.id_pixels.sum()
+    print(f'ignored     {format_share(share)} of the pixels')
+    print(f'classes     {np.count_nonzero(inspection.class_pixels)} of {len(labels.names)} occur')
 
 
 def _folder(files: Iterable[str]) -> str:
@@ -207,10 +239,8 @@ def _ranges(ids: np.ndarray, labels: LabelIds) -> str:
     """The ids that occur: the lowest and the highest, and what usually means unlabelled."""
     apart = [i for i in (255, 65535) if i in ids and i > labels.last]
     others = [i for i in ids.tolist() if i not in apart]
-    parts = (
-        [f'{others[0]} to {others[-1]}' if len(others) > 1 else str(others[0])] if others else []
-    )
-    return ' and '.join(parts + [str(i) for i in apart])
+    ends = [' to '.join(map(str, dict.fromkeys((others[0], others[-1]))))] if others else []
+    return ' and '.join([*ends, *map(str, apart)])
 
 
 def _sizes(inspection: Inspection) -> str:
@@ -223,69 +253,49 @@ def _sizes(inspection: Inspection) -> str:
     )
 
 
-def print_classes(console: Console, inspection: Inspection) -> None:
-    """Print the most frequent and the rarest classes, and those that never occur."""
-    from mmseg_escnet.datasets.contact_sheet import format_share
-    from mmseg_escnet.vocabulary import short_name
+def format_share(share: float) -> str:
+    """A share in %, with the digits that a small one needs."""
+    if share == 0 or share >= 0.0995:
+        return f'{100 * share:.0f} %'
+    return f'{100 * share:.1f} %' if share >= 0.000_995 else '<0.1 %'
 
+
+def print_classes(inspection: Inspection) -> None:
+    """Print the most frequent and the rarest classes, and those that never occur."""
     names, pixels = inspection.labels.names, inspection.class_pixels
     order = np.argsort(-pixels, kind='stable')
     seen = [int(i) for i in order if pixels[i] > 0]
+    if not seen:
+        return
     absent = [short_name(names[i], LONGEST_NAME) for i in np.flatnonzero(pixels == 0)]
-    if seen:
-        frequent = seen[:CLASSES_SHOWN]
-        rarest = seen[CLASSES_SHOWN:][::-1][:CLASSES_SHOWN]
-        table = Table(box=None, pad_edge=False, header_style='bold')
-        for heading in ('most frequent', 'rarest')[: 2 if rarest else 1]:
-            table.add_column(heading, no_wrap=True, min_width=20)
-            table.add_column('pixels', justify='right', no_wrap=True)
-            table.add_column('images', justify='right', no_wrap=True)
-        for row in range(len(frequent)):
-            cells = []
-            for column in (frequent, rarest):
-                if row < len(column):
-                    i = column[row]
-                    share = format_share(pixels[i] / pixels.sum())
-                    cells += [
-                        short_name(names[i], LONGEST_NAME),
-                        share,
-                        str(inspection.class_images[i]),
-                    ]
-            table.add_row(*cells)
-        console.print(table)
-    if absent and seen:
-        more = f' and {len(absent) - ABSENT_SHOWN} more' if len(absent) > ABSENT_SHOWN else ''
-        _say(
-            console,
-            f'never occur ({len(absent)}): {", ".join(absent[:ABSENT_SHOWN])}{more}',
-        )
+    shares = [format_share(share) for share in pixels / pixels.sum()]
+    rows = [
+        (short_name(names[i], LONGEST_NAME), shares[i], inspection.class_images[i]) for i in seen
+    ]
+    if len(rows) > 2 * MOST_CLASSES:
+        rows[MOST_CLASSES:-MOST_CLASSES] = [('...', '', '')]
+    print(table(['class', 'pixels', 'images'], rows, align='lrr'))
+    if absent:
+        print(f'never occur ({len(absent)}): {first_few(absent, MOST_ABSENT)}')
 
 
-def print_problem(console: Console, problem: Problem) -> None:
+def print_problem(problem: Problem) -> None:
     """Print a problem and the first of its files."""
-    word, style = ('wrong', 'bold red') if problem.certain else ('look', 'bold yellow')
-    _say(console, f'{word}: {problem.sentence}', style)
-    for file in problem.files[:FILES_SHOWN]:
-        _say(console, f'    {file}')
-    if len(problem.files) > FILES_SHOWN:
-        _say(console, f'    and {len(problem.files) - FILES_SHOWN} more')
+    print(f'{"wrong" if problem.certain else "look"}: {problem.sentence}')
+    for file in problem.files[:MOST_FILES]:
+        print(f'    {file}')
+    if len(problem.files) > MOST_FILES:
+        print(f'    and {len(problem.files) - MOST_FILES} more')
 
 
-def _say(console: Console, text: str, style: str | None = None) -> None:
-    """Print text as it is: a name in brackets is no markup, a path is not broken."""
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
-
-def check_target(console: Console, target: Target, args: argparse.Namespace) -> bool:
-    """Look at one data set and print what was found.
+def check_target(target: Target, args: argparse.Namespace) -> bool:
+    """Inspect one data set and print what was found.
 
     Returns:
         Whether it is right.
     """
-    from mmseg_escnet.datasets.contact_sheet import contact_sheet
     from mmseg_escnet.datasets.inspection import build_dataset, inspect_dataset
     from mmseg_escnet.datasets.inspection_problems import Problem, find_problems
-    from mmseg_escnet.visualization import save_figure
 
     try:
         inspection = inspect_dataset(
@@ -297,26 +307,25 @@ def check_target(console: Console, target: Target, args: argparse.Namespace) -> 
             description=target.name,
         )
     except ESCNetError as error:
-        console.rule(target.title, align='left')
-        print_problem(console, Problem(str(error)))
+        print(f'\n== {target.title}')
+        print_problem(Problem(str(error)))
         return False
+    sheet, classes = (args.out / f'{target.name}{suffix}' for suffix in ('.png', '.csv'))
+    write_file(classes, class_table(inspection))
+    print(f'\n== {target.title}')
+    print_inspection(inspection)
+    print_classes(inspection)
     problems = find_problems(inspection, allow_partial=args.allow_partial)
-    sheet, table = (args.out / f'{target.name}{suffix}' for suffix in ('.png', '.csv'))
-    args.out.mkdir(parents=True, exist_ok=True)
-    write_file(table, class_table(inspection))
-    console.rule(target.title, align='left')
-    print_inspection(console, inspection)
-    print_classes(console, inspection)
     for problem in problems:
-        print_problem(console, problem)
+        print_problem(problem)
     if inspection.matching:
-        save_figure(contact_sheet(inspection, target.title), sheet, dpi=110)
-        _say(console, f'pictures in {sheet}, all classes in {table}')
+        write_file(sheet, encode_png(contact_sheet(inspection)))
+        print(f'pictures in {sheet}, all classes in {classes}')
     return not any(problem.certain for problem in problems)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Look at every data set.
+    """Inspect every data set.
 
     Returns:
         The exit status: 1 if something is wrong with one.
@@ -325,22 +334,19 @@ def main(argv: list[str] | None = None) -> int:
         ESCNetError: If an argument is out of range, a config does not exist or has no data set.
     """
     args = parse_args(argv)
-    if args.workers < 0 or (args.limit is not None and args.limit < 1):
-        raise ESCNetError(
-            f'--workers {args.workers} --limit {args.limit} is out of range: give 0 or more '
-            'processes, and at least one image.'
-        )
+    for config in args.configs:
+        check_config_path(config)
 
     from mmengine.registry import init_default_scope
 
+    from mmseg_escnet import components  # noqa: F401  explains what is missing
+
     init_default_scope('mmseg')
-    console = Console()
     targets = find_targets(args)
-    wrong = sum(not check_target(console, target, args) for target in targets)
-    console.rule()
+    wrong = sum(not check_target(target, args) for target in targets)
     noun = 'data set' if len(targets) == 1 else 'data sets'
     verdict = f'something is wrong with {wrong}' if wrong else 'nothing is wrong'
-    _say(console, f'{len(targets)} {noun} looked at: {verdict}')
+    print(f'\n{len(targets)} {noun} inspected: {verdict}')
     return EXIT_WRONG if wrong else 0
 
 

@@ -6,10 +6,11 @@ words as ``vocabularies/NAME.json``, and a config in ``configs/_base_/datasets``
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .. import compat  # noqa: F401  before mmseg
 
 # isort: split
-from collections.abc import Sequence
 
 from mmseg.datasets import (
     ADE20KDataset,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from .. import compat  # noqa: F401  before mmseg
-
-# isort: split
 import os
 import os.path as osp
 from collections.abc import Sequence
+
+from .. import compat  # noqa: F401  before mmseg
+
+# isort: split
 
 from mmengine import fileio
 from mmseg.datasets import BaseSegDataset

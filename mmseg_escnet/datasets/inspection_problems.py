@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from .inspection import IGNORED, OUTSIDE, Inspection, join_ids
+from ..errors import first_few
+from .inspection import IGNORED, OUTSIDE, Inspection
 
+_UNLABELLED = (255, 65_535)  # the usual ids of pixels without a class
 _NEARLY_ALL = 0.9  # share of the classes that must occur before one's absence means something
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """Something that is wrong, or that should be looked at.
 
     Attributes:
         sentence: What is wrong, and what to do.
-        files: The files it was seen in, in the order of the data set.
+        files: The files it was found in, in the order of the data set.
         certain: Whether it is wrong whatever was intended.
     """
 
@@ -37,120 +38,120 @@ def find_problems(inspection: Inspection, *, allow_partial: bool = False) -> lis
     Returns:
         The problems, those that are certain first.
     """
-    checks = (
-        None if allow_partial else _check_count(inspection),
-        _check_readable(inspection),
-        _check_sizes(inspection),
-        _check_range(inspection),
-        _check_ignore_index(inspection),
-        _check_width(inspection),
-        _check_zero_label(inspection),
-        *_check_labelled(inspection),
-    )
-    return sorted(filter(None, checks), key=lambda problem: not problem.certain)
+    again = inspection.hint or 'run the converter of the data set again'
+    problems = [
+        *(() if allow_partial else _check_count(inspection, again)),
+        *_check_files(inspection),
+        *_check_range(inspection, again),
+        *_check_ignore_index(inspection),
+        *_check_zero_label(inspection),
+        *_check_labelled(inspection, again),
+    ]
+    return sorted(problems, key=lambda problem: not problem.certain)
 
 
-def _check_count(inspection: Inspection) -> Problem | None:
-    if inspection.expected in (None, inspection.total):
-        return None
-    return Problem(
-        f'The number of images is {inspection.total}, but {inspection.expected} were published: '
-        f'{_remedy(inspection, "unpack and convert the data set again")}, or pass '
-        '--allow-partial.'
-    )
-
-
-def _check_readable(inspection: Inspection) -> Problem | None:
-    if not inspection.unreadable:
-        return None
-    return Problem(
-        f'{_share(inspection.unreadable, inspection)} images cannot be read with their label maps:',
-        _texts(inspection.unreadable),
-    )
-
-
-def _check_sizes(inspection: Inspection) -> Problem | None:
-    if not inspection.mismatched:
-        return None
-    turned = (
-        f' ({inspection.turned} with height and width exchanged: an EXIF tag may have turned the '
-        'image after the label was drawn)'
-        if inspection.turned
-        else ''
-    )
-    return Problem(
-        f'{_share(inspection.mismatched, inspection)} label maps are not as large as their '
-        f'images{turned}: make both the same size.',
-        _texts(inspection.mismatched),
-    )
-
-
-def _check_range(inspection: Inspection) -> Problem | None:
-    if not inspection.outside:
-        return None
-    labels = inspection.labels
-    ids = np.flatnonzero((inspection.id_pixels > 0) & (labels.make_table() == OUTSIDE)).tolist()
-    hints = []
-    if labels.last + 1 in ids and not labels.reduce_zero_label and len(set(ids) - {255, 65535}) < 2:
-        hints.append(
-            f'{labels.last + 1} is one more than the last class, so if ids count from 1 and 0 is '
-            'unlabelled, set reduce_zero_label=True'
+def _check_count(inspection: Inspection, again: str) -> Iterator[Problem]:
+    if inspection.expected not in (None, inspection.total):
+        yield Problem(
+            f'The number of images is {inspection.total}, but {inspection.expected} were '
+            f'published: {again}, or pass --allow-partial.'
         )
-    hints += [
+
+
+def _check_files(inspection: Inspection) -> Iterator[Problem]:
+    num_files = len(inspection.files)
+    if inspection.unreadable:
+        yield Problem(
+            f'{len(inspection.unreadable)} of {num_files} images cannot be read with their label '
+            'maps:',
+            inspection.unreadable,
+        )
+    wrong = [each for each in inspection.readings if each.image_size != each.label_size]
+    turned = sum(each.image_size == each.label_size[::-1] for each in wrong)
+    why = (
+        f' ({turned} with height and width exchanged: an EXIF tag may have turned the image after '
+        'the label was drawn)'
+    )
+    if wrong:
+        yield Problem(
+            f'{len(wrong)} of {num_files} label maps are not as large as their images'
+            f'{why if turned else ""}: make both the same size.',
+            [
+                f'{each.label} ({_size(each.label_size)}, image {_size(each.image_size)})'
+                for each in wrong
+            ],
+        )
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f'{size[1]}x{size[0]}'
+
+
+def _check_range(inspection: Inspection, again: str) -> Iterator[Problem]:
+    labels = inspection.labels
+    is_outside = labels.table == OUTSIDE
+    ids = np.flatnonzero((inspection.id_pixels > 0) & is_outside).tolist()
+    if not ids:
+        return
+    hints = [
         f'{unlabelled} usually means unlabelled and is used here as a class, so set '
         f'ignore_index={unlabelled}'
-        for unlabelled in (255, 65535)
+        for unlabelled in _UNLABELLED
         if unlabelled in ids
     ]
-    if not hints:
-        again = _remedy(inspection, 'run the converter of the data set again')
-        hints = [f'check reduce_zero_label and ignore_index, or {again}']
-    return Problem(
-        f'{_share(inspection.outside, inspection)} label maps hold ids that no class has '
-        f'({join_ids(ids)}), while the classes have {labels.first} to {labels.last} and '
-        f'{labels.ignore_index} is ignored: {"; ".join(hints)}.',
-        _texts(inspection.outside),
+    num_unusual = len(set(ids) - set(_UNLABELLED))
+    if labels.last + 1 in ids and num_unusual < 2 and not labels.reduce_zero_label:
+        hints.insert(
+            0,
+            f'{labels.last + 1} is one more than the last class, so if ids count from 1 and 0 is '
+            'unlabelled, set reduce_zero_label=True',
+        )
+    files = [
+        f'{each.label} ({first_few(each.ids[is_outside[each.ids]])})'
+        for each in inspection.readings
+        if is_outside[each.ids].any()
+    ]
+    yield Problem(
+        f'{len(files)} of {len(inspection.files)} label maps hold ids that no class has '
+        f'({first_few(ids)}), while the classes have {labels.first} to {labels.last} and '
+        f'{labels.ignore_index} is ignored: '
+        f'{"; ".join(hints) or f"check reduce_zero_label and ignore_index, or {again}"}.',
+        files,
     )
 
 
-def _check_ignore_index(inspection: Inspection) -> Problem | None:
+def _check_ignore_index(inspection: Inspection) -> Iterator[Problem]:
     labels = inspection.labels
-    if not labels.first <= labels.ignore_index <= labels.last:
-        return None
-    return Problem(
-        f'ignore_index={labels.ignore_index} is the id of a class, which is never trained nor '
-        f'scored (they have {labels.first} to {labels.last}): set ignore_index=65535 and use label '
-        'maps of 16 bits.'
-    )
-
-
-def _check_width(inspection: Inspection) -> Problem | None:
-    labels = inspection.labels
-    if labels.last > 255 and set(inspection.bits) == {8}:
-        return Problem(
+    widest = max(labels.last, labels.ignore_index)
+    if labels.first <= labels.ignore_index <= labels.last:
+        yield Problem(
+            f'ignore_index={labels.ignore_index} is the id of a class, which is never trained nor '
+            f'scored (they have {labels.first} to {labels.last}): set ignore_index=65535 and use '
+            'label maps of 16 bits.'
+        )
+    if labels.last > 255 and inspection.bits == {8}:
+        yield Problem(
             f'All label maps have 8 bits, which cannot hold the ids of the classes up to '
             f'{labels.last}, so ids may have wrapped around (300 became 44): convert them to 16 '
             'bits.'
         )
-    if inspection.loading.casts_to_bytes and max(labels.last, labels.ignore_index) > 255:
-        return Problem(
-            'LoadAnnotations in the pipeline casts ids to 8 bits, so that '
-            f'{max(labels.last, labels.ignore_index)} becomes '
-            f'{max(labels.last, labels.ignore_index) % 256}: use LoadLabelMap instead.'
+    elif inspection.casts_to_bytes and widest > 255:
+        yield Problem(
+            f'LoadAnnotations in the pipeline casts ids to 8 bits, so that {widest} becomes '
+            f'{widest % 256}: use LoadLabelMap instead.'
         )
-    return None
 
 
-def _check_zero_label(inspection: Inspection) -> Problem | None:
+def _check_zero_label(inspection: Inspection) -> Iterator[Problem]:
     """With ids 0 to N - 1, reduce_zero_label shifts every class by one: the last never occurs."""
     labels, occurs = inspection.labels, inspection.id_pixels > 0
-    if not labels.reduce_zero_label or occurs[labels.last] or not inspection.bits:
-        return None
+    if not labels.reduce_zero_label or occurs[labels.last] or not inspection.readings:
+        return
     if occurs[0] and not occurs[labels.ignore_index]:
-        return None  # unlabelled pixels have id 0, as they should
+        return  # unlabelled pixels have id 0, as they should
     sign = f'both 0 and {labels.ignore_index} occur' if occurs[0] else 'in no label map 0 occurs'
     others = occurs[1 : labels.last]
-    return Problem(
+    yield Problem(
         f'reduce_zero_label=True says that 0 is unlabelled and the classes have 1 to '
         f'{labels.last}, but {sign} and {labels.last} does not: if ids count from 0, set '
         'reduce_zero_label=False.',
@@ -158,36 +159,19 @@ def _check_zero_label(inspection: Inspection) -> Problem | None:
     )
 
 
-def _check_labelled(inspection: Inspection) -> list[Problem]:
-    if not inspection.unlabelled:
-        return []
-    table = inspection.labels.make_table()
-    if not inspection.id_pixels[table != IGNORED].any():
-        ids = np.flatnonzero(inspection.id_pixels).tolist()
-        again = _remedy(inspection, 'run the converter of the data set again')
-        return [
-            Problem(
-                f'Every pixel is ignored (the label maps hold {join_ids(ids)} alone): check '
-                f'reduce_zero_label and ignore_index, or {again}.'
-            )
-        ]
-    return [
-        Problem(
-            f'In {_share(inspection.unlabelled, inspection)} label maps every pixel is ignored: '
+def _check_labelled(inspection: Inspection, again: str) -> Iterator[Problem]:
+    table = inspection.labels.table
+    empty = [each.label for each in inspection.readings if (table[each.ids] == IGNORED).all()]
+    if empty and len(empty) == len(inspection.readings):
+        ids = np.flatnonzero(inspection.id_pixels)
+        yield Problem(
+            f'Every pixel is ignored (the label maps hold {first_few(ids)} alone): check '
+            f'reduce_zero_label and ignore_index, or {again}.'
+        )
+    elif empty:
+        yield Problem(
+            f'In {len(empty)} of {len(inspection.files)} label maps every pixel is ignored: '
             'nothing is learnt from them.',
-            _texts(inspection.unlabelled),
+            empty,
             certain=False,
         )
-    ]
-
-
-def _remedy(inspection: Inspection, otherwise: str) -> str:
-    return inspection.hint or otherwise
-
-
-def _share(files: Sequence, inspection: Inspection) -> str:
-    return f'{len(files)} of {len(inspection.samples)}'
-
-
-def _texts(files: Sequence[tuple[int, str]]) -> list[str]:
-    return [text for _, text in files]

@@ -1,4 +1,4 @@
-"""Looking through data sets: what is there is counted, and what is wrong is told."""
+"""The inspection of data sets: what is in the files is counted, what is wrong is reported."""
 
 import os
 from collections import Counter
@@ -56,7 +56,7 @@ def test_ids_mean_what_they_mean_in_training(tmp_path, reduce_zero_label, label_
     meaning = dict(
         ignore_index=ignore_index, reduce_zero_label=reduce_zero_label, label_map=label_map
     )
-    table = LabelIds(names, **meaning).make_table()
+    table = LabelIds(names, **meaning).table
     kinds = Counter()
     for file_id in [*range(8), 254, 255, 256, 65534, 65535]:
         path = tmp_path / 'a.png'
@@ -101,14 +101,13 @@ def test_processes_and_limit(tmp_path):
         write_pair(tmp_path, f'{number:02d}', np.full((4, 4), number % 5))  # 4 is outside
     one, two = (inspect(dataset_cfg(tmp_path), workers=workers) for workers in (1, 2))
     np.testing.assert_array_equal(one.class_pixels, two.class_pixels)
-    assert one.outside == two.outside
-    assert [number for number, _ in one.outside] == list(range(4, 40, 5))
-    assert one.matching == two.matching
+    assert one.files == two.files == [reading[:2] for reading in two.matching]
+    assert find_problems(one) == find_problems(two)
     few = inspect(dataset_cfg(tmp_path), limit=4)
-    assert [sample.number for sample in few.samples] == [0, 13, 26, 39]
+    assert [Path(label).stem for _, label in few.files] == ['00', '13', '26', '39']
     assert few.total == 40
     assert few.class_pixels.sum() + few.id_pixels[4] == 4 * 16
-    assert len(inspect(dataset_cfg(tmp_path), limit=99).samples) == 40
+    assert len(inspect(dataset_cfg(tmp_path), limit=99).files) == 40
 
 
 # --- what is wrong ------------------------------------------------------------------------------

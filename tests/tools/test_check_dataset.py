@@ -1,4 +1,4 @@
-"""The tool that looks through data sets: what it prints, writes and answers."""
+"""The tool that inspects data sets: what it prints and writes, and its exit status."""
 
 import csv
 import importlib.util
@@ -14,6 +14,7 @@ import pytest
 from small_datasets import CLASSES, dataset_cfg, write_pair
 
 from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.vocabulary import name_color
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / 'tools' / 'check_dataset.py'
@@ -68,12 +69,12 @@ def test_counts_equal_independent_ones(tool, tmp_path, capsys):
         assert float(row['share']) == pytest.approx(pixels[i] / labelled, rel=1e-5)
     assert images[1] == 6  # and is told apart from the others
     printed = capsys.readouterr().out
-    assert '8, all looked at' in printed
+    assert '8, all inspected' in printed
     assert '0 to 3 and 255 in 8 bits; 4 classes have 0 to 3, ignored: 255' in printed
     assert f'{100 * pixels[255] / sum(pixels.values()):.0f} % of the pixels' in printed
     assert 'never occur (1): red [car]' in printed
     assert 'look: In 1 of 8 label maps every pixel is ignored' in printed
-    assert '1 data set looked at: nothing is wrong' in printed
+    assert '1 data set inspected: nothing is wrong' in printed
 
 
 def test_the_rest_goes_on(tool, tmp_path, capsys):
@@ -91,14 +92,14 @@ def test_the_rest_goes_on(tool, tmp_path, capsys):
     )
     assert run(tool, tmp_path, config) == 1
     printed = capsys.readouterr().out
-    parts = printed.split('own.py: ')
+    parts = printed.split('== own.py: ')
     assert 'wrong: The data set of type BaseSegDataset cannot be built' in parts[1]
     assert 'wrong: 4 of 5 images cannot be read' in parts[2]
     assert '2.png cannot be decoded' in parts[2]
     assert '3.png' not in parts[2]
     assert 'and 1 more' in parts[2]
     assert 'wrong' not in parts[-1].split('3 data sets')[0]
-    assert '3 data sets looked at: something is wrong with 2' in printed
+    assert '3 data sets inspected: something is wrong with 2' in printed
     assert all(len(part.splitlines()) < 25 for part in parts), 'one screen for each'
     written = {path.name for path in (tmp_path / 'out').iterdir()}
     assert {'own_val.png', 'own_val.csv', 'own_test.png', 'own_test.csv'} == written
@@ -114,6 +115,60 @@ def test_nothing_can_be_read(tool, tmp_path, capsys):
     assert run(tool, tmp_path, config) == 1
     assert 'wrong: 1 of 1 images' in capsys.readouterr().out
     assert not (tmp_path / 'out' / 'own_test.png').exists()
+
+
+def test_many_classes_are_those_at_both_ends(tool, tmp_path, capsys):
+    names = tuple(f'thing {i}' for i in range(30))
+    write_pair(tmp_path / 'set', 'a', [np.repeat(np.arange(30), np.arange(30))])
+    config = write_config(tmp_path / 'own.py', test=dataset_cfg(tmp_path / 'set', names))
+    assert run(tool, tmp_path, config) == 0
+    printed = capsys.readouterr().out
+    rows = [line.split('|')[1].strip() for line in printed.splitlines() if line.startswith('| ')]
+    most, rarest = range(29, 21, -1), range(8, 0, -1)
+    expected = [*(f'thing {i}' for i in most), '...', *(f'thing {i}' for i in rarest)]
+    assert rows == ['class', *expected]
+    assert 'never occur (1): thing 0' in printed
+
+
+def test_contact_sheet(tool, tmp_path):
+    """Left half a cat, right half trees; a strip of no class below, and an ignored one above."""
+    from mmengine.registry import init_default_scope
+
+    from mmseg_escnet.datasets.inspection import build_dataset, inspect_dataset
+
+    init_default_scope('mmseg')
+    ids = np.zeros((400, 480), np.uint8)
+    ids[:, 240:] = 3
+    ids[320:] = 9
+    ids[:80] = 255
+    write_pair(tmp_path, 'a', ids)
+    write_pair(tmp_path, 'b', np.full((480, 300), 2))
+    write_pair(tmp_path, 'c', np.zeros((30, 20)), size=(20, 20))  # cannot be drawn
+    inspection = inspect_dataset(build_dataset(dataset_cfg(tmp_path)))
+    sheet = np.asarray(tool.contact_sheet(inspection)).astype(int)
+    assert not (sheet[:, -400:] == 255).all(), 'two columns'
+    is_magenta = (sheet == (255, 0, 255)).all(axis=-1)
+    assert is_magenta.sum() > 50, 'ids of no class are magenta in the legend'
+    # the title is above the pictures: find the photograph by its one colour
+    photo = (abs(sheet[:, :480] - (90, 120, 60)).max(axis=-1) < 8).mean(axis=1) > 0.9
+    top = int(photo.argmax())
+    assert photo[top : top + 400].all()
+    label_map = sheet[top : top + 400, 487 : 487 + 480]
+    photograph = np.array((90, 120, 60))
+    for column, name in ((0.25, 'cat'), (0.75, 'tree')):
+        color = np.array(name_color(name))
+        pixel = label_map[150, round(column * 480)]
+        expected = 0.55 * color + 0.45 * photograph
+        assert abs(pixel - expected).max() < 6, name
+    magenta = label_map[380, 300]
+    assert abs(magenta - (0.55 * np.array((255, 0, 255)) + 0.45 * photograph)).max() < 6
+    assert np.ptp(label_map[10, 10:-10], axis=-1).max() < 10, 'ignored pixels are grey'
+
+
+def test_shares_keep_the_digits_they_need(tool):
+    shares = (0, 0.0004, 0.001, 0.0494, 0.0994, 0.0996, 0.5, 1)
+    expected = ['0 %', '<0.1 %', '0.1 %', '4.9 %', '9.9 %', '10 %', '50 %', '100 %']
+    assert [tool.format_share(share) for share in shares] == expected
 
 
 def test_data_sets_are_found_once(tool, tmp_path):
@@ -221,7 +276,7 @@ def test_toy_world(tool, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert '42 classes have 0 to 41' in printed
     assert '72 classes have 0 to 71' in printed
-    assert '2 data sets looked at: nothing is wrong' in printed
+    assert '2 data sets inspected: nothing is wrong' in printed
     # the labels of the validation scenes read as if they were those of the training scenes
     wrong = 'train_dataloader.dataset.data_prefix.seg_map_path=annotations/val'
     more = 'train_dataloader.dataset.data_prefix.img_path=images/val'

@@ -58,6 +58,18 @@ class LoadLabelMap(BaseTransform):
         path = results.get('seg_map_path')
         if path is None:
             return results
+        ids = self.read(path)
+        self._check_size(ids, path, results)
+        results['gt_seg_map'] = self._to_class_ids(ids, path, results)
+        results.setdefault('seg_fields', []).append('gt_seg_map')
+        return results
+
+    def read(self, path: str) -> np.ndarray:
+        """The ids of a file as they are, (height, width), uint8 or uint16.
+
+        Raises:
+            ESCNetError: If the file cannot be read or is no map of ids.
+        """
         try:
             content = fileio.get(path, backend_args=self.backend_args)
         except OSError as error:
@@ -65,11 +77,7 @@ class LoadLabelMap(BaseTransform):
                 f'Label map {path} cannot be read ({error.strerror or error}): check the path, or '
                 'run the converter of the data set again.'
             ) from error
-        ids = decode_label_map(content, path)
-        self._check_size(ids, path, results)
-        results['gt_seg_map'] = self._to_class_ids(ids, path, results)
-        results.setdefault('seg_fields', []).append('gt_seg_map')
-        return results
+        return decode_label_map(content, path)
 
     @staticmethod
     def _check_size(ids: np.ndarray, path: str, results: dict) -> None:
