@@ -11,7 +11,7 @@ from conftest import ROOT
 HEAVY = ('torch', 'mmengine', 'mmcv', 'mmseg', 'open_clip', 'timm', 'segment_anything', 'sklearn')
 HEAVY += ('matplotlib', 'scipy', 'pycocotools', 'gradio', 'torchvision', 'transformers', 'pandas')
 # programs around a network of their own, which begin with torch
-OF_TORCH = ('benchmark', 'canary', 'pretrain_clip', 'pretrain_sam', 'prompt_influence', 'shortlist')
+OF_TORCH = ('benchmark', 'canary', 'pretrain_clip', 'pretrain_sam', 'demo')
 TOOLS = sorted(
     path
     for path in (ROOT / 'tools').rglob('*.py')
@@ -151,7 +151,7 @@ FIRST = [
     'datasets.folder',
     'datasets.transforms.load_image',
     'engine.hooks',
-    'evaluation.options',
+    'evaluation.saved_predictions',
     'models.segmentors.escnet',
     'preflight',
     'visualization.local_visualizer',

@@ -1,5 +1,6 @@
 """Pictures of what the model sees and does."""
 
+from .. import compat  # noqa: F401  before mmseg
 from .blocks import blocks_figure
 from .figure_files import save_figure
 from .local_visualizer import OpenVocabVisualizer
