@@ -322,15 +322,14 @@ def test_what_the_model_gets(model, dataset, cfg):
         given.append(network.vocabulary.names)
         return truth(network, inputs, metas)
 
-    words = experiment.permuted(ALL_NAMES)
-    for given, expected in ((None, ALL_NAMES), (words, words)):
+    exchanged = experiment.permuted(ALL_NAMES)
+    for words, expected in ((None, ALL_NAMES), (exchanged, exchanged)):
         given.clear()
         model.train()
-        found = experiment.measure(model, dataset, cfg.test_evaluator, words=given, predict=predict)
+        found = experiment.measure(model, dataset, cfg.test_evaluator, words=words, predict=predict)
         assert [list(names) for names in given] == 3 * [list(expected)]
-        assert (
-            found.metrics['mIoU_gt'] == 100
-        )  # classes are what they are, whatever they are called
+        # classes are what they are, whatever they are called
+        assert found.metrics['mIoU_gt'] == 100
         assert found.predictions == []
 
 
