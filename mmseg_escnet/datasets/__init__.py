@@ -5,7 +5,22 @@ from importlib import import_module
 from .benchmark_vocabularies import BenchmarkClass, load_benchmark, vocabulary_names
 
 _REGISTERED = ('benchmarks', 'checked', 'folder', 'transforms')
-__all__ = ['BenchmarkClass', 'load_benchmark', 'vocabulary_names']
+__all__ = [
+    'ADE20K150Dataset',
+    'ADE20K847Dataset',
+    'BenchmarkClass',
+    'COCOStuff171Dataset',
+    'CheckedDatasetMixin',
+    'FolderDataset',
+    'LoadImage',
+    'LoadLabelMap',
+    'PascalContext59Dataset',
+    'PascalContext459Dataset',
+    'PascalVOC20Dataset',
+    'PascalVOC20bDataset',
+    'load_benchmark',
+    'vocabulary_names',
+]
 
 
 def __getattr__(name: str):
