@@ -152,6 +152,7 @@ FIRST = [
     'datasets.transforms.load_image',
     'engine.hooks',
     'evaluation.saved_predictions',
+    'evaluation.zero_shot_runs',
     'models.segmentors.escnet',
     'preflight',
     'visualization.local_visualizer',

@@ -24,7 +24,7 @@ from ..files import sha256, write_file
 from ..label_folder import NAMES_FILE
 from ..preflight import check_datasets
 from .saved_predictions import save_predictions
-from .zero_shot_benchmarks import Benchmark, format_table, published_row
+from .zero_shot_benchmarks import Benchmark, format_table
 
 _OF_BENCHMARK = ('test_dataloader', 'test_evaluator', 'tta_pipeline')
 
@@ -93,10 +93,10 @@ def evaluate_benchmarks(
             entry = _run(configs[key], key, dataset, checkpoint, made_with, path)
             finished[key] = entry | dict(checkpoint=checkpoint) | made_with
             if is_main_process():
-                content = dict(benchmarks=finished, published=_published(cfg))
-                write_file(path, json.dumps(content, indent=1).encode())
+                write_file(path, json.dumps(dict(benchmarks=finished), indent=1).encode())
         figures[key] = finished[key]['metrics']
-    _print(f'\n{format_table(figures, backbone_name(cfg))}\n\nkept in {path}')
+    text = format_table(figures, cfg.model.backbone.get('model_name'))
+    _print(f'\n{text}\n\nkept in {path}')
 
 
 def benchmark_config(
@@ -137,11 +137,6 @@ def benchmark_config(
     if seen is not None and evaluator.get('type') == 'OpenVocabIoUMetric':
         evaluator.seen = list(seen)
     return cfg
-
-
-def backbone_name(cfg: Config) -> str | None:
-    """open_clip's name of the CLIP model in a config."""
-    return cfg.model.backbone.get('model_name')
 
 
 def _build_lazily(dataset: dict) -> Dataset:
@@ -247,11 +242,6 @@ def _protocol(cfg: Config) -> dict:
         pipeline=[dict(step) for step in cfg.test_dataloader.dataset.pipeline],
         augmented='module' in cfg.model,
     )
-
-
-def _published(cfg: Config) -> dict:
-    backbone, rows = published_row(backbone_name(cfg))
-    return dict(note="the papers' own figures", backbone=backbone, **rows)
 
 
 def _print(text: str) -> None:

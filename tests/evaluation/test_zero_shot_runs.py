@@ -340,4 +340,3 @@ def test_what_is_kept_says_what_it_was_measured_with(cfg, place):
     assert len(entry['checkpoint_sha256']) == len(entry['settings']) == 64
     assert entry['protocol']['test_cfg']['stride'] == [32, 32]
     assert entry['protocol']['pipeline'][1]['scale'] == [64, 64]
-    assert content['published']['note'] == "the papers' own figures"
