@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import hashlib
 import json
 import math
@@ -219,6 +220,7 @@ def _run(
         _print(f'{key}: {len(dataset)} images')
         start = time.monotonic()
         metrics = build_test_runner(cfg).test()
+        gc.collect()  # a runner refers to itself: its model goes before the next one is built
     except ESCNetError as error:
         raise ESCNetError(f'{key}: {error}') from error
     except KeyboardInterrupt:

@@ -287,7 +287,7 @@ def test_wrong_ids_and_sizes_are_errors():
     ('num_classes', 'reduce_zero_label'), [(150, True), (256, False), (256, True), (847, False)]
 )
 def test_written_predictions_do_not_wrap(tmp_path, num_classes, reduce_zero_label):
-    """16 bits however few classes, and the ids of the label files, as MMSegmentation writes."""
+    """16 bits where an id needs them, and the ids of the label files, as MMSegmentation writes."""
     prediction = np.array([[0, num_classes - 1, 65535]])
     metric = OpenVocabIoUMetric(output_dir=str(tmp_path), format_only=True, ignore_index=65535)
     one = sample(prediction, prediction, img_path='x/a.jpg', reduce_zero_label=reduce_zero_label)
