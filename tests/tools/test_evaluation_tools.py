@@ -149,10 +149,14 @@ def test_augmented_and_painted(place, alone):
 
 
 def test_benchmarks(place):
-    """The real configs: those of PASCAL VOC run, the others are skipped; nothing is done twice."""
+    """The real configs: those of PASCAL VOC run, the others are skipped; nothing is done twice.
+
+    Once in two processes, of which one prints, and again in one.
+    """
     small = [*SMALL, 'test_dataloader.dataset.pipeline.1.scale=(96,96)']
     options = ['--benchmarks', 'all', '--work-dir', 'b', '--out', 'b/out', '--cfg-options', *small]
-    output = run(place, 'tools/test.py', CONFIG, 'iter_8.pth', *options)
+    command = ['tools/test.py', CONFIG, 'iter_8.pth', '--launcher', 'pytorch', *options]
+    output = run(place, *command, processes=2)
     lines = output.splitlines()
     for key in ('A-847', 'PC-459', 'A-150', 'PC-59'):
         assert any(line.startswith(f'{key}: skipped. The image directory') for line in lines), key
