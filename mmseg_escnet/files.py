@@ -90,6 +90,49 @@ def is_cut_short(content: bytes) -> bool:
     return content.find(_JPEG_END, max(content.rfind(_JPEG_SCAN), 0)) < 0
 
 
+def decode_image(
+    content: bytes, where: str, *, color_type: str = 'color', backend: str | None = None
+) -> np.ndarray:
+    """Decode a photograph as mmcv does, but never half of one.
+
+    Args:
+        content: The bytes of the file.
+        where: What it is called in messages: 'Image a.jpg'.
+        color_type: Of ``mmcv.imfrombytes``, its ``flag``.
+        backend: Of ``mmcv.imfrombytes``.
+
+    Returns:
+        (H, W, 3) uint8 in BGR order, with ``color_type='color'``.
+
+    Raises:
+        ESCNetError: If it is empty, damaged, cut short or not an image.
+    """
+    import mmcv  # takes long to import; converters do without
+
+    why, cause = 'it is damaged, or not an image of a supported format', None
+    if not content:
+        why = 'it is empty'
+    elif is_cut_short(content):
+        why = 'its end is missing'
+    else:
+        try:
+            image = mmcv.imfrombytes(content, flag=color_type, backend=backend)
+        except Exception as error:  # every back end has exceptions of its own
+            why, cause = str(error), error
+        else:
+            if image is not None:
+                return image
+    raise undecodable(where, why) from cause
+
+
+def undecodable(where: str, why: str) -> ESCNetError:
+    """The error for an image that cannot be decoded."""
+    return ESCNetError(
+        f'{where} cannot be decoded ({why}): check that it opens elsewhere; if not, replace it or '
+        'leave it out.'
+    )
+
+
 def decode_label_map(content: bytes, file: str) -> np.ndarray:
     """Decode a single-channel label map.
 

@@ -83,7 +83,7 @@ class Vocabulary:
         cls,
         names: Sequence[str],
         palette: Sequence[Sequence[int]] | None = None,
-        phrases: Sequence[Sequence[str] | None] | None = None,
+        phrases: Sequence[Sequence[str] | None] | Mapping[str, Sequence[str] | None] | None = None,
     ) -> Vocabulary:
         """Check the names and build a vocabulary.
 
@@ -91,7 +91,7 @@ class Vocabulary:
             names: N class names; each may hold synonyms (see :func:`split_synonyms`).
             palette: N colours ``(R, G, B)``; by default :func:`name_color` of each name.
             phrases: For each class the words or descriptions that stand for it in place of its
-                name; None for a class that goes by its name.
+                name; None for a class that goes by its name. In the order of the names, or by name.
 
         Raises:
             ESCNetError: If ``names`` is not a sequence of non-empty, different strings, one
@@ -175,11 +175,14 @@ class Vocabulary:
 
 
 def _phrases_of(
-    names: tuple[str, ...], phrases: Sequence[Sequence[str] | None] | None
+    names: tuple[str, ...],
+    phrases: Sequence[Sequence[str] | None] | Mapping[str, Sequence[str] | None] | None,
 ) -> tuple[tuple[str, ...], ...]:
     """For each name what stands for it: its phrases, or else its own synonyms."""
     if phrases is None:
         return tuple(split_synonyms(name) for name in names)
+    if isinstance(phrases, Mapping):
+        phrases = [phrases.get(name) for name in names]
     if len(phrases) != len(names):
         raise ESCNetError(
             f'There are phrases for {len(phrases)} classes, but {len(names)} class names: give a '

@@ -12,18 +12,16 @@ import os
 import warnings
 from pathlib import Path
 
-import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from PIL import Image, ImageOps
 
 from ..errors import ESCNetError
-from ..files import is_cut_short
+from ..files import SIXTEEN_BIT_MODES, decode_image, undecodable
 
 MAX_PIXELS = 80_000_000
 _BYTES_PER_PIXEL = 8  # the most that a file may have: four channels of 16 bits
 _HEADER_BYTES = 16 << 20
-_SIXTEEN_BIT_MODES = ('I', 'I;16', 'I;16L', 'I;16B', 'I;16N')
 
 
 class ImageReader:
@@ -79,7 +77,9 @@ class ImageReader:
             if os.path.isfile(path):
                 self._check_bytes(os.path.getsize(path), where)
             elif os.path.exists(path):
-                raise ESCNetError(f'{where} is no file: give a file, or a folder by itself.')
+                raise ESCNetError(
+                    f'{where} is not a regular file: give a file, or a folder by itself.'
+                )
             return Path(path).read_bytes()
         except (OSError, ValueError) as error:
             if isinstance(error, ESCNetError):
@@ -92,7 +92,7 @@ class ImageReader:
     def decode(self, content: bytes, where: str) -> np.ndarray:
         """Decode the bytes of an image file, see :meth:`read`."""
         if not content:
-            raise _undecodable(where, 'it is empty')
+            raise undecodable(where, 'it is empty')
         self._check_bytes(len(content), where)
         try:
             with warnings.catch_warnings():
@@ -104,25 +104,20 @@ class ImageReader:
                 where, f'more than {2 * Image.MAX_IMAGE_PIXELS} pixels'
             ) from error
         except Exception as error:  # every format has exceptions of its own
-            raise _undecodable(where, 'it is damaged or no image') from error
+            raise undecodable(where, 'it is damaged or not an image') from error
         self._check_size(height, width, where)
-        if is_cut_short(content):
-            raise _undecodable(where, 'its end is missing')
-        try:
-            pixels = mmcv.imfrombytes(
-                content, flag=self.loader.color_type, backend=self.loader.imdecode_backend
-            )
-        except Exception as error:
-            raise _undecodable(where, str(error)) from error
-        if pixels is None:
-            raise _undecodable(where, 'it is damaged, or of a format that is not supported')
-        return pixels
+        return decode_image(
+            content,
+            where,
+            color_type=self.loader.color_type,
+            backend=self.loader.imdecode_backend,
+        )
 
     def _from_pillow(self, image: Image.Image, where: str) -> np.ndarray:
         self._check_size(image.height, image.width, where)
         try:
             image = ImageOps.exif_transpose(image)
-            if image.mode in _SIXTEEN_BIT_MODES:
+            if image.mode in SIXTEEN_BIT_MODES:
                 return self._from_array(np.array(image).clip(0, 65535).astype(np.uint16), where)
             if image.mode == 'F':
                 raise ESCNetError(f'{where} has floating point pixels: convert it to 8 bits first.')
@@ -132,7 +127,7 @@ class ImageReader:
         except (OSError, SyntaxError, ValueError) as error:
             if isinstance(error, ESCNetError):
                 raise
-            raise _undecodable(where, str(error)) from error
+            raise undecodable(where, str(error)) from error
 
     def _from_array(self, image: np.ndarray, where: str) -> np.ndarray:
         shape, kind = image.shape, image.dtype
@@ -165,7 +160,3 @@ class ImageReader:
             f'{where} has {size}, and images of up to {self.max_pixels} pixels are taken: make it '
             'smaller, or raise max_pixels.'
         )
-
-
-def _undecodable(where: str, why: str) -> ESCNetError:
-    return ESCNetError(f'{where} cannot be decoded ({why}): check that it opens elsewhere.')

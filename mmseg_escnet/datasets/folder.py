@@ -67,7 +67,8 @@ class FolderDataset(CheckedDatasetMixin, _AnyImageSuffix):
 
     Line i of the names, from 0, is id i in the label maps: grey PNGs of 8 or 16 bits, or palette
     PNGs; never colours. Pixels of ``ignore_index`` (255) have no class. Words for training and
-    evaluation are the names, with synonyms between bars.
+    evaluation are the names, with synonyms between bars. Phrases that stand for a class in place of
+    its name (``boat: a small boat``) are in ``metainfo['phrases']``, by name.
 
     Args:
         names: The file of names, below ``data_root`` (see :func:`.vocabulary.read_classes`), or a
@@ -94,11 +95,12 @@ class FolderDataset(CheckedDatasetMixin, _AnyImageSuffix):
         img_suffix: str | Sequence[str] = IMAGE_SUFFIXES,
         **kwargs,
     ) -> None:
+        phrases = {}
         if isinstance(names, (str, os.PathLike)):
-            path = osp.join(kwargs.get('data_root') or '', names)
-            names = [_class_name(*each) for each in read_classes(path).items()]
-        self.vocabulary = Vocabulary.create(names)
-        metainfo = dict(self.vocabulary.dataset_meta, **(metainfo or {}))
+            phrases = read_classes(osp.join(kwargs.get('data_root') or '', names))
+            names = list(phrases)
+        self.vocabulary = Vocabulary.create(names, phrases=phrases)
+        metainfo = self.vocabulary.dataset_meta | dict(phrases=phrases) | (metainfo or {})
         suffixes = [img_suffix] if isinstance(img_suffix, str) else img_suffix
         both = {case(suffix) for suffix in suffixes for case in (str.lower, str.upper)}
         super().__init__(metainfo=metainfo, img_suffix=tuple(sorted(both)), **kwargs)
@@ -110,12 +112,3 @@ class FolderDataset(CheckedDatasetMixin, _AnyImageSuffix):
     @property
     def file_palette(self) -> Sequence[Sequence[int]]:
         return self.vocabulary.dataset_meta['palette']
-
-
-def _class_name(name: str, phrases: Sequence[str] | None) -> str:
-    """The class name that stands for phrases: data sets have no other place for them."""
-    if phrases is None:
-        return name
-    if len(phrases) == 1 and ',' in phrases[0]:
-        return f'{phrases[0]} |'  # with a bar, the comma separates nothing
-    return ' | '.join(phrases)

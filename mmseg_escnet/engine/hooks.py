@@ -72,7 +72,8 @@ class VocabularyHook(Hook):
                 f'The data set {type(dataloader.dataset).__name__} has no class names: give it '
                 "metainfo=dict(classes=['...', ...])."
             )
-        unwrap(runner.model).set_vocabulary(meta['classes'], meta.get('palette'))
+        words = meta['classes'], meta.get('palette'), meta.get('phrases')
+        unwrap(runner.model).set_vocabulary(*words)
 
 
 @HOOKS.register_module()

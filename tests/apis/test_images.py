@@ -82,10 +82,10 @@ def test_arrays():
         (None, 'is a NoneType: give a path'),
         (7, 'is a int: give a path'),
         (b'', 'cannot be decoded .it is empty'),
-        (b'hello' * 100, 'cannot be decoded .it is damaged or no image'),
+        (b'hello' * 100, 'cannot be decoded .it is damaged or not an image'),
         (Image.new('F', (2, 2)), 'floating point'),
         ('a\0b', 'cannot be read'),
-        (os.sep, 'is no file'),
+        (os.sep, 'is not a regular file'),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )

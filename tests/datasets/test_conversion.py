@@ -113,13 +113,14 @@ def test_converts_and_keeps_what_is_right(tmp_path, capsys):
     assert times == {path: path.stat().st_mtime_ns for path in contents}
 
 
-@pytest.mark.parametrize('damage', ['gone', 'bits', 'id', 'size', 'other', 'text'])
+@pytest.mark.parametrize('damage', ['gone', 'cut', 'bits', 'id', 'size', 'other', 'text'])
 def test_makes_anew_what_is_not_right(tmp_path, capsys, damage):
     jobs = make_jobs(tmp_path)
     run_all(tmp_path, jobs)
     path, other = jobs[1].labels
     right, time = path.read_bytes(), other.stat().st_mtime_ns
     wrong = {
+        'cut': right[: len(right) // 2],
         'bits': encode_label_map(np.zeros((2, 3), np.uint8)),
         'id': encode_label_map(np.full((2, 3), 301, np.uint16)),
         'size': encode_label_map(np.zeros((3, 2), np.uint16)),

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from conftest import toy_model_cfg
 from mmengine.registry import init_default_scope
-from mmseg.registry import DATASETS
+from mmseg.registry import DATASETS, MODELS
 from PIL import Image
 
 from mmseg_escnet import ESCNetError
@@ -66,8 +67,16 @@ def test_names_with_what_stands_for_them(mine):
         ('water',),
         ('sky',),
     )
-    assert dataset.metainfo['classes'] == vocabulary.names
+    assert dataset.metainfo['classes'] == ('cat | kitten', 'boat', 'water', 'sky')
     assert len(dataset.metainfo['palette']) == 4
+
+
+def test_the_model_gets_what_stands_for_the_names(mine):
+    model = MODELS.build(toy_model_cfg())
+    meta = build(mine, metainfo=dict(classes=('sky', 'boat'))).metainfo
+    model.dataset_meta = meta
+    assert model.vocabulary.names == ('sky', 'boat')
+    assert model.vocabulary.synonyms == (('sky',), ('a small boat, in a harbour',))
 
 
 def test_names_in_the_config(mine):

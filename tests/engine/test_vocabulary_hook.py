@@ -35,8 +35,8 @@ class Recorder(BaseModel):
         self.weight = nn.Parameter(torch.ones(1))
         self.words, self.palette, self.log = None, None, []
 
-    def set_vocabulary(self, names, palette=None):
-        self.words, self.palette = tuple(names), palette
+    def set_vocabulary(self, names, palette=None, phrases=None):
+        self.words, self.palette, self.phrases = tuple(names), palette, phrases
 
     def forward(self, inputs, mode='tensor'):
         self.log.append((mode, self.words))
@@ -111,7 +111,7 @@ def test_validation_does_not_build_the_training(tmp_path):
 
 
 def test_palette_and_wrapper():
-    """The palette goes along; a distributed model is unwrapped."""
+    """Palette and phrases go along; a distributed model is unwrapped."""
     from mmengine.registry import MODEL_WRAPPERS
 
     class Wrapper(nn.Module):
@@ -120,9 +120,11 @@ def test_palette_and_wrapper():
             self.module = module
 
     model = Recorder()
-    fake = SimpleNamespace(model=model, test_dataloader=loader('cat', palette=[[1, 2, 3]]))
+    meta = dict(palette=[[1, 2, 3]], phrases={'cat': ['a small cat']})
+    fake = SimpleNamespace(model=model, test_dataloader=loader('cat', **meta))
     VocabularyHook().before_test(fake)
     assert (model.words, model.palette) == (('cat',), [[1, 2, 3]])
+    assert model.phrases == {'cat': ['a small cat']}
     MODEL_WRAPPERS.register_module(name='TestWrapper', module=Wrapper, force=True)
     try:
         fake = SimpleNamespace(model=Wrapper(model), test_dataloader=loader('dog'))

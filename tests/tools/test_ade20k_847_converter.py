@@ -97,17 +97,6 @@ def test_converts(converter, raw, capsys):
     assert (build(out, 'training')[0]['gt_seg_map'] == 7).all()
 
 
-def test_second_run_keeps_whole_files_and_makes_broken_ones_again(converter, raw, capsys):
-    _, out = run(converter, raw)
-    labels = sorted((out / 'annotations_847' / 'validation').glob('*'))
-    content = labels[0].read_bytes()
-    labels[0].write_bytes(content[: len(content) // 2])
-    capsys.readouterr()
-    assert run(converter, raw)[0] == 0
-    assert 'A-847: 1 label maps converted, 1 already there' in capsys.readouterr().out
-    assert labels[0].read_bytes() == content
-
-
 @pytest.mark.parametrize(
     ('size', 'short_side', 'expected'),
     [

@@ -85,25 +85,6 @@ def test_other_published_layouts(converter, tmp_path, monkeypatch, labels):
     assert (out / 'images' / 'val2017' / '3.jpg').is_symlink()
 
 
-def test_second_run_keeps_whole_files_and_makes_broken_ones_again(converter, raw, capsys):
-    _, out = run(converter, raw)
-    files = sorted((out / 'annotations').glob('*/*'))
-    assert len(files) == 3
-    times = [file.stat().st_mtime_ns for file in files]
-    content = files[1].read_bytes()
-    files[1].write_bytes(content[: len(content) // 2])  # cut short by a crash
-    (files[2]).unlink()
-    capsys.readouterr()
-    assert run(converter, raw)[0] == 0
-    printed = capsys.readouterr().out
-    assert 'train2017: 1 label maps converted, 1 already there' in printed
-    assert 'val2017: 1 label maps converted, 0 already there' in printed
-    assert files[0].stat().st_mtime_ns == times[0]
-    assert files[1].read_bytes() == content
-    assert files[2].exists()
-    assert not list(out.rglob('*.part'))
-
-
 def test_into_the_raw_folder_itself(converter, raw, capsys):
     for expected in ('2 label maps converted, 0 already', '0 label maps converted, 2 already'):
         assert converter.main([str(raw), '--out', str(raw), '--workers', '1']) == 0
@@ -152,13 +133,6 @@ def test_missing_image_is_named(converter, raw, capsys):
     status, out = run(converter, raw, '--link', 'none')
     assert status == 0
     assert (out / 'annotations' / 'train2017' / f'1{SUFFIX}').exists()
-
-
-def test_copies_images(converter, raw):
-    _, out = run(converter, raw, '--link', 'copy')
-    copy = out / 'images' / 'train2017' / '1.jpg'
-    assert not copy.is_symlink()
-    assert copy.read_bytes() == (raw / 'images' / 'train2017' / '1.jpg').read_bytes()
 
 
 def test_wrong_folders(converter, tmp_path):

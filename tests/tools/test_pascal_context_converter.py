@@ -126,19 +126,6 @@ def test_converts(converter, raw, capsys):
     assert len(build(out, split='train')) == 1
 
 
-def test_second_run_keeps_whole_files_and_makes_broken_ones_again(converter, raw, capsys):
-    _, out = run(converter, raw)
-    label = out / 'SegmentationClassContext459' / '2008_000001.png'
-    content = label.read_bytes()
-    label.write_bytes(content[: len(content) // 2])
-    capsys.readouterr()
-    assert run(converter, raw)[0] == 0
-    printed = capsys.readouterr().out
-    assert 'PC-459: 1 label maps converted, 1 already there' in printed
-    assert 'PC-59: 0 label maps converted, 2 already there' in printed
-    assert label.read_bytes() == content
-
-
 def test_files_of_mmsegmentation_are_kept(converter, raw, capsys):
     """They hold the same ids, and its list, which lacks an image, is replaced."""
     theirs = raw / 'SegmentationClassContext' / '2008_000001.png'

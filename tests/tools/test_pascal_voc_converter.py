@@ -92,39 +92,6 @@ def test_converts(converter, raw, capsys):
     assert len(build(out)) == 2
 
 
-def test_second_run_makes_only_what_is_not_right(converter, raw, capsys):
-    _, out = run(converter, raw)
-    (out / 'SegmentationClass20' / '2007_000001.png').unlink()
-    # the raw file in the place of a converted one: right in size and bits, wrong in its ids
-    (out / 'SegmentationClass20b' / '2007_000001.png').write_bytes(
-        (raw / 'SegmentationClass' / '2007_000002.png').read_bytes()
-    )
-    capsys.readouterr()
-    assert run(converter, raw)[0] == 0
-    printed = capsys.readouterr().out
-    assert 'PAS-20: 1 label maps converted, 1 already there' in printed
-    assert 'PAS-20b: 1 label maps converted, 1 already there' in printed
-    np.testing.assert_array_equal(build(out)[0]['gt_seg_map'], [[255, 0, 1], [19, 255, 18]])
-
-
-def test_into_the_raw_folder_itself(converter, raw):
-    before = {path: path.read_bytes() for path in raw.rglob('*') if path.is_file()}
-    assert converter.main([str(raw), '--out', str(raw), '--workers', '1']) == 0
-    assert all(path.read_bytes() == content for path, content in before.items())
-    assert not (raw / 'JPEGImages' / '2007_000001.jpg').is_symlink()
-    assert len(build(raw)) == 2
-
-
-def test_unknown_id_names_file_and_id_and_the_rest_goes_on(converter, raw, capsys):
-    write_sample(raw, '2007_000001', [[21, 0, 254]])
-    status, out = run(converter, raw)
-    assert status == 1
-    captured = capsys.readouterr()
-    assert 'PAS-20b: 1 label maps converted, 0 already there, 1 failed' in captured.out
-    assert '2007_000001.png holds id 21, 254, which no class' in captured.err
-    assert not (out / 'SegmentationClass20' / '2007_000001.png').exists()
-
-
 def test_colours_in_place_of_indices(converter, raw, capsys):
     Image.new('RGB', (3, 2)).save(raw / 'SegmentationClass' / '2007_000001.png')
     assert run(converter, raw)[0] == 1
@@ -223,15 +190,6 @@ def test_killed_half_way(tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(build(out, 'pascal-voc-20b')) == 100
     assert times == {path: path.stat().st_mtime_ns for path in there}
-
-
-def test_command_line_without_data(tmp_path):
-    env = dict(os.environ, PYTHONPATH=str(REPOSITORY))
-    command = [sys.executable, str(SCRIPT), str(tmp_path / 'nowhere')]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
-    assert done.returncode == 2
-    assert done.stderr.startswith('error: The folder ')
-    assert 'Traceback' not in done.stderr
 
 
 def test_real_photographs(converter, tmp_path, real_samples):

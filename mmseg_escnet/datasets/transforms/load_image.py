@@ -1,13 +1,12 @@
 """Loading photographs, with one sentence for a file that cannot be read."""
 
-import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
 from mmseg.registry import TRANSFORMS
 
 from ...errors import ESCNetError
-from ...files import is_cut_short
+from ...files import decode_image
 
 
 @TRANSFORMS.register_module()
@@ -52,18 +51,9 @@ class LoadImage(LoadImageFromFile):
                 f'Image {path} cannot be read ({error.strerror or error}): check the path and '
                 'its permissions.'
             ) from error
-        if is_cut_short(content):
-            raise _undecodable(path, 'its end is missing')
-        try:
-            image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
-        except Exception as error:  # every back end has exceptions of its own
-            raise _undecodable(path, 'it is empty' if not content else str(error)) from error
-        if image is None:
-            raise _undecodable(path, 'it is damaged or no picture')
-        return image
-
-
-def _undecodable(path: str, why: str) -> ESCNetError:
-    return ESCNetError(
-        f'Image {path} cannot be decoded ({why}): replace the file or take it out of the data set.'
-    )
+        return decode_image(
+            content,
+            f'Image {path}',
+            color_type=self.color_type,
+            backend=self.imdecode_backend,
+        )

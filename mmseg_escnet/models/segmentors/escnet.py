@@ -5,7 +5,7 @@ Shapes: B images, N classes, H x W pixels, h x w patch grid, D CLIP joint width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Literal
 
@@ -140,20 +140,24 @@ class ESCNet(EncoderDecoder):
         return self._vocabulary
 
     def set_vocabulary(
-        self, names: Sequence[str] | Vocabulary, palette: Sequence[Sequence[int]] | None = None
+        self,
+        names: Sequence[str] | Vocabulary,
+        palette: Sequence[Sequence[int]] | None = None,
+        phrases: Mapping[str, Sequence[str] | None] | None = None,
     ) -> None:
         """Segment into other words from now on.
 
         Args:
             names: N class names, each may hold synonyms; class i of the results is names[i].
             palette: N colours (R, G, B); by default one that depends on the name alone.
+            phrases: Name -> what stands for it in place of the name, if anything does.
 
         Raises:
             ESCNetError: If the names are no list of different non-empty strings, or one is longer
                 than CLIP's context. The vocabulary in use is kept then.
         """
         if not isinstance(names, Vocabulary):
-            names = Vocabulary.create(names, palette)
+            names = Vocabulary.create(names, palette, phrases)
         self.text_encoder.check(names, self.backbone.clip.context_length)
         self._vocabulary = names
         self.num_classes = self.out_channels = len(names)
@@ -166,7 +170,7 @@ class ESCNet(EncoderDecoder):
 
     @dataset_meta.setter
     def dataset_meta(self, meta: dict) -> None:
-        self.set_vocabulary(meta['classes'], meta.get('palette'))
+        self.set_vocabulary(meta['classes'], meta.get('palette'), meta.get('phrases'))
 
     def embed(self, vocabulary: Vocabulary, encoder: OpenCLIPTextEncoder | None = None) -> Tensor:
         """F_l (N, D) of a vocabulary, unit norm.
