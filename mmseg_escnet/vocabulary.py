@@ -11,12 +11,13 @@ import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import ftfy
 import yaml
 
-from .errors import ESCNetError
+from .errors import ESCNetError, first_few
 
 MAX_WORDS = 10_000
 # A name may hold several synonyms; the benchmarks separate them by a comma, people by a bar.
@@ -29,16 +30,10 @@ _SUGGESTIONS = 5
 
 
 def split_synonyms(name: str) -> tuple[str, ...]:
-    """Split a class name into its synonyms.
+    """Split a class name into its synonyms in order, stripped, empty ones dropped.
 
     A bar separates synonyms and, in a name without one, a comma: ``'sofa | couch'`` and
     ``'building, edifice'`` hold two each, ``'a red, wet road | street'`` two as well.
-
-    Args:
-        name: A class name as given.
-
-    Returns:
-        Its synonyms in order, stripped, empty ones dropped.
     """
     separator = next((s for s in _SYNONYM_SEPARATORS if s in name), None)
     parts = [name] if separator is None else name.split(separator)
@@ -48,11 +43,8 @@ def split_synonyms(name: str) -> tuple[str, ...]:
 def name_color(name: str) -> tuple[int, int, int]:
     """A colour that depends on the name alone, so it stays when other words come or go (ours).
 
-    Args:
-        name: A class name.
-
     Returns:
-        ``(R, G, B)`` in 0..255, saturated enough to be told from the photograph.
+        ``(R, G, B)`` in 0..255, saturated enough to stand out from the photograph.
     """
     digest = hashlib.sha256(name.encode()).digest()
     hue = int.from_bytes(digest[:4], 'big') / 2**32
@@ -153,25 +145,18 @@ class Vocabulary:
         if len(ids) == 1:
             return ids[0]
         lower = {own.lower(): own for own in self.names}
-        close = [lower[own] for own in difflib.get_close_matches(wanted, lower, n=_SUGGESTIONS)]
-        if close and not ids:
-            near = ' or '.join(map(repr, close))
-            raise ESCNetError(f'There is no class {name!r}: did you mean {near}?')
-        what = 'Several classes have the synonym' if ids else 'There is no class'
-        names = [self.names[i] for i in ids] or self.names
-        some = ', '.join(map(repr, names[:_SUGGESTIONS]))
-        more = ', ...' if len(names) > _SUGGESTIONS else ''
-        raise ESCNetError(f'{what} {name!r}: choose one of {some}{more}.')
+        close = difflib.get_close_matches(wanted, lower, n=_SUGGESTIONS)
+        near = [self.names[i] for i in ids[:_SUGGESTIONS]] or [lower[own] for own in close]
+        kind = 'Several classes have the synonym' if ids else 'There is no class'
+        what = f'{kind} {shown(name)}'
+        if near:
+            raise ESCNetError(f'{what}: did you mean {" or ".join(map(shown, near))}?')
+        raise ESCNetError(f'{what}: choose one of {first_few(map(shown, self.names))}.')
 
     @property
     def dataset_meta(self) -> dict:
         """The vocabulary as MMSegmentation's ``dataset_meta``: ``classes`` and ``palette``."""
         return dict(classes=self.names, palette=[list(color) for color in self.palette])
-
-    @property
-    def key(self) -> str:
-        """SHA-256 of the words in order: what text embeddings depend on, the colours not."""
-        return hashlib.sha256(json.dumps(self.synonyms).encode()).hexdigest()
 
 
 def _phrases_of(
@@ -286,7 +271,9 @@ def read_classes(
         ESCNetError: If it cannot be read, is of another form, or holds a name twice.
     """
     path = Path(path)
-    readers = {'.txt': _read_text, '.json': _read_json, '.yaml': _read_yaml, '.yml': _read_yaml}
+    read_json = partial(json.loads, object_pairs_hook=_without_duplicates)
+    read_yaml = partial(yaml.load, Loader=_Loader)
+    readers = {'.txt': _read_text, '.json': read_json, '.yaml': read_yaml, '.yml': read_yaml}
     if path.suffix.lower() not in readers:
         raise ESCNetError(
             f'The file of classes {path} must end in {", ".join(readers)}: rename it.'
@@ -341,13 +328,7 @@ def normalise_classes(
     found: dict[str, tuple[str, ...] | None] = {}
     with_phrases = isinstance(classes, Mapping)
     for name in classes:
-        if not isinstance(name, str):
-            raise ESCNetError(
-                f'Class name {shown(name)} must be a string, not {type(name).__name__}: put it '
-                'in quotes.'
-            )
-        if name.strip() in found:
-            raise ESCNetError(f'Class name {shown(name)} is listed twice: remove one.')
+        _check_new(name.strip() if isinstance(name, str) else name, found)
         phrases = _phrases(name, classes[name]) if with_phrases else None
         # counted before anything is copied: YAML can name one long list many times
         count += 0 if phrases is None else len(phrases)
@@ -386,14 +367,6 @@ def _read_text(text: str) -> dict[str, str]:
     return _without_duplicates(pairs)
 
 
-def _read_json(text: str) -> object:
-    return json.loads(text, object_pairs_hook=_without_duplicates)
-
-
-def _read_yaml(text: str) -> object:
-    return yaml.load(text, _Loader)
-
-
 class _Loader(yaml.SafeLoader):
     """A safe loader for which a duplicate key is an error, and so is a merge.
 
@@ -413,12 +386,16 @@ _Loader.add_constructor('tag:yaml.org,2002:map', _construct_mapping)
 def _without_duplicates(pairs: Sequence[tuple[object, object]]) -> dict:
     found = {}
     for key, value in pairs:
-        if not isinstance(key, str):
-            raise ESCNetError(
-                f'Class name {shown(key)} must be a string, not {type(key).__name__}: put it '
-                'in quotes.'
-            )
-        if key in found:
-            raise ESCNetError(f'Class name {shown(key)} is listed twice: remove one.')
+        _check_new(key, found)
         found[key] = value
     return found
+
+
+def _check_new(name: object, found: Mapping[str, object]) -> None:
+    if not isinstance(name, str):
+        raise ESCNetError(
+            f'Class name {shown(name)} must be a string, not {type(name).__name__}: put it '
+            'in quotes.'
+        )
+    if name in found:
+        raise ESCNetError(f'Class name {shown(name)} is listed twice: remove one.')

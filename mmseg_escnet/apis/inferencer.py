@@ -208,17 +208,16 @@ class OpenVocabInferencer:
             ESCNetError: If the image or a word is not usable.
         """
         query = self._query(classes, background=background)
-        words = [word] if isinstance(word, str) else word
-        ids = {each: query.vocabulary.find(each) for each in words}
+        ids = [query.vocabulary.find(each) for each in ([word] if isinstance(word, str) else word)]
         where = _name_of(image, 'The image')
         pixels = self._reader.read(image, where)
         text = self._embed(query, templates, synonyms)
         with _explain_out_of_memory(where, pixels, self.device, len(query.vocabulary)):
             view = whole_view(self.model, *self._inputs(pixels))
-            names = {query.vocabulary.names[i]: i for i in ids.values()}
-            found = look_inside(self.model, view, pixels[..., ::-1], text, names)
-        by_id = dict(zip(names.values(), found, strict=True))
-        return by_id[ids[word]] if isinstance(word, str) else [by_id[ids[each]] for each in words]
+            names = {query.vocabulary.names[i]: i for i in ids}
+            looks = look_inside(self.model, view, pixels[..., ::-1], text, names)
+        found = dict(zip(names.values(), looks, strict=True))
+        return found[ids[0]] if isinstance(word, str) else [found[i] for i in ids]
 
     @torch.no_grad()
     def dense_features(self, image: object, *, size: tuple[int, int] | None = None) -> np.ndarray:

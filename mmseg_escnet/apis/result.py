@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from ..errors import ESCNetError
+from ..errors import ESCNetError, first_few
 from ..files import check_suffix, encode_label_map, encode_png, encode_scores, write_file
 from ..label_folder import encode_record
 from ..models.segmentors.scores import Scores
@@ -22,8 +22,6 @@ from ..visualization.legend import format_share
 from ..visualization.overlay import draw_overlay
 from .polygons import trace_regions
 from .query import Query
-
-_SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -234,12 +232,9 @@ class SegmentationResult:
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
-        areas = list(self.areas.items())
-        shares = [
-            f'{name} {format_share(area / self.labels.size)}' for name, area in areas[:_SHOWN]
-        ]
-        more = [f'{len(areas) - _SHOWN} more'] if len(areas) > _SHOWN else []
-        return f'{type(self).__name__}({width}x{height}: {", ".join(shares + more) or "nothing"})'
+        total = self.labels.size
+        shares = [f'{name} {format_share(area / total)}' for name, area in self.areas.items()]
+        return f'{type(self).__name__}({width}x{height}: {first_few(shares) or "nothing"})'
 
 
 def describe(query: Query) -> dict:

@@ -56,7 +56,7 @@ def test_vocabulary(names):
         seen.add(key)
     assert len(vocabulary.dataset_meta['palette']) == len(names)
     again = Vocabulary.create(vocabulary.names, vocabulary.dataset_meta['palette'])
-    assert again.key == vocabulary.key
+    assert again == vocabulary
 
 
 JSON = st.recursive(
