@@ -8,7 +8,6 @@ from conftest import toy_clip_cfg
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.models import OpenCLIPBackbone
-from mmseg_escnet.models.backbones.open_clip import value_path
 
 # pixels of the image, patch grid; the grid of the weights is 4 x 4
 SIZES = [((64, 64), (4, 4)), ((96, 96), (6, 6)), ((32, 32), (2, 2)), ((48, 112), (3, 7))]
@@ -108,33 +107,6 @@ def test_penultimate_is_what_the_last_block_of_open_clip_reads(pixels, grid):
         torch.testing.assert_close(embedding, backbone.clip.encode_image(images))
 
 
-@torch.no_grad()
-def test_penultimate_and_the_dense_features_belong_together():
-    backbone = make()
-    visual = backbone.clip.visual
-    images = torch.randn(2, 3, 48, 112)
-    tokens, skips = backbone.penultimate(images)
-    features = backbone(images)
-    dense = visual.ln_post(value_path(visual.transformer.resblocks[-1], tokens[:, 1:]))
-    dense = (dense @ visual.proj).reshape(2, 3, 7, 32).permute(0, 3, 1, 2)
-    torch.testing.assert_close(features.image, dense)
-    for skip, same in zip(skips, features.skips, strict=True):
-        assert torch.equal(skip, same)
-    last_skip = tokens[:, 1:].reshape(2, 3, 7, 48).permute(0, 3, 1, 2)  # after block 2 of 3
-    assert torch.equal(skips[1], last_skip)
-
-
-@torch.no_grad()
-def test_skips_are_at_one_and_two_thirds_of_the_depth():
-    backbone = make(vision=dict(layers=6))
-    images = torch.randn(1, 3, 64, 64)
-    reference = backbone.clip.visual.forward_intermediates(images)['image_intermediates']
-    assert backbone.skip_layers == (2, 4)
-    assert backbone.skip_dims == (48, 48)
-    for skip, index in zip(backbone(images).skips, (1, 3), strict=True):
-        torch.testing.assert_close(skip, reference[index], rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize(('model', 'skips'), [('ViT-B-16', (4, 8)), ('ViT-L-14-336', (8, 16))])
 def test_skips_and_widths_of_the_real_architectures(model, skips):
     with torch.device('meta'):
@@ -143,28 +115,6 @@ def test_skips_and_widths_of_the_real_architectures(model, skips):
     assert backbone.grid_size(384, 384) == (24, 24)
     expected = {'ViT-B-16': (512, 768), 'ViT-L-14-336': (768, 1024)}[model]
     assert (backbone.embed_dims, backbone.skip_dims[0]) == expected
-
-
-@torch.no_grad()
-def test_the_images_of_a_batch_do_not_mix():
-    backbone = make()
-    images = torch.randn(3, 3, 64, 96)
-    together = backbone(images)
-    for index in range(3):
-        alone = backbone(images[index : index + 1])
-        torch.testing.assert_close(together.image[index], alone.image[0], rtol=1e-4, atol=1e-5)
-        for skip, skip_alone in zip(together.skips, alone.skips, strict=True):
-            torch.testing.assert_close(skip[index], skip_alone[0], rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-def test_value_path_is_each_token_by_itself():
-    """In the last block no patch sees another, nor the class token."""
-    backbone = make()
-    block = backbone.clip.visual.transformer.resblocks[-1]
-    tokens = torch.randn(1, 5, 48)
-    alone = [value_path(block, tokens[:, i : i + 1]) for i in range(5)]
-    torch.testing.assert_close(value_path(block, tokens), torch.cat(alone, 1))
 
 
 def test_too_shallow_for_two_skips():

@@ -15,7 +15,6 @@ from timm.models.eva import Eva
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.models import OpenCLIPBackbone
-from mmseg_escnet.models.backbones.open_clip import value_path
 
 # pixels of the image, patch grid; the grid of the weights is 4 x 4
 SIZES = [((64, 64), (4, 4)), ((96, 96), (6, 6)), ((32, 32), (2, 2)), ((48, 112), (3, 7))]
@@ -144,15 +143,6 @@ def test_positions_count():
         images = torch.randn(1, 3, 64, 64)
         moved = backbone(images.roll(16, dims=3)).image.roll(-1, dims=3)
         assert (moved - backbone(images).image).abs().max() > 1e-2, name
-
-
-@torch.no_grad()
-def test_value_path_is_each_token_by_itself():
-    for trunk in TRUNKS:
-        block = make(trunk).clip.visual.trunk.blocks[-1]
-        tokens = torch.randn(1, 5, 48)
-        alone = [value_path(block, tokens[:, i : i + 1]) for i in range(5)]
-        torch.testing.assert_close(value_path(block, tokens), torch.cat(alone, 1))
 
 
 @torch.no_grad()

@@ -188,7 +188,11 @@ def test_gradient_reaches_all_that_is_trained_and_nothing_else(name):
     assert trained > 20
 
 
-@pytest.mark.parametrize('name', VARIANTS)
+@pytest.mark.parametrize(
+    'name',
+    ['default', 'no SAM block', 'no image guidance', 'SAM all trained', 'SAM frozen']
+    + ['CLIP all trained', 'CLIP frozen'],
+)
 def test_trainable_parts(name):
     """Exactly the parts that the variant names are frozen."""
     model = MODELS.build(variant_cfg(name))
@@ -287,25 +291,6 @@ def test_one_more_class():
         assert getattr(first_more, name)[:, :4].equal(getattr(first_fewer, name)), name
     assert (more.blocks[0].image_features - fewer.blocks[0].image_features).abs().max() > 1e-4
     assert (more.embedding[:, :4] - fewer.embedding).abs().max() > 1e-4
-
-
-@torch.no_grad()
-def test_batch_of_two_equals_two_batches_of_one():
-    neck = build()
-    features, correlation, text, scale = inputs()
-    together = neck(features, correlation, text, scale).embedding
-    for b in range(2):
-        one = slice(b, b + 1)
-        alone = neck(select(features, one), correlation[one], text, scale).embedding
-        torch.testing.assert_close(together[one], alone, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize('classes', [1, 2])
-@torch.no_grad()
-def test_few_classes(classes):
-    embedding = build()(*inputs(classes=classes)).embedding
-    assert embedding.shape == (2, classes, 6, 5, 16)
-    assert embedding.isfinite().all()
 
 
 @pytest.mark.parametrize('name', ['default', 'no SAM block', 'attention over the classes'])
