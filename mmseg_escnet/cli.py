@@ -7,10 +7,14 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from .config import check_config_path, run_config
 from .errors import ESCNetError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 FAILED = 1
 BAD_INPUT = 2
@@ -76,10 +80,15 @@ class ConfigOptions(argparse.Action):
         DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that every tool with a config has."""
-    parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints')
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """A parser whose help begins with the description as it is, line by line."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``, which :func:`load_config` merges into a config."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -87,6 +96,13 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         help='override settings of the config: key=value, nested keys with dots, '
         'lists as key="[a,b]"',
     )
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of training and testing, which :func:`load_run_config` reads."""
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints')
+    add_cfg_options(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -97,15 +113,24 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
-def load_config(args: argparse.Namespace):
-    """Read the config that the arguments of :func:`add_config_arguments` name.
+def load_config(
+    path: str,
+    options: Mapping[str, object] | None = None,
+    work_dir: str | None = None,
+    launcher: str = 'none',
+) -> Config:
+    """:func:`.config.run_config` with all components registered.
 
     Raises:
         ESCNetError: If there is no such file.
+        ImportError: If a requirement is missing; the message lists all that are.
     """
-    check_config_path(args.config)
-    importlib.import_module('.components', __package__)  # explains what is missing
+    check_config_path(path)
+    importlib.import_module('.components', __package__)
+    return run_config(path, options, work_dir, launcher)
 
-    if 'local_rank' in args:
-        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return run_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+
+def load_run_config(args: argparse.Namespace) -> Config:
+    """:func:`load_config` with the arguments of :func:`add_config_arguments`."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return load_config(args.config, args.cfg_options, args.work_dir, args.launcher)

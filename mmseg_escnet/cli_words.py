@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cli import ConfigOptions
+from .cli import add_cfg_options
 from .config import check_config_path, is_inference_file, read_config
 from .errors import ESCNetError
 from .vocabulary import read_classes
@@ -25,9 +25,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         '--checkpoint', help='weights of the model of --config; or alone, an inference file'
     )
     parser.add_argument('--device', default='auto', help='auto (default), cpu, cuda:0, ...')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions, help='override settings of the config'
-    )
+    add_cfg_options(parser)
 
 
 def add_word_arguments(parser: argparse.ArgumentParser, *, threshold: bool = True) -> None:

@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from mmseg_escnet import ESCNetError, config
-from mmseg_escnet.cli import add_config_arguments, load_config, run_tool
+from mmseg_escnet.cli import add_config_arguments, load_run_config, run_tool
 from mmseg_escnet.config import config_folder
 
 
@@ -57,17 +57,17 @@ def parse(*argv):
 def test_missing_config_is_one_sentence(tmp_path):
     for path in (tmp_path / 'missing.py', tmp_path):
         with pytest.raises(ESCNetError, match='does not exist') as caught:
-            load_config(parse(path))
+            load_run_config(parse(path))
         assert str(path) in str(caught.value)
 
 
 def test_overrides(tmp_path):
     config = tmp_path / 'small.py'
     config.write_text("model = dict(depth=2, name='a')\n")
-    cfg = load_config(parse(config))
+    cfg = load_run_config(parse(config))
     assert (cfg.work_dir, cfg.launcher) == ('work_dirs/small', 'none')
     arguments = ['--cfg-options', 'model.depth=3', 'model.sizes=[1,2]']
-    cfg = load_config(parse(config, '--work-dir', 'out', '--launcher', 'pytorch', *arguments))
+    cfg = load_run_config(parse(config, '--work-dir', 'out', '--launcher', 'pytorch', *arguments))
     assert cfg.model == dict(depth=3, name='a', sizes=[1, 2])
     assert (cfg.work_dir, cfg.launcher) == ('out', 'pytorch')
 
@@ -75,7 +75,7 @@ def test_overrides(tmp_path):
 def test_work_dir_of_the_config_is_kept(tmp_path):
     config = tmp_path / 'small.py'
     config.write_text("work_dir = 'mine'\n")
-    assert load_config(parse(config)).work_dir == 'mine'
+    assert load_run_config(parse(config)).work_dir == 'mine'
 
 
 def test_configs_of_the_work_tree_and_of_a_wheel(tmp_path, monkeypatch):

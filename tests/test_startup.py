@@ -136,13 +136,13 @@ WAYS = [
     # a config of version 0.1, which our tools still take
     (
         'import pathlib, tempfile\n'
-        'from mmseg_escnet.cli import load_config, add_config_arguments\n'
+        'from mmseg_escnet.cli import load_run_config, add_config_arguments\n'
         'from argparse import ArgumentParser\n'
         'add_config_arguments(parser := ArgumentParser())\n'
         'with tempfile.TemporaryDirectory() as folder:\n'
         '    path = pathlib.Path(folder, "old.py")\n'
         '    path.write_text("custom_imports = dict(imports=[\'mmseg_escnet\'])")\n'
-        '    load_config(parser.parse_args([str(path)]))\n'
+        '    load_run_config(parser.parse_args([str(path)]))\n'
     ),
 ]
 FIRST = [

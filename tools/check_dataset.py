@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from mmseg_escnet.cli import ConfigOptions, run_tool
+from mmseg_escnet.cli import add_cfg_options, make_parser, run_tool
 from mmseg_escnet.config import check_config_path, read_config
 from mmseg_escnet.datasets.parallel import default_workers
 from mmseg_escnet.errors import ESCNetError, first_few
@@ -75,9 +75,7 @@ class Target:
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument('configs', metavar='CONFIG', nargs='+', help='config files')
     parser.add_argument(
         '--phase', nargs='+', choices=PHASES, default=list(PHASES), help='default: all'
@@ -90,9 +88,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--allow-partial', action='store_true', help='fewer images than were published are right'
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions, help='override settings of the configs'
-    )
+    add_cfg_options(parser)
     args = parser.parse_args(argv)
     if args.workers < 0 or (args.limit is not None and args.limit < 1):
         raise ESCNetError(

@@ -15,7 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmseg_escnet.cli import run_tool
+from mmseg_escnet.cli import make_parser, run_tool
 
 # command -> published file
 SAM_FILES = {
@@ -28,9 +28,7 @@ _SIZES = {'sam-vit-b': '375 MB', 'sam-vit-l': '1.2 GB', 'sam-vit-h': '2.6 GB'}
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     commands = parser.add_subparsers(dest='weights', required=True, metavar='WEIGHTS')
     for name, file_name in SAM_FILES.items():
         sam = commands.add_parser(name, help=f'{file_name}, {_SIZES[name]}')

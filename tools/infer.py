@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from mmseg_escnet.cli import run_tool
+from mmseg_escnet.cli import make_parser, run_tool
 from mmseg_escnet.cli_words import (
     add_model_arguments,
     add_word_arguments,
@@ -44,9 +44,7 @@ FAILED_IMAGES = 1
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument('input', nargs='+', help='files, folders, or globs in quotes')
     add_model_arguments(parser)
     add_word_arguments(parser)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from mmseg_escnet.cli import add_config_arguments, load_config, run_tool
+from mmseg_escnet.cli import add_config_arguments, load_run_config, make_parser, run_tool
 from mmseg_escnet.errors import ESCNetError
 
 if TYPE_CHECKING:
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
@@ -82,7 +80,7 @@ def draw_results(
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args)
+    cfg = load_run_config(args)
 
     from mmseg_escnet.engine import build_test_runner, use_tta
     from mmseg_escnet.evaluation.saved_predictions import save_predictions

@@ -2,7 +2,7 @@
 
 import argparse
 
-from mmseg_escnet.cli import add_config_arguments, load_config, run_tool
+from mmseg_escnet.cli import add_config_arguments, load_run_config, run_tool
 from mmseg_escnet.errors import ESCNetError
 
 
@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args)
+    cfg = load_run_config(args)
 
     import torch
     from mmengine.registry import RUNNERS

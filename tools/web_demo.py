@@ -10,8 +10,8 @@ import argparse
 import warnings
 from collections.abc import Sequence
 
-from mmseg_escnet.cli import run_tool
-from mmseg_escnet.cli_words import add_model_arguments, choose_model
+from mmseg_escnet.cli import make_parser, run_tool
+from mmseg_escnet.cli_words import add_model_arguments, check_files, choose_model
 
 _TOY_NOTE = (
     'This is the miniature model of the toy world. It knows drawings of coloured shapes (*red '
@@ -22,9 +22,7 @@ _LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add_model_arguments(parser)
     parser.add_argument(
         '--host', default='127.0.0.1', help='address to bind to (default: 127.0.0.1)'
@@ -45,6 +43,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Load the model and serve the page until Ctrl-C."""
     args = parse_args(argv)
+    check_files(args)
     warnings.filterwarnings('ignore', message='The only class is')  # the page says it
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
     from mmseg_escnet.toyworld.scenes import example_scenes

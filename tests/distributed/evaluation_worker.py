@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmengine.dist import get_rank
 
-from mmseg_escnet.cli import add_config_arguments, load_config
+from mmseg_escnet.cli import add_config_arguments, load_run_config
 from mmseg_escnet.engine import build_test_runner
 
 COUNTS = (1, 2, 3, 5, 7)
@@ -19,7 +19,7 @@ def main() -> None:
     """Test on all numbers of images with one model."""
     parser = argparse.ArgumentParser()
     add_config_arguments(parser)
-    cfg = load_config(parser.parse_args())
+    cfg = load_run_config(parser.parse_args())
     merged = dict(cfg.test_evaluator, prefix='merged', background_from=60, groups=None)
     cfg.test_evaluator = [dict(cfg.test_evaluator), merged]
     runner = build_test_runner(cfg)

@@ -26,7 +26,7 @@ def tool(root):
 
 def run(tool, root, *options):
     args = tool.parse_args([str(root / CONFIG), *options])
-    return tool.read_rows(tool.load_config(args))
+    return tool.read_rows(tool.load_config(args.config, args.cfg_options))
 
 
 @pytest.fixture(scope='module')

@@ -23,7 +23,7 @@ import shlex
 import subprocess
 import sys
 import time
-from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, Namespace
 from collections import Counter
 from collections.abc import Callable
 from itertools import product
@@ -44,7 +44,7 @@ from torch.profiler import profile
 from torch.utils.benchmark import timer  # waits for a GPU
 from tqdm import tqdm
 
-from mmseg_escnet.cli import ConfigOptions, run_tool
+from mmseg_escnet.cli import add_cfg_options, make_parser, run_tool
 from mmseg_escnet.config import config_folder
 from mmseg_escnet.datasets.benchmark_vocabularies import vocabulary_names
 from mmseg_escnet.errors import ESCNetError
@@ -236,7 +236,7 @@ def report(rows: list[dict], *, markdown: bool) -> str:
 
 def parse_args(argv: list[str]) -> Namespace:
     """Read the command line; ESCNetError if it asks for what there is not."""
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     add, quick, folder = parser.add_argument, '--quick' in argv, config_folder()
     full = [f'{folder}/escnet/escnet_vit{size}_coco-stuff.py' for size in ('b16', 'l14')]
     add('--configs', nargs='+', default=[f'{folder}/toyworld/escnet_toy.py'] if quick else full)
@@ -253,7 +253,8 @@ def parse_args(argv: list[str]) -> Namespace:
     add('--no-san', dest='san', action='store_false', help="without MMSegmentation's SAN")
     add('--published', action='store_true', help='count multiply-adds as the paper does, no more')
     add('--quick', action='store_true', help='the miniature model')
-    add('--cfg-options', nargs='+', action=ConfigOptions, default={}, help='key=value in configs')
+    add_cfg_options(parser)
+    parser.set_defaults(cfg_options={})
     add('--out', type=Path, default=Path('work_dirs/benchmark'))
     add('--allow-load', action='store_true', help='although others are at work')
     add('--markdown', action='store_true', help='print Markdown')

@@ -13,28 +13,23 @@ from __future__ import annotations
 
 import argparse
 
-from mmseg_escnet.cli import ConfigOptions, load_config, run_tool
+from mmseg_escnet.cli import add_cfg_options, load_config, make_parser, run_tool
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument('predictions', help='folder with predictions and names.json')
     parser.add_argument('config', help='config file they were made with')
     parser.add_argument('--benchmark', metavar='KEY', help='the benchmark they are for')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions, help='override settings of the config'
-    )
-    parser.set_defaults(work_dir=None, launcher='none')
+    add_cfg_options(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Print the table of classes, and the figures one a line."""
     args = parse_args(argv)
-    cfg = load_config(args)
+    cfg = load_config(args.config, args.cfg_options)
 
     from mmseg_escnet.evaluation.saved_predictions import evaluate_predictions
     from mmseg_escnet.evaluation.zero_shot_benchmarks import select_benchmarks

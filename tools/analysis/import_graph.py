@@ -9,12 +9,11 @@ checkers do not.
 
 from __future__ import annotations
 
-import argparse
 import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmseg_escnet.cli import run_tool
+from mmseg_escnet.cli import make_parser, run_tool
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / 'CONTRIBUTING.md'
@@ -108,9 +107,7 @@ def _reachable(graph: dict[str, set[str]], part: str) -> set[str]:
 
 def main() -> None:
     """Print the graph, or write it into its document."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument('--write', action='store_true', help='put it into CONTRIBUTING.md')
     args = parser.parse_args()
     text = mermaid(imported_parts(imported_modules(ROOT / 'mmseg_escnet')))

@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from math import prod
 
-from mmseg_escnet.cli import ConfigOptions, load_config, run_tool
+from mmseg_escnet.cli import add_cfg_options, load_config, make_parser, run_tool
 from mmseg_escnet.tables import table
 
 
@@ -48,15 +48,10 @@ class Row:
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('--all', action='store_true', help='a line for every parameter')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions, help='override settings of the config'
-    )
-    parser.set_defaults(work_dir=None, launcher='none')
+    add_cfg_options(parser)
     return parser.parse_args(argv)
 
 
@@ -148,7 +143,7 @@ def format_totals(rows: list[Row]) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Print the table and the totals."""
     args = parse_args(argv)
-    rows = read_rows(load_config(args))
+    rows = read_rows(load_config(args.config, args.cfg_options))
     counted = dict.fromkeys(rows, 1) if args.all else group_rows(rows)
     print(f'{format_table(counted)}\n\n{format_totals(rows)}')
 

@@ -15,10 +15,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmseg_escnet.cli import run_tool
+from mmseg_escnet.cli import make_parser, run_tool
 from mmseg_escnet.cli_words import (
     add_model_arguments,
     add_word_arguments,
+    check_files,
     choose_model,
     choose_templates,
     choose_words,
@@ -30,9 +31,7 @@ _LONGEST = 60  # characters of a word in a file name
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument('image')
     parser.add_argument(
         '--word', action='append', help='may be given several times; by default all words'
@@ -49,6 +48,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Check the arguments, run the model once, write the files."""
     args = parse_args(argv)
+    check_files(args)
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
     from mmseg_escnet.apis.inside import FIGURE_SUFFIXES
 

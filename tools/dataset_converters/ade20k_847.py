@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from mmseg_escnet.cli import run_tool
+from mmseg_escnet.cli import make_parser, run_tool
 from mmseg_escnet.datasets.benchmark_vocabularies import PUBLISHED_IMAGES, load_benchmark
 from mmseg_escnet.datasets.conversion import (
     Job,
@@ -201,9 +201,7 @@ def plan(args: argparse.Namespace, split: str) -> list[Job]:
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add_arguments(
         parser,
         out='data/ADE20K_2021_17_01',

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mmseg_escnet.cli import run_tool
+from mmseg_escnet.cli import make_parser, run_tool
 from mmseg_escnet.datasets.conversion import LabelSet, image_size, place, run
 from mmseg_escnet.datasets.parallel import default_workers
 from mmseg_escnet.errors import ESCNetError
@@ -220,9 +220,7 @@ def write_names(path: Path, names: tuple[str, ...]) -> None:
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument('annotations', metavar='ANNOTATIONS', type=Path)
     parser.add_argument('--images', type=Path, required=True, help='folder of the images')
     parser.add_argument('--out', type=Path, default=Path('data/mine'), help='default: %(default)s')

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmseg_escnet.cli import run_tool
+from mmseg_escnet.cli import make_parser, run_tool
 from mmseg_escnet.datasets.benchmark_vocabularies import PUBLISHED_IMAGES, load_benchmark
 from mmseg_escnet.datasets.conversion import (
     NO_SUCH_ID,
@@ -62,9 +62,7 @@ def label_set(split: str) -> LabelSet:
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     splits = list(NUM_IMAGES)
     links = ('symlink', 'copy', 'none')
     add_arguments(parser, out='data/coco_stuff164k', splits=splits, default=splits, links=links)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmseg_escnet.cli import run_tool
+from mmseg_escnet.cli import make_parser, run_tool
 from mmseg_escnet.datasets.benchmark_vocabularies import PUBLISHED_IMAGES, load_benchmark
 from mmseg_escnet.datasets.conversion import (
     Job,
@@ -97,9 +97,7 @@ def label_folder(raw: Path, given: Path) -> Path:
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add_arguments(parser, out='data/VOCdevkit/VOC2010', splits=list(NUM_IMAGES), default=['val'])
     return parser.parse_args(argv)
 

@@ -23,7 +23,7 @@ from functools import partial
 
 import numpy as np
 
-from mmseg_escnet.cli import run_tool
+from mmseg_escnet.cli import make_parser, run_tool
 from mmseg_escnet.datasets.benchmark_vocabularies import PUBLISHED_IMAGES, load_benchmark
 from mmseg_escnet.datasets.conversion import (
     NO_SUCH_ID,
@@ -66,9 +66,7 @@ def label_sets() -> tuple[LabelSet, LabelSet]:
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add_arguments(parser, out='data/VOCdevkit/VOC2012', splits=['train', 'val'], default=['val'])
     return parser.parse_args(argv)
 

@@ -13,10 +13,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmseg_escnet.cli import run_tool
+from mmseg_escnet.cli import make_parser, run_tool
 from mmseg_escnet.cli_words import (
     add_model_arguments,
     add_word_arguments,
+    check_files,
     choose_model,
     choose_templates,
     choose_words,
@@ -28,9 +29,7 @@ _SUFFIXES = ('.onnx', '.pt2')
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument('--out', type=Path, help='network to write, .onnx or .pt2')
     parser.add_argument(
         '--size',
@@ -57,6 +56,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Check what was asked, then export and write."""
     args = parse_args(argv)
+    check_files(args)
     for path, suffixes in ((args.out, _SUFFIXES), (args.words, ('.npz',))):
         if path is not None and path.suffix not in suffixes:
             raise ESCNetError(f'{path} must end in {" or ".join(suffixes)}: rename it.')

@@ -14,7 +14,7 @@ import argparse
 import io
 from pathlib import Path
 
-from mmseg_escnet.cli import run_tool
+from mmseg_escnet.cli import make_parser, run_tool
 from mmseg_escnet.errors import ESCNetError
 
 _SUFFIXES = ('.safetensors', '.pth')
@@ -22,9 +22,7 @@ _SUFFIXES = ('.safetensors', '.pth')
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument('sam', type=Path, help='SAM checkpoint (ViT-B, L or H)')
     parser.add_argument('out', type=Path, help='file to write, .safetensors or .pth')
     parser.add_argument('--force', action='store_true', help='overwrite the file if it exists')

@@ -13,16 +13,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmseg_escnet.cli import ConfigOptions, run_tool
+from mmseg_escnet.cli import add_cfg_options, make_parser, run_tool
 from mmseg_escnet.config import INFERENCE_SUFFIX, is_inference_file, read_config
 from mmseg_escnet.errors import ESCNetError
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument('config', help='config that the checkpoint was trained with')
     parser.add_argument('checkpoint', type=Path, help='trained checkpoint')
     parser.add_argument('out', type=Path, help='file to write, .safetensors')
@@ -36,9 +34,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         'those it was trained on',
     )
     parser.add_argument('--force', action='store_true', help='overwrite the file if it exists')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions, help='override settings of the config'
-    )
+    add_cfg_options(parser)
     return parser.parse_args(argv)
 
 

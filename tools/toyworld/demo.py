@@ -28,7 +28,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from mmseg_escnet.apis.inside import look_inside, whole_view
-from mmseg_escnet.cli import ConfigOptions, run_tool
+from mmseg_escnet.cli import add_cfg_options, run_tool
 from mmseg_escnet.datasets.parallel import default_workers
 from mmseg_escnet.files import encode_png, write_file
 from mmseg_escnet.preflight import check_weights
@@ -93,9 +93,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--save', type=Path, help='also write the trained weights to this file')
     parser.add_argument('--rows', type=int, default=5, help='images in the pictures')
     parser.add_argument('--no-large', action='store_true', help='leave out the large vocabulary')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions, help='override settings of the config'
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mmseg_escnet.cli import ConfigOptions, run_tool
+from mmseg_escnet.cli import add_cfg_options, run_tool
 from mmseg_escnet.datasets.parallel import default_workers
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.files import write_file
@@ -84,9 +84,7 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--config', default=str(ROOT / 'configs/toyworld/escnet_toy.py'))
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions, help='settings of all variants, key=value'
-    )
+    add_cfg_options(parser)
     parser.add_argument('--out', type=Path, default=Path('work_dirs/toyworld_study'))
     parser.add_argument('--variants', nargs='+', default=list(VARIANTS), help='by default all')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
