@@ -91,7 +91,6 @@ def choose_model(args: argparse.Namespace) -> tuple[Config, Path]:
     """
     check_files(args)
     from .apis.inference_file import read_inference_config
-    from .preflight import check_checkpoint
     from .toyworld.model import toy_model
 
     if args.checkpoint is None:
@@ -103,9 +102,7 @@ def choose_model(args: argparse.Namespace) -> tuple[Config, Path]:
     else:
         checkpoint = Path(args.checkpoint)
         config = args.config or read_inference_config(checkpoint)
-    cfg = read_config(config, args.cfg_options)
-    check_checkpoint(str(checkpoint))
-    return cfg, checkpoint
+    return read_config(config, args.cfg_options), checkpoint
 
 
 def choose_words(args: argparse.Namespace) -> Query:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import ESCNetError
+from .errors import ESCNetError, first_few
 from .files import decode_label_map, encode_label_map, write_file
 
 if TYPE_CHECKING:
@@ -272,13 +272,13 @@ class LabelReader:
         if missing := wanted - there:
             raise ESCNetError(
                 f'{len(missing)} of {len(wanted)} label maps are missing in {self.folder} '
-                f'({_first(missing)}): {_AGAIN}.'
+                f'({first_few(sorted(missing), _SHOWN)}): {_AGAIN}.'
             )
         if surplus := there - wanted:
             raise ESCNetError(
                 f'{self.folder} holds {len(surplus)} label maps of images that the data set does '
-                f'not have ({_first(surplus)}): write label maps into an empty folder, or '
-                'evaluate these with the config they were made with.'
+                f'not have ({first_few(sorted(surplus), _SHOWN)}): write label maps into an empty '
+                'folder, or evaluate these with the config they were made with.'
             )
 
     def read(self, name: str) -> np.ndarray:
@@ -311,7 +311,3 @@ class LabelReader:
                 f'{last}: it belongs to something else, so {_AGAIN}.'
             )
         return np.where(no_class, in_file, in_file - first)
-
-
-def _first(names: set[str]) -> str:
-    return ', '.join(sorted(names)[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')

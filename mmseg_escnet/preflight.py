@@ -65,8 +65,15 @@ def check_checkpoint(path: str) -> None:
     Raises:
         ESCNetError: If it does not exist, is damaged, or holds more than tensors and records.
     """
-    if str(path).startswith(('http://', 'https://')):
-        return
-    if can_restrict_checkpoints() or not zipfile.is_zipfile(path):
+    if is_checkable(path):
         read_state_dict(os.fspath(path))
-    # otherwise this torch reads no more than the tensors; the directory of the archive is whole
+
+
+def is_checkable(path: str | os.PathLike) -> bool:
+    """Whether a checkpoint is a file that this torch can read without executing anything in it.
+
+    The archives that an older torch cannot, and addresses, are left to MMEngine's loader.
+    """
+    if str(path).startswith(('http://', 'https://')):
+        return False
+    return can_restrict_checkpoints() or not zipfile.is_zipfile(path)

@@ -24,8 +24,7 @@ MAX_WORDS = 10_000
 _SYNONYM_SEPARATORS = ('|', ',')
 _LONGEST_PHRASE = 1000  # characters; CLIP reads 77 tokens
 _MAX_BYTES = 1 << 20  # of a file of classes
-_SHOWN = 60  # characters of a name in a message
-_LONGEST = 28  # characters of a name in a picture
+_SHOWN, _LONGEST = 60, 28  # characters of a name in a message, in a picture
 _SUGGESTIONS = 5
 
 

@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import torch.nn as nn
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
+from mmengine.runner import CheckpointLoader
 from mmseg.registry import MODELS
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from ..config import (
     INFERENCE_SUFFIX,
@@ -32,8 +32,8 @@ from ..config import (
 )
 from ..errors import ESCNetError
 from ..files import sha256
-from ..models.weights import load_strict, read_state_dict
-from ..preflight import check_checkpoint
+from ..models.weights import load_strict, read_checkpoint, read_state_dict
+from ..preflight import is_checkable
 from ..version import __version__
 from ..vocabulary import Vocabulary
 
@@ -61,7 +61,7 @@ def encode_inference_file(
         vocabulary: The words that the file answers with when nobody names others; by default those
             of the checkpoint.
         dtype: How the weights are stored: float32, or float16 or bfloat16 for half the size.
-            Computed is in float32 either way.
+            Computation is float32 either way.
 
     Returns:
         The bytes of the file.
@@ -82,10 +82,10 @@ def encode_inference_file(
             f'The config has something that is no plain value ({error}): name types by text.'
         ) from error
     _check_config(json.loads(text), 'The config')
-    check_checkpoint(os.fspath(checkpoint))
+    weights, its_vocabulary = read_weights(checkpoint)
     model = MODELS.build(Config(json.loads(text)).model)
-    load_strict(model, read_state_dict(checkpoint)[0], source=str(checkpoint))
-    vocabulary = vocabulary or load_weights(model, checkpoint)
+    load_strict(model, weights, source=str(checkpoint))
+    vocabulary = vocabulary or its_vocabulary
     if vocabulary is None:
         raise ESCNetError(f'{checkpoint} does not say its class names: give them.')
     stored = {}
@@ -125,20 +125,25 @@ def read_inference_config(path: str | os.PathLike) -> Config:
     return Config(content)
 
 
-def load_weights(model: nn.Module, path: str | os.PathLike) -> Vocabulary | None:
-    """Fill a model from a checkpoint or an inference file (or one with weights and no more).
+def read_weights(path: str | os.PathLike) -> tuple[dict[str, Tensor], Vocabulary | None]:
+    """Read a checkpoint or an inference file (or one with weights and no more), once.
 
     Returns:
-        The words that the weights come with; None if they do not say.
+        The tensors by name; the words that they come with, None if the file does not say.
 
     Raises:
-        ESCNetError: If the file is damaged, or one of safetensors does not fit the model.
+        ESCNetError: If the file is damaged, or holds more than tensors and records.
     """
     if is_inference_file(path):
-        load_strict(model, read_state_dict(path)[0], source=str(path))
-        return read_words(path)
-    meta = load_checkpoint(model, str(path), map_location='cpu').get('meta', {})
-    return _vocabulary(meta.get('dataset_meta'))
+        return read_state_dict(path)[0], read_words(path)
+    path = os.fspath(path)
+    if is_checkable(path):
+        tensors, meta = read_checkpoint(path)
+    else:
+        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+        tensors, meta = checkpoint.get('state_dict', checkpoint), checkpoint.get('meta') or {}
+        tensors = {key.removeprefix('module.'): value for key, value in tensors.items()}
+    return tensors, _vocabulary(meta.get('dataset_meta'))
 
 
 def read_words(path: str | os.PathLike) -> Vocabulary | None:

@@ -24,10 +24,9 @@ from ..config import read_config
 from ..errors import ESCNetError
 from ..image_files import find_images, is_glob, printable
 from ..models.segmentors.escnet import ESCNet
-from ..preflight import check_checkpoint
 from ..vocabulary import MAX_WORDS, Vocabulary
 from .images import MAX_PIXELS, ImageReader
-from .inference_file import load_weights, read_inference_config
+from .inference_file import read_inference_config, read_weights
 from .inside import WordInside, look_inside, whole_view
 from .pipeline import build_pipeline, find_device
 from .query import Query
@@ -87,14 +86,14 @@ class OpenVocabInferencer:
         init_default_scope(self.cfg.get('default_scope', 'mmseg'))
         loader, self._pipeline = build_pipeline(self.cfg)
         self._reader = ImageReader(loader, max_pixels=max_pixels)
-        check_checkpoint(os.fspath(checkpoint))
+        weights, self.vocabulary = read_weights(checkpoint)
         self.model = MODELS.build(self.cfg.model)
         if not isinstance(self.model, ESCNet):
             raise ESCNetError(
                 f'The model of the config is {type(self.model).__name__}, whose words cannot be '
                 'changed: give a config of ESCNet.'
             )
-        self.vocabulary = load_weights(self.model, os.fspath(checkpoint))
+        self.model.load_state_dict(weights)
         self.model.to(self.device).eval()
 
     def __call__(
@@ -384,11 +383,13 @@ def _name_of(image: object, nameless: str) -> str:
 def _explain_out_of_memory(
     where: str, pixels: np.ndarray, device: torch.device, num_words: int | None = None
 ) -> Iterator[None]:
-    """Say what does not fit into the memory."""
+    """Explain that something does not fit into the memory."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        kinds = (torch.cuda.OutOfMemoryError, MemoryError)
+        # the CPU's allocator has no exception of its own
+        if not isinstance(error, kinds) and "can't allocate memory" not in str(error):
             raise
         words, fewer = '', ''
         if num_words is not None:
@@ -397,9 +398,3 @@ def _explain_out_of_memory(
             f'{where}, {pixels.shape[1]}x{pixels.shape[0]} pixels{words}, does not fit into the '
             f'memory of {device}: {fewer}make the image smaller.'
         ) from error
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # the CPU's allocator has no exception of its own
-    kinds = (torch.cuda.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or "can't allocate memory" in str(error)

@@ -46,28 +46,46 @@ def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str]:
         ESCNetError: If the file is missing, damaged, could run code or unpacks to a giant, or holds
             anything but tensors of finite numbers by name.
     """
-    path = Path(path)
+    content, file_format = _read(Path(path))
+    return _tensors_of(content, Path(path)), file_format
+
+
+def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
+    """Read a checkpoint of MMEngine as :func:`read_state_dict` does.
+
+    Returns:
+        The tensors by name; ``meta``, the records beside them, empty where there are none.
+    """
+    content, _ = _read(Path(path))
+    meta = content.get('meta') if isinstance(content, Mapping) else None
+    return _tensors_of(content, Path(path)), meta if isinstance(meta, dict) else {}
+
+
+def _read(path: Path) -> tuple[object, str]:
+    """What a file holds, and its format."""
     if not path.is_file():
         raise ESCNetError(f'The weights file {path} does not exist: check the path.')
     try:
         if path.suffix == '.safetensors':
-            content, file_format = load_file(path), 'safetensors'
-        elif (is_archive := _is_archive(path)) and _check_archive(path) == 'torchscript':
-            content = torch.jit.load(path, map_location='cpu').state_dict()
-            file_format = 'torchscript'
-        else:
-            # mapped where the format allows it: the tensors are read when they are copied
-            content = torch.load(
-                str(path),  # torch < 2.3 maps no Path
-                map_location='cpu',
-                weights_only=True,
-                mmap=is_archive,
-            )
-            file_format = 'pickle'
+            return load_file(path), 'safetensors'
+        if (is_archive := _is_archive(path)) and _check_archive(path) == 'torchscript':
+            return torch.jit.load(path, map_location='cpu').state_dict(), 'torchscript'
+        # mapped where the format allows it: the tensors are read when they are copied
+        content = torch.load(
+            str(path),  # torch < 2.3 maps no Path
+            map_location='cpu',
+            weights_only=True,
+            mmap=is_archive,
+        )
     except ESCNetError:
         raise
     except Exception as error:  # there is no end to what a damaged pickle stream raises
         raise _unreadable(path, error) from error
+    return content, 'pickle'
+
+
+def _tensors_of(content: object, path: Path) -> dict[str, Tensor]:
+    """The tensors by name, after checking that they are nothing else."""
     if isinstance(content, Mapping) and isinstance(content.get('state_dict'), Mapping):
         content = content['state_dict']
     if not isinstance(content, Mapping):
@@ -91,7 +109,7 @@ def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str]:
         _check_kind(value, key, str(path))
     tensors = to_dense(tensors, source=str(path))
     check_weights(tensors, source=str(path))
-    return tensors, file_format
+    return tensors
 
 
 def _is_archive(path: Path) -> bool:

@@ -398,3 +398,17 @@ def test_kept_text_features(seg):
     for wrong, message in ((text[1:], 'has the shape'), (2 * text, 'rows of norm 2 to 2')):
         with pytest.raises(ESCNetError, match=message):
             seg.stream([image], WORDS, text_features=wrong)
+
+
+def test_a_checkpoint_is_read_once(monkeypatch):
+    """Checked, and its words and weights taken, in one go."""
+    reads, load = [], torch.load
+
+    def watched(file, *args, **kwargs):
+        reads.append(str(file))
+        return load(file, *args, **kwargs)
+
+    monkeypatch.setattr(torch, 'load', watched)
+    seg = OpenVocabInferencer(CONFIG, CHECKPOINT, 'cpu')
+    assert reads == [str(CHECKPOINT)]
+    assert seg.vocabulary is not None

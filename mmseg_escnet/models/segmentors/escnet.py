@@ -30,7 +30,7 @@ from ..text_encoders.text_cache import TextCache
 from ..weights import check_fit
 from .scores import Scores, write_result
 from .shortlist import HOPELESS, Shortlist
-from .windows import check_test_cfg, window_inference
+from .windows import check_test_cfg, window_inference, window_options
 
 _OF_VERSION_0_1 = '.fusion.window_attention.'  # is in the keys of its checkpoints
 
@@ -53,16 +53,6 @@ class ESCNet(EncoderDecoder):
     ``VocabularyHook`` passes on; ``num_classes``, ``out_channels``, ``dataset_meta`` and palette
     follow.
 
-    ``test_cfg.mode`` is 'windows' (CAT-Seg's protocol with our softmax: windows of ``crop_size``
-    at ``stride`` and a global view, averaged after it, ``window_batch_size`` at a time), or
-    MMSegmentation's 'whole' or 'slide'. Results hold label maps alone; ``keep_scores=True`` adds
-    the scores of all classes at the size of the image, gigabytes of them for many words, as
-    ``seg_logits``: in 'windows' mode the averaged probabilities.
-    ``shortlist=dict(top_k=32, threshold=0.0)`` drops the classes without a chance before the ESC
-    blocks (:class:`.shortlist.Shortlist`): much quicker for many words, and not exact.
-    ``autocast='bfloat16'`` (or 'float16', on a GPU) computes matrix products in that type: up to
-    twice as quick where the device has instructions for it.
-
     Args:
         backbone: Config of the CLIP model.
         text_encoder: Config of the text encoder.
@@ -70,7 +60,7 @@ class ESCNet(EncoderDecoder):
         decode_head: Config of the decoder and loss.
         data_preprocessor: Config of MMSegmentation's SegDataPreProcessor.
         train_cfg: Unused by ESC-Net, part of the interface.
-        test_cfg: See above.
+        test_cfg: Settings of inference: see :func:`.windows.check_test_cfg`.
         class_chunk: Classes that pass through the network at a time, for memory does not grow with
             their number then; 'auto' for what fits the cache of a processor or the free memory of
             a GPU. Results do not depend on it.
@@ -373,23 +363,10 @@ class ESCNet(EncoderDecoder):
     @torch.no_grad()
     def _view_scores(self, images: Tensor, text: Tensor) -> list[Scores]:
         """Scores of B images at the size of the network's input, not computed yet."""
-        cfg = self.test_cfg
-        if cfg.mode == 'whole':
-            size = tuple(images.shape[-2:])
-            options = dict(crop_size=size, stride=size, batch_size=len(images))
-        else:
-            options = dict(
-                crop_size=tuple(cfg.crop_size),
-                stride=tuple(cfg.stride),
-                batch_size=cfg.get('window_batch_size', 1),
-            )
-        windows = cfg.mode == 'windows'
         return window_inference(
             images,
             lambda views: self._logits_for_test(views, text),
-            **options,
-            activate=windows,
-            global_view=windows and cfg.get('global_view', True),
+            **window_options(self.test_cfg, images),
             align_corners=self.align_corners,
         )
 

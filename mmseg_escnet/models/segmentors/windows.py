@@ -90,8 +90,35 @@ def window_inference(
     ]
 
 
+def window_options(test_cfg: ConfigDict, images: Tensor) -> dict:
+    """The arguments of :func:`window_inference` that ``test_cfg`` says, for images (B, 3, H, W)."""
+    windows = test_cfg.mode == 'windows'
+    options = dict(activate=windows, global_view=windows and test_cfg.get('global_view', True))
+    if test_cfg.mode == 'whole':
+        size = tuple(images.shape[-2:])
+        return options | dict(crop_size=size, stride=size, batch_size=len(images))
+    return options | dict(
+        crop_size=tuple(test_cfg.crop_size),
+        stride=tuple(test_cfg.stride),
+        batch_size=test_cfg.get('window_batch_size', 1),
+    )
+
+
 def check_test_cfg(test_cfg: ConfigDict) -> None:
-    """Check the settings of inference (see :class:`.ESCNet`).
+    """Check the settings of inference.
+
+    ``test_cfg.mode`` is 'windows' (CAT-Seg's protocol with our softmax: windows of ``crop_size``
+    at ``stride`` and a global view, averaged after it, ``window_batch_size`` at a time), or
+    MMSegmentation's 'whole' or 'slide'. Results hold label maps alone; ``keep_scores=True`` adds
+    the scores of all classes at the size of the image, gigabytes of them for many words, as
+    ``seg_logits``: in 'windows' mode the averaged probabilities.
+    ``shortlist=dict(top_k=32, threshold=0.0)`` drops the classes without a chance before the ESC
+    blocks (:class:`.shortlist.Shortlist`): much quicker for many words, and not exact.
+    ``autocast='bfloat16'`` (or 'float16', on a GPU) computes matrix products in that type: up to
+    twice as quick where the device has instructions for it.
+
+    Args:
+        test_cfg: Of :class:`.ESCNet`.
 
     Raises:
         ESCNetError: Naming the setting.
