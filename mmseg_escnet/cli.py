@@ -7,6 +7,7 @@ import importlib
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,9 @@ def _cause(error: Exception) -> Exception:
     torch = sys.modules.get('torch')
     if isinstance(error, ConnectionError) and torch is not None:
         try:
-            torch._C._error_if_any_worker_fails()
+            for _ in range(20):  # the pipe may also break before the system reports the death
+                torch._C._error_if_any_worker_fails()
+                time.sleep(0.05)
         except RuntimeError as death:
             return death
     return error

@@ -3,8 +3,9 @@
 import argparse
 
 import pytest
+import torch
 
-from mmseg_escnet import ESCNetError, config
+from mmseg_escnet import ESCNetError, cli, config
 from mmseg_escnet.cli import add_config_arguments, load_run_config, run_tool
 from mmseg_escnet.config import config_folder
 
@@ -88,3 +89,26 @@ def test_configs_of_the_work_tree_and_of_a_wheel(tmp_path, monkeypatch):
     (tmp_path / 'site-packages/configs/_base_').mkdir(parents=True)
     (package / '.mim/configs/_base_').mkdir(parents=True)
     assert config_folder() == package / '.mim/configs'
+
+
+@pytest.mark.parametrize('reported', [0, 3, None])
+def test_a_dead_worker_whose_pipe_breaks_first(monkeypatch, capsys, reported):
+    """The system may report the death a little later; a connection of anything else is not ours."""
+    calls = []
+
+    def look():
+        if len(calls) == reported:
+            raise RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed.')
+        calls.append(1)
+
+    def main():
+        raise ConnectionResetError(104, 'Connection reset by peer')
+
+    monkeypatch.setattr(torch._C, '_error_if_any_worker_fails', look)
+    monkeypatch.setattr(cli.time, 'sleep', lambda seconds: None)
+    if reported is None:
+        with pytest.raises(ConnectionResetError):
+            run_tool(main)
+    else:
+        assert status_of(main) == 1
+        assert 'error: DataLoader worker (pid 7) is killed' in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 
@@ -63,6 +64,8 @@ def join_processes(cfg: Config) -> None:
         os.environ[local] = '-1'
         dist.init_dist(launcher, **dist_cfg | dict(backend='gloo'))
         os.environ[local] = os.environ['LOCAL_RANK'] = local_rank
+        # gloo's threads, if they are still there when Python ends, may abort the process
+        atexit.register(_leave_processes)
 
 
 def build_test_runner(cfg: Config) -> Runner:
@@ -96,6 +99,11 @@ def in_turns(function: Callable[[], None]) -> None:
         if current == turn:
             function()
         dist.barrier()
+
+
+def _leave_processes() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _keep_on_cpu(cfg: Config) -> None:
