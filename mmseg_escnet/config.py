@@ -117,4 +117,25 @@ def run_config(
 def forget_pretrained(model: ConfigDict) -> None:
     """Take the pretrained weights out of a model's config: a checkpoint has them all, or none."""
     model.backbone.pretrained = None
-    model.neck.sam_pretrained = None
+    if 'neck' in model:  # CLIP alone has none
+        model.neck.sam_pretrained = None
+
+
+def check_needs_no_checkpoint(cfg: Config) -> None:
+    """Refuse to do without a checkpoint, unless the model is CLIP alone with CLIP's weights.
+
+    Raises:
+        ESCNetError: If it is another model, or one with random weights.
+    """
+    model = cfg.model.get('module', cfg.model)  # inside test-time augmentation
+    if model.type != 'CLIPReadout':
+        raise ESCNetError(
+            f'{model.type} needs a checkpoint, or an inference file (*{INFERENCE_SUFFIX}), '
+            'which has config and weights in it: give one. What can be used without training is '
+            'CLIP alone, configs/clip.'
+        )
+    if model.backbone.get('pretrained') is None:
+        raise ESCNetError(
+            'model.backbone.pretrained is None, so that CLIP would be random: set it to a tag such '
+            "as 'openai', or to a local file."
+        )

@@ -51,7 +51,7 @@ def check_weights(model: ConfigDict) -> None:
     Raises:
         ESCNetError: Naming what is missing and the command that gets it.
     """
-    sam = model.neck.get('sam_pretrained')
+    sam = model.get('neck', {}).get('sam_pretrained')
     if sam is not None:
         find_sam(str(sam), verify=False)
     clip = model.backbone.get('pretrained')

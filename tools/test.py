@@ -2,6 +2,7 @@
 
     mmseg-escnet test CONFIG CHECKPOINT                       on the data set of the config
     mmseg-escnet test CONFIG CHECKPOINT --benchmarks all      on the six zero-shot benchmarks
+    mmseg-escnet test configs/clip/clip_vitb16_readout.py     CLIP alone, without a checkpoint
 
 Benchmarks that are finished are kept in the work dir, and not run again by the same command.
 """
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
 def parse_args() -> argparse.Namespace:
     parser = make_parser(__doc__)
     add_config_arguments(parser)
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', nargs='?', help='checkpoint file; none for CLIP alone')
     parser.add_argument(
         '--benchmarks',
         nargs='+',
         metavar='KEY',
-        help='all, or some of A-847 PC-459 A-150 PC-59 PAS-20 PAS-20b',
+        help='all, or some of A-847 PC-459 A-150 PC-59 PAS-20 PAS-20b COCO-171',
     )
     parser.add_argument(
         '--out', help='folder for the predicted label maps, one PNG per image, and names.json'
@@ -78,21 +79,35 @@ def draw_results(
         cfg.visualizer.save_dir = show_dir
 
 
+def check_weights_of(checkpoint: str | None, cfg: Config) -> None:
+    """Read the checkpoint once; or find the weights of CLIP alone."""
+    from mmseg_escnet.engine import in_turns
+    from mmseg_escnet.preflight import check_checkpoint, check_weights
+
+    if checkpoint is None:
+        in_turns(lambda: check_weights(cfg.model.get('module', cfg.model)))
+    else:
+        check_checkpoint(checkpoint)
+
+
 def main() -> None:
     args = parse_args()
     cfg = load_run_config(args)
 
+    from mmseg_escnet.config import check_needs_no_checkpoint
     from mmseg_escnet.engine import build_test_runner, use_tta
     from mmseg_escnet.evaluation.saved_predictions import save_predictions
     from mmseg_escnet.evaluation.zero_shot_benchmarks import select_benchmarks
     from mmseg_escnet.evaluation.zero_shot_runs import evaluate_benchmarks
-    from mmseg_escnet.preflight import check_checkpoint, check_datasets
+    from mmseg_escnet.preflight import check_datasets
 
     if args.show or args.show_dir is not None:
         draw_results(cfg, show=args.show, show_dir=args.show_dir, wait_time=args.wait_time)
+    if args.checkpoint is None:
+        check_needs_no_checkpoint(cfg)
     if args.benchmarks is not None:
         benchmarks = select_benchmarks(args.benchmarks)
-        check_checkpoint(args.checkpoint)
+        check_weights_of(args.checkpoint, cfg)
         evaluate_benchmarks(
             cfg,
             benchmarks,
@@ -110,7 +125,7 @@ def main() -> None:
     if args.tta:
         use_tta(cfg)
     dataset = check_datasets(cfg, 'test')['test']
-    check_checkpoint(args.checkpoint)
+    check_weights_of(args.checkpoint, cfg)
     if args.out is not None:
         save_predictions(cfg, dataset, args.out)
     cfg.load_from = args.checkpoint

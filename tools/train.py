@@ -40,6 +40,8 @@ def main() -> None:
     )
     from mmseg_escnet.preflight import check_checkpoint, check_datasets, check_weights
 
+    if cfg.model.type == 'CLIPReadout':
+        raise ESCNetError(f'{args.config} is CLIP alone, which has nothing to train: test it.')
     join_processes(cfg)
     cfg.resume = args.resume or cfg.get('resume', False)
     if args.amp:

@@ -24,7 +24,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..config import (
-    INFERENCE_SUFFIX,
     forget_pretrained,
     is_inference_file,
     pipeline_steps,
@@ -115,11 +114,6 @@ def read_inference_config(path: str | os.PathLike) -> Config:
     Raises:
         ESCNetError: If it is no such file, or its config would load anything else.
     """
-    if not is_inference_file(path):
-        raise ESCNetError(
-            f'There are no weights for {path}: give a checkpoint as well, or an inference file '
-            f'(*{INFERENCE_SUFFIX}), which has its config in it.'
-        )
     content = _read_json(path, _CONFIG)
     _check_config(content, f'The config in {path}')
     return Config(content)
@@ -194,7 +188,7 @@ def _read_json(path: str | os.PathLike, key: str) -> dict:
 def _check_config(content: dict, source: str) -> None:
     """Refuse what would import, fetch or load anything when it is built."""
     model = content.get('model')
-    is_model = isinstance(model, dict) and model.get('type') == 'ESCNet'
+    is_model = isinstance(model, dict) and model.get('type') in ('ESCNet', 'CLIPReadout')
     if not is_model or not isinstance(content.get('test_pipeline'), list) or set(content) != _KEYS:
         raise ESCNetError(
             f'{source} is not one of an ESCNet (model, test_pipeline): only that can be '

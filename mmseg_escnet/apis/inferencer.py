@@ -20,10 +20,11 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from ..config import read_config
+from ..config import check_needs_no_checkpoint, is_inference_file, read_config
 from ..errors import ESCNetError
 from ..image_files import find_images, is_glob, printable
-from ..models.segmentors.escnet import ESCNet
+from ..models.segmentors import ESCNet, OpenVocabSegmentor
+from ..models.text_encoders.open_clip_text import OpenCLIPTextEncoder
 from ..vocabulary import MAX_WORDS, Vocabulary
 from .images import MAX_PIXELS, ImageReader
 from .inference_file import read_inference_config, read_weights
@@ -54,7 +55,8 @@ class OpenVocabInferencer:
 
     Args:
         config: Path of a config, or a config; or that of an inference file, which has all in it.
-        checkpoint: Path of its weights; None for those of an inference file.
+        checkpoint: Path of its weights; None for an inference file, or for CLIP alone
+            (:class:`.CLIPReadout`), whose weights are those that its config names.
         device: 'auto' is the first GPU if there is one, otherwise the CPU; or as PyTorch names
             devices.
         cfg_options: Settings of the config to override, nested keys with dots.
@@ -79,21 +81,27 @@ class OpenVocabInferencer:
         max_words: int = MAX_WORDS,
     ) -> None:
         self.device = find_device(device)
-        if checkpoint is None:
+        if checkpoint is None and is_inference_file(config):
             checkpoint, config = config, read_inference_config(config)
         self.cfg = read_config(config, cfg_options)
         self.max_words = max_words
         init_default_scope(self.cfg.get('default_scope', 'mmseg'))
         loader, self._pipeline = build_pipeline(self.cfg)
         self._reader = ImageReader(loader, max_pixels=max_pixels)
-        weights, self.vocabulary = read_weights(checkpoint)
+        weights, self.vocabulary = None, None
+        if checkpoint is not None:
+            weights, self.vocabulary = read_weights(checkpoint)
         self.model = MODELS.build(self.cfg.model)
-        if not isinstance(self.model, ESCNet):
+        if not isinstance(self.model, OpenVocabSegmentor):
             raise ESCNetError(
                 f'The model of the config is {type(self.model).__name__}, whose words cannot be '
                 'changed: give a config of ESCNet.'
             )
-        self.model.load_state_dict(weights)
+        if weights is not None:
+            self.model.load_state_dict(weights)
+        else:
+            check_needs_no_checkpoint(self.cfg)
+            self.model.init_weights()
         self.model.to(self.device).eval()
 
     def __call__(
@@ -127,7 +135,7 @@ class OpenVocabInferencer:
         background: str | float | Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         threshold: float | None = None,
         templates: str | Sequence[str] | None = None,
-        synonyms: Literal['mean', 'first'] | None = 'mean',
+        synonyms: Literal['mean', 'first', 'max'] | None = 'mean',
         keep_class_scores: bool = True,
         text_features: np.ndarray | None = None,
     ) -> Iterator[SegmentationResult]:
@@ -144,8 +152,9 @@ class OpenVocabInferencer:
             threshold: Pixels whose best word is less probable have no class.
             templates: Texts with '{}', where the word goes: 'scene' (one), 'imagenet' (80), or a
                 list; None for those of the config, with which the model was trained.
-            synonyms: Of several phrases of a class take the 'mean' of their embeddings, or only
-                the 'first', as benchmarks do; None does what the config says.
+            synonyms: Of several phrases of a class take the 'mean' of their embeddings, only the
+                'first', as benchmarks do, or with CLIP alone the 'max' of their scores; None does
+                what the config says.
             keep_class_scores: Keep what :meth:`.SegmentationResult.class_scores` needs: M numbers
                 for each of, as a rule, 96 x 96 places of every view.
             text_features: (M, D), what :meth:`text_features` returned for these classes, perhaps
@@ -160,10 +169,13 @@ class OpenVocabInferencer:
             ESCNetError: If an image or a word is not usable.
         """
         query = self._query(classes, background=background, threshold=threshold)
+        encoder = self.model.text_encoder.with_options(templates=templates, synonyms=synonyms)
+        owners = encoder.class_of_phrase(query.vocabulary)
         if text_features is None:
-            text = self._embed(query, templates, synonyms)
+            text = self._embed(query, encoder)
         else:
-            text = self._check_text(query, text_features)
+            rows = len(query.vocabulary) if owners is None else len(owners)
+            text = self._check_text(text_features, rows)
         if len(query.names) == 1:
             warnings.warn(
                 f'The only class is {query.names[0]!r}, so every pixel will be of this class: '
@@ -171,7 +183,7 @@ class OpenVocabInferencer:
                 stacklevel=2,
             )
         return (
-            self._segment(image, where, query, text, keep_class_scores)
+            self._segment(image, where, query, text, owners, keep_class_scores)
             for image, where in _each(images)
         )
 
@@ -183,7 +195,7 @@ class OpenVocabInferencer:
         *,
         background: str | float | Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         templates: str | Sequence[str] | None = None,
-        synonyms: Literal['mean', 'first'] | None = 'mean',
+        synonyms: Literal['mean', 'first', 'max'] | None = 'mean',
     ) -> WordInside | list[WordInside]:
         """Look at what the ESC blocks do for one word of an image.
 
@@ -206,11 +218,17 @@ class OpenVocabInferencer:
         Raises:
             ESCNetError: If the image or a word is not usable.
         """
+        if not isinstance(self.model, ESCNet):
+            raise ESCNetError(
+                f'The model is {type(self.model).__name__}, which has no ESC blocks to look into: '
+                'load an ESC-Net.'
+            )
         query = self._query(classes, background=background)
         ids = [query.vocabulary.find(each) for each in ([word] if isinstance(word, str) else word)]
         where = _name_of(image, 'The image')
         pixels = self._reader.read(image, where)
-        text = self._embed(query, templates, synonyms)
+        encoder = self.model.text_encoder.with_options(templates=templates, synonyms=synonyms)
+        text = self._embed(query, encoder)
         with _explain_out_of_memory(where, pixels, self.device, len(query.vocabulary)):
             view = whole_view(self.model, *self._inputs(pixels))
             names = {query.vocabulary.names[i]: i for i in ids}
@@ -249,7 +267,7 @@ class OpenVocabInferencer:
         classes: Words,
         *,
         templates: str | Sequence[str] | None = None,
-        synonyms: Literal['mean', 'first'] | None = 'mean',
+        synonyms: Literal['mean', 'first', 'max'] | None = 'mean',
     ) -> np.ndarray:
         """What words mean, in the space of :meth:`dense_features`.
 
@@ -263,13 +281,14 @@ class OpenVocabInferencer:
 
         Returns:
             (M, D), float32, unit norm: the classes in their order, then, of a query, the words of
-            its background.
+            its background. For ``synonyms='max'`` each of their phrases has a row.
 
         Raises:
             ESCNetError: If a word is not usable.
         """
         query = self._query(classes)
-        return self._embed(query, templates, synonyms).float().cpu().numpy()
+        encoder = self.model.text_encoder.with_options(templates=templates, synonyms=synonyms)
+        return self._embed(query, encoder).float().cpu().numpy()
 
     def _query(self, classes: object, **options) -> Query:
         if isinstance(classes, Query):
@@ -284,11 +303,8 @@ class OpenVocabInferencer:
         return Query.create(classes, **options, max_words=self.max_words)
 
     @torch.no_grad()
-    def _embed(
-        self, query: Query, templates: str | Sequence[str] | None, synonyms: str | None
-    ) -> Tensor:
+    def _embed(self, query: Query, encoder: OpenCLIPTextEncoder) -> Tensor:
         """F_l (M, D) of the words of a query, after checking them."""
-        encoder = self.model.text_encoder.with_options(templates=templates, synonyms=synonyms)
         texts = sum(map(len, encoder.phrases(query.vocabulary))) * len(encoder.templates)
         if texts > _MOST_TEXTS:
             raise ESCNetError(
@@ -298,9 +314,9 @@ class OpenVocabInferencer:
         encoder.check(query.vocabulary, self.model.backbone.clip.context_length)
         return self.model.embed(query.vocabulary, encoder)
 
-    def _check_text(self, query: Query, text_features: np.ndarray) -> Tensor:
+    def _check_text(self, text_features: np.ndarray, rows: int) -> Tensor:
         """F_l (M, D) that somebody kept."""
-        expected = (len(query.vocabulary), self.model.backbone.embed_dims)
+        expected = (rows, self.model.backbone.embed_dims)
         text = torch.as_tensor(np.asarray(text_features), dtype=torch.float32)
         if tuple(text.shape) != expected:
             raise ESCNetError(
@@ -317,12 +333,18 @@ class OpenVocabInferencer:
 
     @torch.no_grad()
     def _segment(
-        self, image: object, where: str, query: Query, text: Tensor, keep_class_scores: bool
+        self,
+        image: object,
+        where: str,
+        query: Query,
+        text: Tensor,
+        class_of_phrase: Tensor | None,
+        keep_class_scores: bool,
     ) -> SegmentationResult:
         pixels = self._reader.read(image, where)
         with _explain_out_of_memory(where, pixels, self.device, len(query.vocabulary)):
             inputs, meta = self._inputs(pixels)
-            (scores,) = self.model.scores(inputs, text, [meta])
+            (scores,) = self.model.scores(inputs, text, [meta], class_of_phrase)
             best = scores.best()
         labels, confidence = _answer(query, best.ids.cpu(), best.scores.cpu())
         normaliser = best.normaliser

@@ -12,7 +12,9 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 
+from ..config import check_needs_no_checkpoint
 from ..errors import ESCNetError
+from .hooks import unwrap
 
 # launcher -> the variable by which it tells a process who it is, and how to start it
 _LAUNCHERS = dict(
@@ -73,16 +75,22 @@ def build_test_runner(cfg: Config) -> Runner:
 
     Args:
         cfg: A whole config, whose training part is removed in place; its ``launcher`` as in
-            :func:`join_processes`.
+            :func:`join_processes`. Without ``load_from`` the weights are those that the config of
+            CLIP alone names.
 
     Raises:
-        ESCNetError: If the launcher did not start this process.
+        ESCNetError: If the launcher did not start this process, or there is no ``load_from`` and
+            the model needs one.
     """
     join_processes(cfg)
     # with it, SegVisualizationHook would build the training data set to count iterations
     for name in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
         cfg.pop(name, None)
-    return Runner.from_cfg(cfg)
+    runner = Runner.from_cfg(cfg)
+    if cfg.get('load_from') is None:
+        check_needs_no_checkpoint(cfg)
+        unwrap(runner.model).init_weights()
+    return runner
 
 
 def in_turns(function: Callable[[], None]) -> None:

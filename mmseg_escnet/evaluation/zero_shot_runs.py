@@ -18,14 +18,21 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, HOOKS
 from torch.utils.data import Dataset
 
-from ..config import config_folder
+from ..config import config_folder, pipeline_steps
 from ..engine import VocabularyHook, build_test_runner, join_processes, use_tta
 from ..errors import ESCNetError
 from ..files import sha256, write_file
 from ..label_folder import NAMES_FILE
+from ..models.clip_weights import find_clip
 from ..preflight import check_datasets
 from .saved_predictions import save_predictions
-from .zero_shot_benchmarks import Benchmark, format_table
+from .zero_shot_benchmarks import (
+    Benchmark,
+    Figures,
+    calibration,
+    format_table,
+    published_for,
+)
 
 _OF_BENCHMARK = ('test_dataloader', 'test_evaluator', 'tta_pipeline')
 
@@ -34,7 +41,7 @@ def evaluate_benchmarks(
     cfg: Config,
     benchmarks: Sequence[Benchmark],
     *,
-    checkpoint: str,
+    checkpoint: str | None,
     overrides: Mapping[str, object] | None = None,
     tta: bool = False,
     out: str | None = None,
@@ -49,7 +56,7 @@ def evaluate_benchmarks(
     Args:
         cfg: The model's config.
         benchmarks: Which.
-        checkpoint: The checkpoint.
+        checkpoint: The checkpoint; None for CLIP alone, with the weights that the config names.
         overrides: See :func:`benchmark_config`.
         tta: Whether to use test-time augmentation.
         out: Folder for predictions, with a sub-folder for each benchmark.
@@ -79,9 +86,9 @@ def evaluate_benchmarks(
             f'The data of {", ".join(configs)} is not there: data/README.md says how to make it.'
         )
 
-    path = Path(cfg.work_dir) / f'benchmarks_{Path(checkpoint).stem}{"_tta" if tta else ""}.json'
+    name, weights = _identify(cfg, checkpoint)
+    path = Path(cfg.work_dir) / f'benchmarks_{name}{"_tta" if tta else ""}.json'
     finished = _read_results(path)
-    weights = sha256(checkpoint) if os.path.isfile(checkpoint) else checkpoint  # an address
     figures = {}
     for key, dataset in datasets.items():
         made_with = dict(checkpoint_sha256=weights, settings=_digest(configs[key], dataset))
@@ -95,9 +102,13 @@ def evaluate_benchmarks(
             finished[key] = entry | dict(checkpoint=checkpoint) | made_with
             if is_main_process():
                 write_file(path, json.dumps(dict(benchmarks=finished), indent=1).encode())
-        figures[key] = finished[key]['metrics']
-    text = format_table(figures, cfg.model.backbone.get('model_name'))
-    _print(f'\n{text}\n\nkept in {path}')
+        entry = finished[key]
+        figures[key] = Figures(entry['metrics'], entry['images'], _published_images(dataset))
+    published = published_for(cfg.model)
+    _print(f'\n{format_table(figures, published)}')
+    if cfg.model.type == 'CLIPReadout':
+        _print(calibration(figures, published))
+    _print(f'\nkept in {path}')
 
 
 def benchmark_config(
@@ -117,11 +128,12 @@ def benchmark_config(
         ESCNetError: If the data set has another number of classes than the benchmark.
     """
     data = Config.fromfile(config_folder() / '_base_' / 'datasets' / benchmark.config)
-    cfg = copy.deepcopy(cfg)
+    own, cfg = cfg, copy.deepcopy(cfg)
     for key in _OF_BENCHMARK:
         cfg.pop(key, None)
         if key in data:
             cfg[key] = data[key]
+    _keep_protocol(own, cfg.test_dataloader.dataset, benchmark.key)
     cfg.merge_from_dict(
         {k: v for k, v in (overrides or {}).items() if k.split('.')[0] in _OF_BENCHMARK}
     )
@@ -138,6 +150,36 @@ def benchmark_config(
     if seen is not None and evaluator.get('type') == 'OpenVocabIoUMetric':
         evaluator.seen = list(seen)
     return cfg
+
+
+def _keep_protocol(own: Config, dataset: dict, key: str) -> None:
+    """How images are resized, and what stands for a class, is said by the model's own config."""
+    if own.get('test_dataloader') is not None:
+        resizing = [step for step in pipeline_steps(own) if step['type'] == 'Resize']
+        if len(resizing) == 1:
+            dataset.pipeline = [
+                copy.deepcopy(resizing[0]) if step['type'] == 'Resize' else step
+                for step in dataset.pipeline
+            ]
+    phrases = (own.get('benchmark_phrases') or {}).get(key)
+    if phrases is not None:
+        dataset.metainfo = dict(dataset.get('metainfo') or {}, phrases=phrases)
+
+
+def _identify(cfg: Config, checkpoint: str | None) -> tuple[str, str]:
+    """What the weights are called, and their SHA-256, or the address they come from."""
+    if checkpoint is None:
+        backbone = cfg.model.backbone
+        path, _ = find_clip(backbone.get('model_name'), str(backbone.pretrained))
+        return f'clip_{backbone.get("readout", "value")}', sha256(path)
+    is_file = os.path.isfile(checkpoint)
+    return Path(checkpoint).stem, sha256(checkpoint) if is_file else checkpoint
+
+
+def _published_images(dataset: Dataset) -> int:
+    """How many images the benchmark has."""
+    split = Path(dataset.ann_file or dataset.data_prefix['img_path']).stem
+    return dataset.official_counts[split]
 
 
 def _build_lazily(dataset: dict) -> Dataset:
@@ -206,7 +248,7 @@ def _is_finished(entry: dict | None, made_with: Mapping[str, str]) -> bool:
 
 
 def _run(
-    cfg: Config, key: str, dataset: Dataset, checkpoint: str, made_with: dict, results: Path
+    cfg: Config, key: str, dataset: Dataset, checkpoint: str | None, made_with: dict, results: Path
 ) -> dict:
     """Run a benchmark and return what is kept of it, but for what it was made with."""
     protocol = _protocol(cfg)

@@ -9,15 +9,17 @@ from .necks import (
     SAMPromptEncoder,
     VisionLanguageFusion,
 )
-from .segmentors import ESCNet
+from .segmentors import CLIPReadout, ESCNet, OpenVocabSegmentor
 from .text_encoders import OpenCLIPTextEncoder
 
 __all__ = [
+    'CLIPReadout',
     'ESCBlock',
     'ESCNeck',
     'ESCNet',
     'OpenCLIPBackbone',
     'OpenCLIPTextEncoder',
+    'OpenVocabSegmentor',
     'OpenVocabularyHead',
     'PseudoPromptGenerator',
     'SAMBlock',

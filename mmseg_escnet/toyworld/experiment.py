@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..files import write_file
-from ..models.segmentors.escnet import correlate
+from ..models.segmentors.open_vocab_segmentor import correlate
 from ..models.sparse_rows import sparse_rows
 from .vocabulary import vocabulary_of
 

@@ -25,6 +25,7 @@ from ..clip_weights import load_clip, resize_positions, set_activation
 from .towers import EvaTower, PlainTower, eva_value_path, tower_type
 
 _TRAINABLE = ('attention', 'all', 'none')
+_READOUTS = ('value', 'correlative', 'attention')
 
 
 @dataclass
@@ -46,15 +47,21 @@ class OpenCLIPBackbone(BaseModule):
 
     ::
 
-        image --resize--> --patches, norm--> blocks 1 .. n-1 --> last block, value path only
+        image --resize--> --patches, norm--> blocks 1 .. n-1 --> last block, by readout
               --norm, projection--> F_v           |
                                                   +--> skips at n/3 and 2n/3
 
-    In the last block the attention is replaced by its value path, so every patch keeps its own
-    content: ``v = out_proj(W_v ln_1(x) + b_v)``, ``x = x + v``, ``x = x + mlp(ln_2(x))``; the
-    class token is dropped (CAT-Seg's recipe, after MaskCLIP). Positional embeddings are resized
-    by plain bicubic interpolation (recipe) to any grid, non-square included; rotary ones are made
-    for it.
+    The last block is read out in one of three ways, and the class token is dropped:
+
+    * 'value' (CAT-Seg's recipe, after MaskCLIP): attention is replaced by its value path, so that
+      every patch keeps its own content: ``v = out_proj(W_v ln_1(x) + b_v)``, ``x = x + v``,
+      ``x = x + mlp(ln_2(x))``.
+    * 'correlative' (SCLIP, arXiv 2312.01597): softmax(q q^T) + softmax(k k^T) in place of
+      softmax(q k^T), so that every patch attends to those like it.
+    * 'attention': the block as CLIP has it.
+
+    Positional embeddings are resized by plain bicubic interpolation (recipe) to any grid,
+    non-square included; rotary ones are made for it.
 
     The image tower is open_clip's own vision transformer or timm's EVA, as in EVA-02-CLIP (ours);
     in the latter what the attention does to the values stays, its inner norm and layer scale.
@@ -67,12 +74,13 @@ class OpenCLIPBackbone(BaseModule):
             ``init_weights()``, never by the constructor.
         activation: 'auto' takes QuickGELU or GELU from the weights; 'quick_gelu' or 'gelu' for a
             file that does not tell. An EVA has GELU in its text tower and SwiGLU in the other.
+        readout: How the last block is read: 'value' (recipe), 'correlative' or 'attention'.
         stride: Image pixels per patch. Images are resized so that a patch of any CLIP covers as
             many: 384 x 384 px give 24 x 24 patches for ViT-B/16 and, resized to 336, for
             ViT-L/14 (recipe).
         trainable: Which parameters of both towers are trained: their 'attention' layers (paper),
             'all' or 'none'. The logit scale never is, nor separate queries and keys of the last
-            block: nothing differentiable reads them.
+            block where the read-out does not use them.
         with_cp: Recompute each block in the backward pass instead of keeping its activations.
 
     Raises:
@@ -86,6 +94,7 @@ class OpenCLIPBackbone(BaseModule):
         model_cfg: dict | None = None,
         pretrained: str | None = None,
         activation: Literal['auto', 'quick_gelu', 'gelu'] = 'auto',
+        readout: Literal['value', 'correlative', 'attention'] = 'value',
         stride: int = 16,
         trainable: Literal['attention', 'all', 'none'] = 'attention',
         with_cp: bool = False,
@@ -102,6 +111,8 @@ class OpenCLIPBackbone(BaseModule):
                 f"OpenCLIPBackbone: activation={activation!r} must be 'auto', 'quick_gelu' or "
                 "'gelu'."
             )
+        if readout not in _READOUTS:
+            raise ESCNetError(f'OpenCLIPBackbone: readout={readout!r} must be in {_READOUTS}.')
         if trainable not in _TRAINABLE:
             raise ESCNetError(f'OpenCLIPBackbone: trainable={trainable!r} must be in {_TRAINABLE}.')
         if model_cfg is None:
@@ -138,7 +149,13 @@ class OpenCLIPBackbone(BaseModule):
                 'of open_clip nor an EVA-02 of timm with norms before its attention, for which '
                 'alone the dense value path is defined: choose one such as ViT-B-16 or EVA02-B-16.'
             )
+        if readout == 'correlative' and kind is EvaTower:
+            raise ESCNetError(
+                "OpenCLIPBackbone: readout='correlative' is defined for CLIP's plain vision "
+                "transformer and not for an EVA-02: use 'value' or 'attention'."
+            )
         self._tower_type = kind
+        self.readout = readout
         _check_text_tower(self.clip.text, model_name or model_cfg)
         quick_gelu = activation == 'quick_gelu' or (
             activation == 'auto' and bool(model_cfg.get('quick_gelu', False))
@@ -165,16 +182,21 @@ class OpenCLIPBackbone(BaseModule):
             parameter.requires_grad = name != 'logit_scale' and (
                 trainable == 'all' or (trainable == 'attention' and '.attn.' in name)
             )
-        for parameter in tower.unread():
-            parameter.requires_grad = False
+        if readout == 'value':
+            for parameter in tower.unread():
+                parameter.requires_grad = False
 
     def init_weights(self) -> None:
+        """Load CLIP's weights, if any are named: :meth:`load_pretrained`."""
+        super().init_weights()
+        self.load_pretrained()
+
+    def load_pretrained(self) -> None:
         """Load CLIP's weights and choose their activation.
 
         Raises:
             ESCNetError: If they are missing, damaged, do not fit or do not tell their activation.
         """
-        super().init_weights()
         if self.pretrained is not None:
             quick_gelu = load_clip(
                 self.clip,
@@ -212,8 +234,14 @@ class OpenCLIPBackbone(BaseModule):
         tower = self.tower
         x, skips = self.penultimate(images)
         height, width = self.grid_size(*images.shape[-2:])
-        x = tower.project(value_path(tower.blocks[-1], x[:, 1:]))
-        return DenseFeatures(image=self._to_map(x, height, width), skips=skips)
+        last = tower.blocks[-1]
+        if self.readout == 'value':
+            x = value_path(last, x[:, 1:])
+        elif self.readout == 'correlative':
+            x = correlative_attention(last, x)[:, 1:]
+        else:
+            x = last(x, *tower.rotary(height, width))[:, 1:]
+        return DenseFeatures(image=self._to_map(tower.project(x), height, width), skips=skips)
 
     def penultimate(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What the last block reads.
@@ -289,4 +317,27 @@ def value_path(block: nn.Module, x: Tensor) -> Tensor:
         block.ln_1(x), attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :]
     )
     x = x + block.ls_1(attention.out_proj(value))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+def correlative_attention(block: nn.Module, x: Tensor) -> Tensor:
+    """A transformer block in which every token attends to those like it (SCLIP, section 3.2).
+
+    Args:
+        block: open_clip's ResidualAttentionBlock.
+        x: Class token and patch tokens (B, 1 + L, W).
+
+    Returns:
+        Tokens (B, 1 + L, W).
+    """
+    attention = block.attn
+    projected = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
+    query, key, value = (
+        part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        for part in projected.chunk(3, dim=-1)
+    )
+    # two softmaxes that are added, so that the weights of a token sum to two
+    mixed = F.scaled_dot_product_attention(query, query, value)
+    mixed = mixed + F.scaled_dot_product_attention(key, key, value)
+    x = x + block.ls_1(attention.out_proj(mixed.transpose(1, 2).flatten(2)))
     return x + block.ls_2(block.mlp(block.ln_2(x)))

@@ -16,11 +16,12 @@ from itertools import product
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 from torch.profiler import record_function
+
+from .row_resizer import RowResizer
 
 # Numbers at a time: what fits the cache of a processor's core, and at most, what keeps a GPU busy.
 _TILE_OF_CORE = 1 << 19
@@ -29,51 +30,6 @@ _TILE_CLASSES = 16  # or more: the best of every tile is compared with that of t
 
 # as mmcv's RandomFlip names them -> dimensions of (n, h, w)
 _FLIP_DIMS = {'horizontal': (2,), 'vertical': (1,), 'diagonal': (1, 2)}
-
-
-class RowResizer:
-    """Bilinear ``torch.nn.functional.interpolate`` of which only some rows are computed.
-
-    Args:
-        source: (height, width) before.
-        target: (height, width) afterwards.
-        align_corners: As for ``interpolate``.
-    """
-
-    def __init__(self, source: Sequence[int], target: Sequence[int], align_corners: bool) -> None:
-        self.source, self.target = tuple(source), tuple(target)
-        self._align_corners = align_corners
-        # PyTorch's own rule: where in the source each row of the target lies
-        numbers = torch.arange(source[0], dtype=torch.float64)
-        place = self._linear(numbers[None, None], target[0])[0, 0]
-        self._low, self._high = place.floor().long(), place.ceil().long()
-        self._weight = (place - self._low).float()[:, None]
-
-    def needs(self, rows: slice) -> slice:
-        """The rows of the source that some rows of the target are made from."""
-        return slice(int(self._low[rows.start]), int(self._high[rows.stop - 1]) + 1)
-
-    def resize(self, maps: Tensor, rows: slice) -> Tensor:
-        """Compute some rows (n, rows, width) of the target; ``maps`` itself if nothing changes.
-
-        Args:
-            maps: (n, height, width): the rows of the source that these need.
-            rows: Of the target.
-        """
-        if self.source[1] != self.target[1]:
-            maps = self._linear(maps, self.target[1])
-        if self.source[0] == self.target[0]:
-            return maps
-        # the width first: neighbouring rows of the target share those of the source
-        start = self._low[rows.start]
-        low, high, weight = (
-            table[rows].to(maps.device, non_blocking=True)
-            for table in (self._low - start, self._high - start, self._weight)
-        )
-        return maps.index_select(1, low).lerp_(maps.index_select(1, high), weight)
-
-    def _linear(self, lines: Tensor, length: int) -> Tensor:
-        return F.interpolate(lines, length, mode='linear', align_corners=self._align_corners)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,9 +141,16 @@ class BestClasses(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores of N classes for H x W pixels, averaged over versions of an image; usually one."""
+    """Scores of N classes for H x W pixels.
+
+    Attributes:
+        versions: Of the image, to be averaged; usually one. They have a score for every phrase.
+        class_of_phrase: (P,), ascending: the class of each phrase, whose score is that of its best
+            one; None if phrases are classes.
+    """
 
     versions: tuple[Version, ...]
+    class_of_phrase: Tensor | None = None
 
     @classmethod
     @torch.no_grad()
@@ -198,6 +161,7 @@ class Scores:
         *,
         global_view: View | None = None,
         activate: bool = False,
+        class_of_phrase: Tensor | None = None,
     ) -> Scores:
         """Average windows where they overlap, and their mean once more with a global view.
 
@@ -207,6 +171,7 @@ class Scores:
             global_view: The whole input in one view.
             activate: Apply a softmax to each view, before averaging: scores are probabilities
                 then, and otherwise logits.
+            class_of_phrase: See :class:`Scores`.
         """
         count = windows[0].logits.new_zeros(size)
         for view in windows:
@@ -219,7 +184,8 @@ class Scores:
                 global_view = global_view and global_view.activated()
         to_input = global_view and RowResizer(global_view.resizer.target, size, False)
         to_image = RowResizer(size, size, False)
-        return cls((Version(tuple(windows), share, global_view, to_input, to_image),))
+        version = Version(tuple(windows), share, global_view, to_input, to_image)
+        return cls((version,), class_of_phrase)
 
     @classmethod
     def from_maps(cls, maps: Tensor) -> Scores:
@@ -234,7 +200,7 @@ class Scores:
         for one in scores:
             log_sums = None if one.are_probabilities else one.best().normaliser
             versions += [replace(version, log_sums=log_sums) for version in one.versions]
-        return cls(tuple(versions))
+        return cls(tuple(versions), scores[0].class_of_phrase)
 
     def at_original_size(self, meta: dict, *, align_corners: bool) -> Scores:
         """Undo the padding, flip and resizing in the meta information of the image's sample."""
@@ -243,11 +209,17 @@ class Scores:
         source = (self.size[0] - top - bottom, self.size[1] - left - right)
         to_image = RowResizer(source, meta.get('ori_shape', source)[:2], align_corners)
         corner = (top, left)
-        return Scores((replace(version, to_image=to_image, corner=corner, flip_dims=flip_dims),))
+        version = replace(version, to_image=to_image, corner=corner, flip_dims=flip_dims)
+        return Scores((version,), self.class_of_phrase)
 
     @property
     def num_classes(self) -> int:
         """N."""
+        classes = self.class_of_phrase
+        return self._num_phrases if classes is None else int(classes[-1]) + 1
+
+    @property
+    def _num_phrases(self) -> int:
         return len(self.versions[0].windows[0].logits)
 
     @property
@@ -269,7 +241,16 @@ class Scores:
     @torch.no_grad()
     def part(self, rows: slice, classes: slice) -> Tensor:
         """Scores (n, rows, W) of some classes for some rows, to read only."""
-        parts = (version.part(rows, classes) for version in self.versions)
+        if self.class_of_phrase is None:
+            return self._part(rows, classes)
+        bounds = torch.tensor([classes.start, classes.stop])
+        start, stop = torch.searchsorted(self.class_of_phrase, bounds).tolist()
+        counts = self.class_of_phrase[start:stop].bincount()[classes.start :].tolist()
+        phrases = self._part(rows, slice(start, stop)).split(counts)
+        return torch.stack([of_class.amax(dim=0) for of_class in phrases])
+
+    def _part(self, rows: slice, phrases: slice) -> Tensor:
+        parts = (version.part(rows, phrases) for version in self.versions)
         return next(parts) if len(self.versions) == 1 else sum(parts) / len(self.versions)
 
     def labels(self) -> Tensor:
@@ -287,7 +268,7 @@ class Scores:
         """All scores (N, H, W), as MMSegmentation keeps them: of 847 classes gigabytes."""
         scores = torch.empty(self.num_classes, *self.size, device=self.device)
         with record_function('escnet/scores'):
-            for rows, classes in product(*self._tiles()):
+            for rows, classes in product(*self._tiles(self.num_classes)):
                 scores[classes, rows] = self.part(rows, classes)
         return scores
 
@@ -314,26 +295,28 @@ class Scores:
         best = torch.full(self.size, -torch.inf, device=self.device)
         ids = torch.zeros(self.size, dtype=torch.int64, device=self.device)
         total = torch.zeros(self.size, device=self.device)
-        numbers = torch.arange(self.num_classes, dtype=torch.int32, device=self.device)
+        numbers = torch.arange(self._num_phrases, dtype=torch.int32, device=self.device)
         with record_function('escnet/scores'):
-            for rows, classes in product(*self._tiles()):
-                part = self.part(rows, classes)
+            for rows, classes in product(*self._tiles(self._num_phrases)):
+                part = self._part(rows, classes)
                 highest = part.amax(dim=0)
                 # much faster than argmax, which walks through memory pixel by pixel
                 number = numbers[classes, None, None]
-                index = torch.where(part == highest, number, self.num_classes).amin(dim=0)
+                index = torch.where(part == highest, number, self._num_phrases).amin(dim=0)
                 ids[rows] = torch.where(highest > best[rows], index, ids[rows])
                 new = torch.maximum(highest, best[rows])
                 if normalise:
                     here = (part - new).exp_().sum(dim=0)
                     total[rows] = total[rows] * (best[rows] - new).exp() + here
                 best[rows] = new
+        if self.class_of_phrase is not None:
+            ids = self.class_of_phrase.to(ids.device)[ids]
         return ids, best, total
 
-    def _tiles(self) -> tuple[list[slice], list[slice]]:
+    def _tiles(self, number: int) -> tuple[list[slice], list[slice]]:
         version = self.versions[0]
         source = (version.to_image.source[0], version.share.shape[1])
-        return tiles(self.num_classes, self.size, self.device, source)
+        return tiles(number, self.size, self.device, source)
 
 
 def tiles(

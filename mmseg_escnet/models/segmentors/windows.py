@@ -13,7 +13,8 @@ from mmengine.config import ConfigDict
 from torch import Tensor
 
 from ...errors import ESCNetError
-from .scores import RowResizer, Scores, View
+from .row_resizer import RowResizer
+from .scores import Scores, View
 from .shortlist import Shortlist
 
 _MODES = ('whole', 'slide', 'windows')
@@ -42,6 +43,7 @@ def window_inference(
     global_view: bool = True,
     batch_size: int = 1,
     align_corners: bool = False,
+    class_of_phrase: Tensor | None = None,
 ) -> list[Scores]:
     """CAT-Seg's published protocol, with a softmax as activation; or MMSegmentation's 'slide'.
 
@@ -56,6 +58,7 @@ def window_inference(
         global_view: Average the result once more with the whole image squeezed into one window.
         batch_size: Windows that are run at a time.
         align_corners: How logits are brought to the size of a view.
+        class_of_phrase: See :meth:`.Scores.from_views`.
 
     Returns:
         Scores of each of the B images, at H x W pixels.
@@ -85,7 +88,13 @@ def window_inference(
         squeezed = F.interpolate(images, crop_size, mode='bilinear', align_corners=False)
         whole = [view(network(image).float()[0], crop_size) for image in squeezed.split(1)]
     return [
-        Scores.from_views(of_image, (height, width), global_view=of_whole, activate=activate)
+        Scores.from_views(
+            of_image,
+            (height, width),
+            global_view=of_whole,
+            activate=activate,
+            class_of_phrase=class_of_phrase,
+        )
         for of_image, of_whole in zip(views, whole, strict=True)
     ]
 

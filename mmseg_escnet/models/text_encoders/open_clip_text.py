@@ -38,7 +38,8 @@ class OpenCLIPTextEncoder(BaseModule):
 
     Args:
         templates: 'scene' (one, recipe), 'imagenet' (80), or a list of texts each with one '{}'.
-        synonyms: Of a name that holds several, take the 'first' (recipe) or the 'mean' of all.
+        synonyms: Of a name that holds several, take the 'first' (recipe), the 'mean' of all, or
+            the 'max' of their scores (CLIP alone).
         batch_size: Texts encoded at a time.
     """
 
@@ -46,7 +47,7 @@ class OpenCLIPTextEncoder(BaseModule):
         self,
         *,
         templates: str | Sequence[str] = 'scene',
-        synonyms: Literal['first', 'mean'] = 'first',
+        synonyms: Literal['first', 'mean', 'max'] = 'first',
         batch_size: int = 256,
         init_cfg: dict | None = None,
     ) -> None:
@@ -60,7 +61,7 @@ class OpenCLIPTextEncoder(BaseModule):
         self,
         *,
         templates: str | Sequence[str] | None = None,
-        synonyms: Literal['first', 'mean'] | None = None,
+        synonyms: Literal['first', 'mean', 'max'] | None = None,
     ) -> OpenCLIPTextEncoder:
         """An encoder that differs in its options; this one stays as it is.
 
@@ -83,6 +84,13 @@ class OpenCLIPTextEncoder(BaseModule):
         if self.synonyms == 'first':
             return [synonyms[:1] for synonyms in vocabulary.synonyms]
         return list(vocabulary.synonyms)
+
+    def class_of_phrase(self, vocabulary: Vocabulary) -> Tensor | None:
+        """The class of each row of F_l (P,), ascending; None if every class has one row."""
+        counts = torch.tensor([len(phrases) for phrases in vocabulary.synonyms])
+        if self.synonyms != 'max' or counts.max() == 1:
+            return None
+        return torch.arange(len(counts)).repeat_interleave(counts)
 
     def check(self, vocabulary: Vocabulary, context_length: int) -> None:
         """Refuse names that CLIP would cut off.
@@ -117,12 +125,13 @@ class OpenCLIPTextEncoder(BaseModule):
 
         Returns:
             F_l (N, D), unit norm; with a gradient if it is enabled and the tower is trained.
+            (P, D) for ``synonyms='max'``: one row for each phrase.
         """
         phrases = self.phrases(vocabulary)
         flat = [phrase for synonyms in phrases for phrase in synonyms]
         features = self.encode(clip, flat) if encode is None else encode(flat)
         counts = [len(synonyms) for synonyms in phrases]
-        if max(counts) > 1:
+        if max(counts) > 1 and self.synonyms == 'mean':
             features = torch.stack([part.mean(dim=0) for part in features.split(counts)])
             features = F.normalize(features, dim=-1)
         return features
@@ -161,8 +170,8 @@ class OpenCLIPTextEncoder(BaseModule):
 
 
 def _check_synonyms(synonyms: str) -> str:
-    if synonyms not in ('first', 'mean'):
-        raise ESCNetError(f"synonyms={synonyms!r} must be 'first' or 'mean'.")
+    if synonyms not in ('first', 'mean', 'max'):
+        raise ESCNetError(f"synonyms={synonyms!r} must be 'first', 'mean' or 'max'.")
     return synonyms
 
 

@@ -51,13 +51,14 @@ class TextCache:
             vocabulary: The class names.
 
         Returns:
-            F_l (N, D), unit norm, without a gradient; not to be changed in place.
+            F_l (N, D), or (P, D) for ``synonyms='max'``; unit norm, without a gradient; not to be
+            changed in place.
         """
         weights = _identity(clip)
         if weights != self._weights:  # the old ones never come back
             self._weights, self._embeddings, self._last = weights, {}, None
         settings = _settings(encoder, clip)
-        key = (weights, settings, encoder.phrases(vocabulary))
+        key = (weights, settings, encoder.synonyms, encoder.phrases(vocabulary))
         last = self._last
         if last is not None and last[0] == key:
             return last[1]
