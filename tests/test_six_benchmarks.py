@@ -7,6 +7,7 @@ and the saved predictions, by nothing of what is under test.
 import json
 
 import numpy as np
+import open_clip
 import pytest
 import scipy.io
 import torch
@@ -177,3 +178,40 @@ def test_all_six(place):
         )
         assert f' {entry["metrics"]["mIoU_gt"]:.2f} ' in row
     assert 'finished before' in run(place, *command)
+
+
+def test_clip_alone(place):
+    """Without a checkpoint: figures, the number of images, and a sentence on the calibration."""
+    place, truths = place
+    vision = dict(image_size=224, layers=3, width=48, head_width=16, patch_size=16)
+    text = dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=2)
+    architecture = dict(embed_dim=32, vision_cfg=vision, text_cfg=text)
+    torch.manual_seed(1)
+    clip = open_clip.CLIP(**architecture, quick_gelu=True)
+    state_dict = {key: value for key, value in clip.state_dict().items() if key != 'attn_mask'}
+    scalars = dict(input_resolution=224, context_length=77, vocab_size=49408)
+    scalars = {key: torch.tensor(value) for key, value in scalars.items()}
+    torch.save(state_dict | scalars, place / 'ViT-B-16.pt')
+    (place / 'small.py').write_text(
+        f'_base_ = {str(ROOT / "configs/clip/clip_vitb16_readout.py")!r}\n'
+        f'model = dict(backbone=dict(model_name=None, model_cfg={architecture!r},\n'
+        "    pretrained='ViT-B-16.pt'))\n"
+    )
+    command = [ROOT / 'tools/test.py', 'small.py', '--benchmarks', 'PAS-20', 'PC-59']
+    command += ['--work-dir', 'clip', '--out', 'clip_out', '--cfg-options']
+    command += ['test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False']
+    printed = run(place, *command)
+    found = json.loads((place / 'clip/benchmarks_clip_correlative.json').read_text())['benchmarks']
+    for key, size in (('PAS-20', 20), ('PC-59', 59)):
+        miou, accuracy = expected_figures(truths[key], place / 'clip_out' / key, size)
+        assert found[key]['metrics']['mIoU_gt'] == pytest.approx(miou, abs=0.006)
+        assert found[key]['metrics']['aAcc'] == pytest.approx(accuracy, abs=0.006)
+        resize = found[key]['protocol']['pipeline'][1]
+        assert (resize['scale'], resize['keep_ratio']) == ([2048, 336], True)
+    print(printed)
+    (row,) = (line for line in printed.splitlines() if line.startswith('|') and ' PAS-20 ' in line)
+    assert [cell.strip() for cell in row.split('|')[2:5:2]] == ['2 of 1449', '-']
+    assert 'Calibration: nothing to compare' in printed
+    done = run_tool(*command[:-2], 'model.backbone.pretrained=None', cwd=place)
+    assert done.returncode == 2
+    assert 'CLIP would be random' in done.stderr
