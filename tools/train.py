@@ -21,6 +21,11 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='start from random CLIP and SAM weights: to try things out, of no use otherwise',
     )
+    parser.add_argument(
+        '--calibrate',
+        action='store_true',
+        help='before the first step, evaluate CLIP alone on the validation data',
+    )
     return parser.parse_args()
 
 
@@ -38,6 +43,7 @@ def main() -> None:
         join_processes,
         latest_whole_checkpoint,
     )
+    from mmseg_escnet.evaluation.calibration import calibrate
     from mmseg_escnet.preflight import check_checkpoint, check_datasets, check_weights
 
     if cfg.model.type == 'CLIPReadout':
@@ -51,6 +57,11 @@ def main() -> None:
         if args.amp_dtype == 'float16':
             cfg.optim_wrapper.loss_scale = 'dynamic'
     # everything that can be wrong with the input is found before anything expensive is done
+    if args.calibrate and (args.random_weights or cfg.resume or cfg.get('load_from')):
+        raise ESCNetError(
+            '--calibrate evaluates the CLIP that an untrained network starts from: leave it out '
+            'with --random-weights, --resume or load_from.'
+        )
     check_datasets(cfg, 'train', 'val')
     latest = cfg.get('load_from')
     if latest is not None:
@@ -60,9 +71,15 @@ def main() -> None:
     if args.random_weights or latest is not None:
         forget_pretrained(cfg.model)
     in_turns(lambda: check_weights(cfg.model))
+    calibration = calibrate(cfg)['mIoU_gt'] if args.calibrate else None
     runner = RUNNERS.build(cfg)  # MMEngine's Runner, unless runner_type says otherwise
     interruption = InterruptHook()
     runner.register_hook(interruption)
+    if calibration is not None:
+        runner.logger.info(
+            f'CLIP alone reaches mIoU_gt {calibration:.2f} on the validation data, before step 1; '
+            'what is above it later is what training has added.'
+        )
     with interruption:
         runner.train()
 

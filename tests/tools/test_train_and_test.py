@@ -1,13 +1,19 @@
 """tools/train.py and tools/test.py as a user calls them, at toy size."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS, MODELS
 from PIL import Image
 from tool_processes import run_tool
 
+from mmseg_escnet.toyworld.experiment import measure, raw_readout
 from mmseg_escnet.toyworld.scenes import scene
 from mmseg_escnet.toyworld.vocabulary import to_seen_ids
 
@@ -140,3 +146,29 @@ def test_bad_input_is_one_sentence(trained, options, tmp_path):
         last = done.stderr.strip().splitlines()[-1]
         assert 'error: ' in last, last
         assert sentence in last, last
+
+
+def test_calibration_before_the_first_step(options, tmp_path):
+    """The figure of CLIP alone, and the training afterwards is the one without it."""
+    command = ['tools/train.py', CONFIG, '--work-dir', tmp_path]
+    last = ['train_cfg.max_iters=1', 'val_dataloader.dataset.indices=3']
+    done = run_tool(*command, '--calibrate', *options, *last)
+    assert done.returncode == 0, done.stderr[-2000:]
+    log = done.stdout + done.stderr
+    (figure,) = re.findall(r'CLIP alone reaches mIoU_gt ([\d.]+) on the validation data', log)
+    cfg = Config.fromfile(ROOT / CONFIG)
+    cfg.merge_from_dict({'val_dataloader.dataset.data_root': f'{options[2].split("=")[1]}'})
+    init_default_scope('mmseg')
+    model = MODELS.build(cfg.model)
+    model.backbone.load_pretrained()
+    dataset = DATASETS.build(dict(cfg.val_dataloader.dataset, indices=3))
+    expected = measure(model, dataset, cfg.val_evaluator, predict=raw_readout).metrics['mIoU_gt']
+    assert float(figure) == pytest.approx(expected, abs=0.006)
+    assert (tmp_path / 'iter_1.pth').exists()
+    for more, message in (
+        (['--resume'], 'leave it out with'),
+        (['--random-weights'], 'leave it out with'),
+    ):
+        done = run_tool(*command, '--calibrate', *more, *options)
+        assert done.returncode == 2
+        assert message in done.stderr
