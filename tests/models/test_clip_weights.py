@@ -228,13 +228,13 @@ def test_unknown_tag_lists_the_tags():
     with pytest.raises(ESCNetError) as caught:
         find_clip('ViT-B-16', 'opennai')
     message = str(caught.value)
-    assert "'opennai' are neither a file nor a tag" in message
+    assert "'opennai' are neither a file nor an open_clip tag" in message
     for tag in open_clip.list_pretrained_tags_by_model('ViT-B-16'):
         assert repr(tag) in message
 
 
 def test_tag_needs_a_named_architecture():
-    with pytest.raises(ESCNetError, match='neither a file nor a tag'):
+    with pytest.raises(ESCNetError, match='neither a file nor an open_clip tag'):
         backbone_of('openai')
 
 

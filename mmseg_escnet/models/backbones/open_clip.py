@@ -29,7 +29,7 @@ _TRAINABLE = ('attention', 'all', 'none')
 
 @dataclass
 class DenseFeatures:
-    """What the backbone reads off an image.
+    """Output of the backbone for a batch of images.
 
     Attributes:
         image: F_v (B, D, h, w), in the joint image-text space, not normalised.
@@ -42,7 +42,7 @@ class DenseFeatures:
 
 @MODELS.register_module()
 class OpenCLIPBackbone(BaseModule):
-    """Both towers of one open_clip model; called on images it gives dense features.
+    """Both towers of an open_clip model; its forward pass computes dense image features.
 
     ::
 
@@ -52,27 +52,27 @@ class OpenCLIPBackbone(BaseModule):
 
     In the last block the attention is replaced by its value path, so every patch keeps its own
     content: ``v = out_proj(W_v ln_1(x) + b_v)``, ``x = x + v``, ``x = x + mlp(ln_2(x))``; the
-    class token is dropped (CAT-Seg's recipe, after MaskCLIP). Positional embeddings are resized
-    by plain bicubic interpolation (recipe) to any grid, non-square included; rotary ones are made
-    for it.
+    class token is dropped (CAT-Seg's recipe, after MaskCLIP). Positional embeddings are resized to
+    any grid, including non-square ones, by plain bicubic interpolation (recipe); rotary embeddings
+    are computed for the grid.
 
-    The image tower is open_clip's own vision transformer or timm's EVA, as in EVA-02-CLIP (ours);
-    in the latter what the attention does to the values stays, its inner norm and layer scale.
-    The text tower is in ``clip.text``; the text encoder calls it.
+    The image tower is open_clip's own vision transformer or timm's EVA, as in EVA-02-CLIP (ours).
+    EVA's value path includes the inner norm and the layer scale. The text tower is ``clip.text``,
+    called by the text encoder.
 
     Args:
         model_name: open_clip's name of an architecture with a plain vision transformer or EVA-02.
-        model_cfg: In place of a name, the keyword arguments of ``open_clip.CustomTextCLIP``.
-        pretrained: open_clip tag ('openai'), local file, or None for random weights; read by
+        model_cfg: Instead of a name, the keyword arguments of ``open_clip.CustomTextCLIP``.
+        pretrained: open_clip tag ('openai'), local file, or None for random weights; loaded by
             ``init_weights()``, never by the constructor.
         activation: 'auto' takes QuickGELU or GELU from the weights; 'quick_gelu' or 'gelu' for a
-            file that does not tell. An EVA has GELU in its text tower and SwiGLU in the other.
-        stride: Image pixels per patch. Images are resized so that a patch of any CLIP covers as
+            file that does not specify it. EVA has GELU in its text tower, SwiGLU in the other.
+        stride: Image pixels per patch. Images are resized so that a patch of any CLIP covers that
             many: 384 x 384 px give 24 x 24 patches for ViT-B/16 and, resized to 336, for
             ViT-L/14 (recipe).
         trainable: Which parameters of both towers are trained: their 'attention' layers (paper),
-            'all' or 'none'. The logit scale never is, nor separate queries and keys of the last
-            block: nothing differentiable reads them.
+            'all' or 'none'. Always frozen are the logit scale, and separate queries and keys of the
+            last block, as nothing differentiable reads them.
         with_cp: Recompute each block in the backward pass instead of keeping its activations.
 
     Raises:
@@ -94,8 +94,8 @@ class OpenCLIPBackbone(BaseModule):
         super().__init__(init_cfg)
         if (model_name is None) == (model_cfg is None):
             raise ESCNetError(
-                'OpenCLIPBackbone: give model_name (an open_clip architecture) or model_cfg (the '
-                'arguments of open_clip.CustomTextCLIP), one of the two.'
+                'OpenCLIPBackbone: give either model_name (an open_clip architecture) or model_cfg '
+                '(the arguments of open_clip.CustomTextCLIP).'
             )
         if activation not in ('auto', 'quick_gelu', 'gelu'):
             raise ESCNetError(
@@ -134,9 +134,9 @@ class OpenCLIPBackbone(BaseModule):
         kind = tower_type(self.clip.visual)
         if kind is None:
             raise ESCNetError(
-                f'The image tower of {model_name or model_cfg} is not a plain vision transformer '
-                'of open_clip nor an EVA-02 of timm with norms before its attention, for which '
-                'alone the dense value path is defined: choose one such as ViT-B-16 or EVA02-B-16.'
+                f'The image tower of {model_name or model_cfg} is neither a plain vision '
+                "transformer of open_clip nor timm's pre-norm EVA-02, the only ones with a dense "
+                'value path: choose an architecture such as ViT-B-16 or EVA02-B-16.'
             )
         self._tower_type = kind
         _check_text_tower(self.clip.text, model_name or model_cfg)
@@ -145,10 +145,10 @@ class OpenCLIPBackbone(BaseModule):
         )
         if quick_gelu and kind is EvaTower:
             raise ESCNetError(
-                'OpenCLIPBackbone: QuickGELU (activation or model_cfg.quick_gelu) does not go with '
-                "an EVA-02, all of which were trained with GELU: set activation='auto'."
+                'OpenCLIPBackbone: QuickGELU (activation or model_cfg.quick_gelu) cannot be used '
+                "with EVA-02, which was trained with GELU: set activation='auto'."
             )
-        # in the state dict, so that a checkpoint says which activation its weights need
+        # in the state dict, so that a checkpoint records the activation of its weights
         self.register_buffer('quick_gelu', torch.tensor(quick_gelu))
         set_activation(self.clip, quick_gelu)
         tower = self.tower
@@ -156,8 +156,8 @@ class OpenCLIPBackbone(BaseModule):
         depth = len(tower.blocks)
         if depth < 3:
             raise ESCNetError(
-                f'The image tower of {model_name or model_cfg} has {depth} layers: the skips at '
-                'one and two thirds of the depth need at least 3.'
+                f'The image tower of {model_name or model_cfg} has {depth} layers, but the skips '
+                'at one and two thirds of the depth need at least 3: choose a deeper one.'
             )
         self.skip_layers = (round(depth / 3), round(2 * depth / 3))  # 1-based
         self.skip_dims = (tower.width,) * len(self.skip_layers)
@@ -169,10 +169,11 @@ class OpenCLIPBackbone(BaseModule):
             parameter.requires_grad = False
 
     def init_weights(self) -> None:
-        """Load CLIP's weights and choose their activation.
+        """Load CLIP's weights and set their activation.
 
         Raises:
-            ESCNetError: If they are missing, damaged, do not fit or do not tell their activation.
+            ESCNetError: If the weights are missing, damaged or do not fit, or their activation is
+                unknown.
         """
         super().init_weights()
         if self.pretrained is not None:
@@ -191,7 +192,7 @@ class OpenCLIPBackbone(BaseModule):
 
     @property
     def tower(self) -> PlainTower | EvaTower:
-        """The image tower, of whichever kind."""
+        """The image tower."""
         return self._tower_type(self.clip.visual)
 
     @property
@@ -200,7 +201,7 @@ class OpenCLIPBackbone(BaseModule):
         return self.clip.logit_scale.exp()
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
-        """The patch grid (h, w) of an image of that many pixels."""
+        """The patch grid (h, w) of an image of that size in pixels."""
         return max(1, round(height / self.stride)), max(1, round(width / self.stride))
 
     def forward(self, images: Tensor) -> DenseFeatures:
@@ -216,7 +217,7 @@ class OpenCLIPBackbone(BaseModule):
         return DenseFeatures(image=self._to_map(x, height, width), skips=skips)
 
     def penultimate(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """What the last block reads.
+        """Input of the last block, and the skips.
 
         Args:
             images: (B, 3, H, W) RGB, normalised with CLIP's mean and standard deviation.
@@ -256,7 +257,7 @@ class OpenCLIPBackbone(BaseModule):
 
 
 def _check_text_tower(tower: nn.Module, name: str | dict) -> None:
-    # what the text encoder's cut of the padding relies on
+    # the text encoder relies on this when it removes padding
     causal = (
         isinstance(tower, TextTransformer)
         and tower.attn_mask is not None
@@ -266,13 +267,13 @@ def _check_text_tower(tower: nn.Module, name: str | dict) -> None:
     )
     if not causal:
         raise ESCNetError(
-            f"The text tower of {name} is not CLIP's causal transformer that reads its result at "
-            'the end-of-text token: choose an architecture such as ViT-B-16.'
+            f"The text tower of {name} is not CLIP's causal transformer, pooled at the end-of-text "
+            'token: choose an architecture such as ViT-B-16.'
         )
 
 
 def value_path(block: nn.Module, x: Tensor) -> Tensor:
-    """A transformer block in which every token attends to itself alone.
+    """A transformer block in which every token attends only to itself.
 
     Args:
         block: open_clip's ResidualAttentionBlock or timm's EvaBlock.

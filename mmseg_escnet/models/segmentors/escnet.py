@@ -32,12 +32,12 @@ from .scores import Scores, write_result
 from .shortlist import HOPELESS, Shortlist
 from .windows import check_test_cfg, window_inference, window_options
 
-_OF_VERSION_0_1 = '.fusion.window_attention.'  # is in the keys of its checkpoints
+_OF_VERSION_0_1 = '.fusion.window_attention.'  # occurs in the keys of its checkpoints
 
 
 @MODELS.register_module()
 class ESCNet(EncoderDecoder):
-    """ESC-Net: segment an image into any words (Lee et al., CVPR 2025, arXiv 2411.14723).
+    """ESC-Net: open-vocabulary semantic segmentation (Lee et al., CVPR 2025, arXiv 2411.14723).
 
     ::
 
@@ -47,11 +47,10 @@ class ESCNet(EncoderDecoder):
         C_0, F_v, F_l --> neck: T x [PPG -> SAM block -> VLF] --> E_T
         E_T, skips --> decode_head --> logits (B, N, 4h, 4w) --bilinear--> (B, N, H, W)
 
-    The words are an argument: :meth:`embed` makes F_l of a vocabulary, and :meth:`logits` and
-    :meth:`scores` take images and F_l and depend on nothing else. MMSegmentation's runner passes
-    images alone. For it :meth:`set_vocabulary` keeps the words of the data set in use, which
-    ``VocabularyHook`` passes on; ``num_classes``, ``out_channels``, ``dataset_meta`` and palette
-    follow.
+    The words are an argument: :meth:`embed` encodes a vocabulary as F_l; :meth:`logits` and
+    :meth:`scores` depend only on images and F_l. MMSegmentation's runner passes only images, so
+    :meth:`set_vocabulary` stores the words of the current data set, which ``VocabularyHook`` passes
+    on; ``num_classes``, ``out_channels``, ``dataset_meta`` and palette follow.
 
     Args:
         backbone: Config of the CLIP model.
@@ -59,16 +58,16 @@ class ESCNet(EncoderDecoder):
         neck: Config of the ESC blocks.
         decode_head: Config of the decoder and loss.
         data_preprocessor: Config of MMSegmentation's SegDataPreProcessor.
-        train_cfg: Unused by ESC-Net, part of the interface.
-        test_cfg: Settings of inference: see :func:`.windows.check_test_cfg`.
-        class_chunk: Classes that pass through the network at a time, for memory does not grow with
-            their number then; 'auto' for what fits the cache of a processor or the free memory of
-            a GPU. Results do not depend on it.
-        pretrained: None; MMSegmentation's ``init_model`` passes it.
+        train_cfg: Unused; part of MMSegmentation's interface.
+        test_cfg: Inference settings: see :func:`.windows.check_test_cfg`.
+        class_chunk: Number of classes that pass through the network at a time, which bounds memory;
+            'auto' chooses what fits a CPU's cache or a GPU's free memory. Results do not depend on
+            it.
+        pretrained: Must be None; MMSegmentation's ``init_model`` passes it.
         init_cfg: MMEngine's initialisation config.
 
     Raises:
-        ESCNetError: If ``test_cfg`` is not usable.
+        ESCNetError: If an argument is invalid.
     """
 
     def __init__(
@@ -87,16 +86,16 @@ class ESCNet(EncoderDecoder):
     ) -> None:
         if pretrained is not None:
             raise ESCNetError(
-                f'ESCNet takes no pretrained={pretrained!r}: set model.backbone.pretrained (CLIP) '
-                'and model.neck.sam_pretrained (SAM).'
+                f'ESCNet does not accept pretrained={pretrained!r}: set model.backbone.pretrained '
+                '(CLIP) and model.neck.sam_pretrained (SAM).'
             )
         if class_chunk != 'auto' and not (isinstance(class_chunk, int) and class_chunk >= 1):
             raise ESCNetError(
                 f"ESCNet: class_chunk={class_chunk!r} must be 'auto' or an integer of at least 1."
             )
-        if isinstance(data_preprocessor, dict):  # found without a default scope, as all parts are
+        if isinstance(data_preprocessor, dict):  # like all parts, found without a default scope
             data_preprocessor = MODELS.build(data_preprocessor)
-        # not EncoderDecoder's own: it would build the neck before the widths of CLIP are known
+        # skip EncoderDecoder's constructor, which builds the neck before CLIP's widths are known
         super(EncoderDecoder, self).__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.backbone = MODELS.build(backbone)
         self.text_encoder = MODELS.build(text_encoder)
@@ -117,10 +116,10 @@ class ESCNet(EncoderDecoder):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The words in use.
+        """The current vocabulary.
 
         Raises:
-            ESCNetError: If none have been set.
+            ESCNetError: If none has been set.
         """
         if self._vocabulary is None:
             raise ESCNetError(
@@ -135,16 +134,16 @@ class ESCNet(EncoderDecoder):
         palette: Sequence[Sequence[int]] | None = None,
         phrases: Mapping[str, Sequence[str] | None] | None = None,
     ) -> None:
-        """Segment into other words from now on.
+        """Change the vocabulary.
 
         Args:
-            names: N class names, each may hold synonyms; class i of the results is names[i].
-            palette: N colours (R, G, B); by default one that depends on the name alone.
-            phrases: Name -> what stands for it in place of the name, if anything does.
+            names: N class names, optionally with synonyms; class i of the results is names[i].
+            palette: N colours (R, G, B); by default derived from the names.
+            phrases: Name -> phrases to encode instead of the name, or None.
 
         Raises:
-            ESCNetError: If the names are no list of different non-empty strings, or one is longer
-                than CLIP's context. The vocabulary in use is kept then.
+            ESCNetError: If the names are not distinct, non-empty strings, or one exceeds CLIP's
+                context. The current vocabulary is kept then.
         """
         if not isinstance(names, Vocabulary):
             names = Vocabulary.create(names, palette, phrases)
@@ -165,15 +164,15 @@ class ESCNet(EncoderDecoder):
     def embed(self, vocabulary: Vocabulary, encoder: OpenCLIPTextEncoder | None = None) -> Tensor:
         """F_l (N, D) of a vocabulary, unit norm.
 
-        Computed anew with a gradient in training; otherwise only for phrases that the cache does
-        not hold (see :class:`.TextCache`).
+        In training always computed, with a gradient; otherwise only for phrases that are not cached
+        (see :class:`.TextCache`).
 
         Args:
             vocabulary: N class names.
-            encoder: With other templates or synonyms than the model's own.
+            encoder: To use other templates or synonyms than the model's own.
         """
         encoder, clip = encoder or self.text_encoder, self.backbone.clip
-        # in full precision also under autocast: once per vocabulary, and every pixel depends on it
+        # in full precision even under autocast: once per vocabulary, and every pixel depends on it
         full_precision = torch.autocast(self.backbone.logit_scale.device.type, enabled=False)
         with record_function('escnet/text'), full_precision:
             if torch.is_grad_enabled() and any(p.requires_grad for p in clip.text.parameters()):
@@ -181,16 +180,16 @@ class ESCNet(EncoderDecoder):
             return self._text_cache.text_features(encoder, clip, vocabulary)
 
     def text_features(self) -> Tensor:
-        """F_l (N, D) of the vocabulary in use."""
+        """F_l (N, D) of the current vocabulary."""
         return self.embed(self.vocabulary)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
-        # every way to load a checkpoint comes by here, also those that only warn of a misfit
+        # called however a checkpoint is loaded, even where a mismatch would only be a warning
         own = {key: value for key, value in state_dict.items() if key.startswith(prefix)}
         if any(_OF_VERSION_0_1 in key for key in own):
             raise ESCNetError(
                 'The checkpoint was made by mmseg_escnet 0.1, whose vision-language fusion and '
-                'decoder were others: use it with that version, or train again with this one.'
+                'decoder differ: use it with that version, or train again with this one.'
             )
         check_fit(self, own, source='The checkpoint', prefix=prefix)
         own = to_dense(own, source='The checkpoint')
@@ -208,7 +207,7 @@ class ESCNet(EncoderDecoder):
         Args:
             images: (B, 3, H, W) RGB, normalised.
             text: F_l (N, D), unit norm: :meth:`embed`.
-            class_chunk: As for the model, whose own is meant by 'auto'; 'all' at once.
+            class_chunk: Classes at a time; 'auto' for the model's own setting, 'all' for no chunks.
 
         Returns:
             (B, N, 4h, 4w).
@@ -216,7 +215,7 @@ class ESCNet(EncoderDecoder):
         return self._decode(self.extract_feat(images, text, class_chunk=class_chunk))
 
     def scores(self, images: Tensor, text: Tensor, metas: Sequence[dict]) -> list[Scores]:
-        """Scores of images by the protocol of ``test_cfg``, which take little memory.
+        """Scores of images with the protocol of ``test_cfg``, in little memory.
 
         Args:
             images: (B, 3, H, W) RGB, normalised.
@@ -224,8 +223,8 @@ class ESCNet(EncoderDecoder):
             metas: Padding, flip and original size of each of the B images.
 
         Returns:
-            Scores at the original size, computed when they are asked for: probabilities in
-            'windows' mode, otherwise logits.
+            Lazily computed scores at the original size: probabilities in 'windows' mode, otherwise
+            logits.
         """
         return [
             of_image.at_original_size(meta, align_corners=self.align_corners)
@@ -233,11 +232,11 @@ class ESCNet(EncoderDecoder):
         ]
 
     def extract_feat(self, inputs: Tensor, text: Tensor | None = None, **options) -> ESCFeatures:
-        """From images to what the decode head reads.
+        """From images to the input of the decode head.
 
         Args:
             inputs: (B, 3, H, W) RGB, normalised.
-            text: F_l (N, D); by default of the vocabulary in use.
+            text: F_l (N, D); by default of the current vocabulary.
             options: Of the neck: ``keep_blocks=True`` to look inside, ``class_chunk``.
         """
         text = self.text_features() if text is None else text
@@ -271,11 +270,11 @@ class ESCNet(EncoderDecoder):
             return self.decode_head(features)
 
     def _forward(self, inputs: Tensor, data_samples: OptSampleList = None) -> Tensor:
-        """Logits (B, N, 4h, 4w) of images (B, 3, H, W) and the vocabulary in use."""
+        """Logits (B, N, 4h, 4w) of images (B, 3, H, W) for the current vocabulary."""
         return self.logits(inputs, self.text_features())
 
     def _logits_of_shortlist(self, images: Tensor, text: Tensor) -> Tensor:
-        """The logits of the classes of the shortlist; the others have hopeless ones."""
+        """Logits (B, N, 4h, 4w) of the shortlisted classes, HOPELESS for the others."""
         shortlist = Shortlist.create(self.test_cfg.shortlist)
         features = self._clip_features(images)
         correlation = correlate(features.image, text)
@@ -313,7 +312,7 @@ class ESCNet(EncoderDecoder):
         return logits
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """Logits (B, N, H, W) of images (B, 3, H, W), at their own size."""
+        """Logits (B, N, H, W) of images (B, 3, H, W)."""
         return F.interpolate(
             self._forward(inputs),
             inputs.shape[-2:],
@@ -324,45 +323,44 @@ class ESCNet(EncoderDecoder):
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Scores (B, N, H, W) of images (B, 3, H, W): probabilities in 'windows' mode, or logits.
 
-        Part of MMSegmentation's interface, without a gradient. It holds all scores, 1.4 GB for 847
-        classes and 640 x 640 pixels; :meth:`predict` and :meth:`scores` never do.
+        Part of MMSegmentation's interface, without a gradient. It stores all scores, 1.4 GB for 847
+        classes and 640 x 640 pixels; :meth:`predict` and :meth:`scores` do not.
         """
         scores = self._view_scores(inputs, self.text_features())
         return torch.stack([of_image.all() for of_image in scores])
 
     def predict(self, inputs: Tensor, data_samples: OptSampleList = None) -> SampleList:
-        """Choose the best class of every pixel of the original images.
+        """Predict label maps at the original size of the images.
 
         Args:
             inputs: (B, 3, H, W) RGB, normalised.
             data_samples: B samples with the padding, flip and original size of their images.
 
         Returns:
-            As :meth:`postprocess_result`.
+            See :meth:`postprocess_result`.
         """
         return self._label(self._view_scores(inputs, self.text_features()), data_samples)
 
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: OptSampleList = None
     ) -> SampleList:
-        """Bring scores back to the original images and choose the best class of every pixel.
+        """Resize scores to the original images and choose the best class of every pixel.
 
-        Unlike MMSegmentation's own, a vocabulary of one word is a class like any other and not a
-        binary problem.
+        Unlike in MMSegmentation, a vocabulary of one word is not a binary problem.
 
         Args:
             seg_logits: Scores (B, N, H, W) at the size of the network's input.
             data_samples: B samples with the padding, flip and original size of their images.
 
         Returns:
-            The samples with ``pred_sem_seg`` (1, H0, W0), int64, which also tells
-            ``num_classes``; and, if ``test_cfg.keep_scores``, ``seg_logits`` (N, H0, W0).
+            The samples with ``pred_sem_seg`` (1, H0, W0), int64, whose metainfo has
+            ``num_classes``; with ``test_cfg.keep_scores`` also ``seg_logits`` (N, H0, W0).
         """
         return self._label([Scores.from_maps(s.float()) for s in seg_logits], data_samples)
 
     @torch.no_grad()
     def _view_scores(self, images: Tensor, text: Tensor) -> list[Scores]:
-        """Scores of B images at the size of the network's input, not computed yet."""
+        """Lazily computed scores of B images at the size of the network's input."""
         return window_inference(
             images,
             lambda views: self._logits_for_test(views, text),
@@ -381,7 +379,7 @@ class ESCNet(EncoderDecoder):
 
 
 def correlate(image_features: Tensor, text: Tensor) -> Tensor:
-    """The correlation C_0 of image and text: cosines (paper, section 3.1).
+    """The correlation C_0: cosines of image and text features (paper, section 3.1).
 
     Args:
         image_features: Dense CLIP features F_v (B, D, h, w).
@@ -390,7 +388,7 @@ def correlate(image_features: Tensor, text: Tensor) -> Tensor:
     Returns:
         (B, N, h, w), in the precision of the text.
     """
-    # a step of half precision at logit scale 100 would move pixels over PPG's threshold
+    # times a logit scale of 100, half-precision rounding would move pixels across PPG's threshold
     with torch.autocast(image_features.device.type, enabled=False):
         image = F.normalize(image_features.to(text.dtype), dim=1)
         return torch.einsum('bdhw,nd->bnhw', image, text)
