@@ -1,4 +1,4 @@
-"""An inference file: weights, config and words, without anything that only training needs.
+"""One file to take along: weights, config and words, without anything that only training needs.
 
 A safetensors file whose metadata hold two JSON texts: ``config`` (``model`` and ``test_pipeline``)
 and ``dataset_meta`` (``classes``, ``palette``, and ``phrases`` that stand for the classes). Nothing
