@@ -155,7 +155,7 @@ def test_punctuation_and_rare_words_are_counted_in_tokens():
         (dict(templates='a photo of a {}'), "'a photo of a {}' are unknown: use one of"),
         (dict(templates=['a photo']), "'a photo' must be a string with exactly one"),
         (dict(templates=['{}', '{} and {}']), "'{} and {}' must be"),
-        (dict(templates=[lambda name: name]), 'must be a text'),
+        (dict(templates=[lambda name: name]), 'must be a string'),
         (dict(templates=[]), 'empty'),
         (dict(synonyms='all'), "synonyms='all'"),
     ],

@@ -49,8 +49,9 @@ class ESCNet(EncoderDecoder):
 
     The words are an argument: :meth:`embed` encodes a vocabulary as F_l; :meth:`logits` and
     :meth:`scores` depend only on images and F_l. MMSegmentation's runner passes only images, so
-    :meth:`set_vocabulary` stores the words of the current data set, which ``VocabularyHook`` passes
-    on; ``num_classes``, ``out_channels``, ``dataset_meta`` and palette follow.
+    :meth:`set_vocabulary` stores the words of the current data set, which
+    ``VocabularyHook`` passes on; ``num_classes``, ``out_channels``, ``dataset_meta`` and palette
+    follow.
 
     Args:
         backbone: Config of the CLIP model.
