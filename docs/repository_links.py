@@ -1,7 +1,7 @@
 """MkDocs hook that makes links to files outside ``docs/`` work on the site.
 
-Pages use relative links, as on GitHub: ``../SECURITY.md``, ``../configs/x.py``. MkDocs knows only the
-files in ``docs/``. This hook turns the linked files into pages below ``repository/``: Markdown
+Pages use relative links, as on GitHub: ``../SECURITY.md``, ``../configs/x.py``. MkDocs knows only
+the files in ``docs/``. This hook turns the linked files into pages below ``repository/``: Markdown
 unchanged, code as a block, a folder as a list of its files. ``README.md`` becomes the front page.
 """
 
