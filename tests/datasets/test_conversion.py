@@ -1,12 +1,12 @@
 """What the converters share, on made files."""
 
+import os
 from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_escnet.datasets import conversion
 from mmseg_escnet.datasets.conversion import (
     NO_SUCH_ID,
     Job,
@@ -165,13 +165,13 @@ def test_interrupted_while_writing(tmp_path, monkeypatch):
     jobs = make_jobs(tmp_path)
     replaced = []
 
-    def stop_at_third(source, target, replace=conversion.os.replace):
+    def stop_at_third(source, target, replace=os.replace):
         if len(replaced) == 2:
             raise KeyboardInterrupt
         replaced.append(target)
         replace(source, target)
 
-    monkeypatch.setattr(conversion.os, 'replace', stop_at_third)
+    monkeypatch.setattr(os, 'replace', stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         run_all(tmp_path, jobs)
     monkeypatch.undo()
@@ -194,7 +194,7 @@ def test_images_of_another_data_set_are_left_alone(tmp_path, capsys):
     assert run_all(tmp_path / 'a', first) == 0
     before = [image.read_bytes() for image in images]
     assert run_all(tmp_path / 'b', second) == 1
-    assert 'that folder belongs to another data set' in capsys.readouterr().err
+    assert 'the folder belongs to another data set' in capsys.readouterr().err
     assert [image.read_bytes() for image in images] == before
 
 
@@ -234,7 +234,7 @@ def test_list_of_images(tmp_path, capsys):
     write_list(path, ['a', 'b'])
     assert capsys.readouterr().out == ''
     write_list(path, ['a', 'b', 'c'])
-    assert 'replaces a list of 2 images' in capsys.readouterr().out
+    assert 'replacing a list of 2 images' in capsys.readouterr().out
     assert read_stems(path, 'get it') == ['a', 'b', 'c']
 
 

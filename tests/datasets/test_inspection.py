@@ -117,8 +117,8 @@ def test_id_that_no_class_has(tmp_path):
     for number in range(6):
         write_pair(tmp_path, str(number), np.full((4, 4), [0, 7, 3, 9, 1, 2][number]))
     sentence, files = only(problems_of(dataset_cfg(tmp_path)))
-    assert '2 of 6 label maps hold ids that no class has (7, 9)' in sentence
-    assert 'the classes have 0 to 3 and 255 is ignored: check reduce_zero_label' in sentence
+    assert '2 of 6 label maps contain ids that are not classes (7, 9)' in sentence
+    assert 'the classes are 0 to 3 and 255 is ignored: check reduce_zero_label' in sentence
     assert files == ['1.png (7)', '3.png (9)']
 
 
@@ -137,7 +137,7 @@ def test_ids_from_one_without_reduce_zero_label(tmp_path):
 @pytest.mark.parametrize(
     ('ids', 'sign'),
     [
-        ([1, 2, 3], 'in no label map 0 occurs and 4 does not'),
+        ([1, 2, 3], '0 never occurs and 4 does not'),
         ([0, 1, 2, 3, 255], 'both 0 and 255 occur and 4 does not'),
     ],
 )
@@ -167,13 +167,13 @@ def test_right_use_of_reduce_zero_label(tmp_path, ids):
 def test_few_images_do_not_say_that_reduce_zero_label_is_wrong(tmp_path):
     write_pair(tmp_path, 'a', [[2, 2, 2, 2]])
     problem = only(problems_of(dataset_cfg(tmp_path, reduce_zero_label=True)), certain=False)
-    assert 'in no label map 0 occurs' in problem[0]
+    assert '0 never occurs' in problem[0]
 
 
 def test_255_as_a_class_of_a_narrow_set(tmp_path):
     write_pair(tmp_path, 'a', [[0, 1, 2, 255]])
     sentence, files = only(problems_of(dataset_cfg(tmp_path, ignore_index=65535)))
-    assert 'used here as a class, so set ignore_index=255' in sentence
+    assert 'treated as a class here, so set ignore_index=255' in sentence
     assert files == ['a.png (255)']
     cfg = dataset_cfg(tmp_path, ignore_index=255)
     assert problems_of(cfg) == []
@@ -215,7 +215,7 @@ def test_sizes_that_disagree(tmp_path):
     write_pair(tmp_path, '1', np.zeros((30, 20)), size=(30, 20))
     write_pair(tmp_path, '2', np.zeros((30, 20)), size=(10, 10))
     sentence, files = only(problems_of(dataset_cfg(tmp_path)))
-    assert '2 of 3 label maps are not as large as their images (1 with height' in sentence
+    assert '2 of 3 label maps differ in size from their images (1 with height' in sentence
     assert files == ['1.png (20x30, image 30x20)', '2.png (20x30, image 10x10)']
     # an image that its EXIF tag turns is as large as it is in training
     exif = Image.Exif()
@@ -246,7 +246,7 @@ def test_unreadable_files_are_named_and_the_rest_goes_on(tmp_path):
 def test_everything_is_ignored(tmp_path):
     write_pair(tmp_path, 'a', np.full((4, 4), 255))
     sentence, _ = only(problems_of(dataset_cfg(tmp_path)))
-    assert 'Every pixel is ignored (the label maps hold 255 alone)' in sentence
+    assert 'Every pixel is ignored (the label maps contain only 255)' in sentence
     write_pair(tmp_path, 'b', np.full((4, 4), 1))
     sentence, files = only(problems_of(dataset_cfg(tmp_path)), certain=False)
     assert 'In 1 of 2 label maps every pixel is ignored' in sentence
@@ -266,7 +266,7 @@ def test_number_of_images(tmp_path):
     assert problems_of(dict(cfg, indices=1)) == []  # a part on purpose
 
 
-def test_data_set_that_tells_its_own_counts(tmp_path):
+def test_data_set_with_official_counts_of_its_own(tmp_path):
     class CountedDataset(CheckedDatasetMixin, BaseSegDataset):
         METAINFO = dict(classes=CLASSES)
         prepare_hint = 'run `make it`'
@@ -293,11 +293,11 @@ def test_data_set_that_tells_its_own_counts(tmp_path):
         (dict(ann_file='none.txt'), r'none\.txt'),
         (dict(type='NoDataset'), 'NoDataset is not in'),
         (dict(metainfo=None), 'has no class names'),
-        (dict(img_suffix='.bmp'), 'holds no image in'),
+        (dict(img_suffix='.bmp'), 'has no images in'),
         (dict(data_prefix=dict(img_path='images')), 'has no label maps'),
     ],
 )
-def test_data_sets_that_cannot_be_looked_at(tmp_path, change, message):
+def test_data_sets_that_cannot_be_inspected(tmp_path, change, message):
     write_pair(tmp_path, 'a', [[0]])
     with pytest.raises(ESCNetError, match=message):
         inspect({**dataset_cfg(tmp_path), **change})

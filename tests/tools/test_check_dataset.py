@@ -282,7 +282,7 @@ def test_toy_world(tool, tmp_path, capsys):
     more = 'train_dataloader.dataset.data_prefix.img_path=images/val'
     options = ('--phase', 'train', '--cfg-options', *roots, wrong, more)
     assert run(tool, tmp_path, config, *options) == 1
-    assert 'hold ids that no class has' in capsys.readouterr().out
+    assert 'contain ids that are not classes' in capsys.readouterr().out
 
 
 def test_real_photograph(tool, tmp_path, real_samples, capsys):
