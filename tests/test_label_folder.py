@@ -115,12 +115,12 @@ def test_an_incomplete_folder_has_no_names(folder):
 
 
 def test_no_folder_and_no_names(tmp_path):
-    with pytest.raises(ESCNetError, match='nowhere does not exist: make it with'):
+    with pytest.raises(ESCNetError, match='nowhere does not exist: create it with'):
         LabelReader(tmp_path / 'nowhere')
     bad = '{"names": ["a"], "ignore_index": 255, "file": 3}'
     for content in ('', '[]', '{"names": ["a"]}', '{"other": 1}', '3', bad):
         (tmp_path / 'names.json').write_text(content)
-        with pytest.raises(ESCNetError, match='is not a file of names'):
+        with pytest.raises(ESCNetError, match='is not a valid names file'):
             LabelReader(tmp_path)
 
 

@@ -222,7 +222,7 @@ def test_background_of_several_words(tool, tmp_path, capsys):
     ]
     write_pair(tmp_path / 'set', 'a', [[0, 4]])
     assert run(tool, tmp_path, config) == 1
-    assert 'the classes have 0 to 3' in capsys.readouterr().out
+    assert 'the classes are 0 to 3' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('option', [['--limit', '0'], ['--workers', '-1']])

@@ -113,7 +113,7 @@ def test_missing_files_are_named_before_anything_is_written(converter, raw):
     assert run(converter, raw, '--allow-partial')[0] == 0
     assert len(build(raw.parents[1] / 'out')) == 1
     (raw / 'JPEGImages' / '2007_000001.jpg').unlink()
-    with pytest.raises(ESCNetError, match='No image in .*JPEGImages is listed in'):
+    with pytest.raises(ESCNetError, match=r'No image in .*JPEGImages is listed in'):
         run(converter, raw, '--allow-partial')
 
 
