@@ -76,8 +76,8 @@ def parallel_map(
         yield from bar(results)
     except BrokenProcessPool as error:
         raise ESCNetError(
-            f'One of {workers} worker processes died, out of memory or on a damaged file: use fewer '
-            '--workers, or check the files.'
+            f'One of {workers} worker processes died, out of memory or on a damaged file: use '
+            'fewer --workers, or check the files.'
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

@@ -79,7 +79,7 @@ def test_missing_and_empty_folders(root, folder, kind):
     with pytest.raises(ESCNetError, match=rf'{kind} directory .*/{folder} does not .* `make four`'):
         build(root)
     (root / folder).mkdir()
-    with pytest.raises(ESCNetError, match=rf'/{folder} holds no file \*\.\w+: run `make four`'):
+    with pytest.raises(ESCNetError, match=rf'/{folder} contains no file \*\.\w+: run `make four`'):
         build(root)
 
 

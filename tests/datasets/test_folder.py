@@ -106,7 +106,7 @@ def test_images_alone_for_inference(mine):
 
 def test_two_images_of_one_label_map(mine):
     Image.new('RGB', (12, 8)).save(mine / 'images/a.png')
-    with pytest.raises(ESCNetError, match=r'a\.jpg and a\.png .* a\.png in common'):
+    with pytest.raises(ESCNetError, match=r'a\.jpg and a\.png .* share the label map a\.png'):
         build(mine)
 
 
