@@ -11,11 +11,9 @@ from mmseg_escnet.datasets.conversion import (
     NO_SUCH_ID,
     Job,
     LabelSet,
-    check_count,
     count_file,
     count_ids,
     describe,
-    image_size,
     place,
     run,
     to_file_ids,
@@ -213,19 +211,6 @@ def test_place(tmp_path, link):
     assert not list(tmp_path.rglob('*.part'))
 
 
-def test_without_images(tmp_path):
-    jobs = [job._replace(image=None, raw_image=None) for job in make_jobs(tmp_path)]
-    assert run_all(tmp_path, jobs) == 0
-    assert all(path.exists() for job in jobs for path in job.labels)
-    assert not (tmp_path / 'out' / 'jpg').exists()
-
-
-def test_check_count(tmp_path):
-    check_count(what='files', folder=tmp_path, found=3, expected=3, remedy='get them')
-    with pytest.raises(ESCNetError, match='holds 2 of 3 files: get them, or pass --allow-partial'):
-        check_count(what='files', folder=tmp_path, found=2, expected=3, remedy='get them')
-
-
 def test_list_of_images(tmp_path, capsys):
     path = tmp_path / 'lists' / 'val.txt'
     write_list(path, ['a', 'b'])
@@ -263,12 +248,3 @@ def test_find_folder(tmp_path):
         find(folder / 'JPEGImages')
     with pytest.raises(ESCNetError, match='nowhere does not exist: give the path'):
         find(tmp_path / 'nowhere')
-
-
-def test_header_of_an_image_suffices(tmp_path):
-    image = tmp_path / 'a.jpg'
-    Image.effect_noise((30, 20), 90).save(image)
-    assert image_size(image) == (20, 30)
-    image.write_bytes(b'')
-    with pytest.raises(ESCNetError, match=r'a\.jpg cannot be read'):
-        image_size(image)
