@@ -42,26 +42,20 @@ class VocabularyHook(Hook):
         self._in_training = False
 
     def before_train(self, runner: Runner) -> None:
-        """Use the vocabulary of the training data set."""
         self._in_training = True
         self._follow(runner, runner.train_dataloader)
 
     def after_train(self, runner: Runner) -> None:
-        """Stop restoring the training vocabulary."""
         self._in_training = False
 
     def before_val(self, runner: Runner) -> None:
-        """Use the vocabulary of the validation data set."""
         self._follow(runner, runner.val_dataloader)
 
     def after_val(self, runner: Runner) -> None:
-        """Restore the vocabulary of the training data set, during training."""
-        # accessing runner.train_dataloader would build the training data
-        if self._in_training:
+        if self._in_training:  # otherwise runner.train_dataloader would build the training data
             self._follow(runner, runner.train_dataloader)
 
     def before_test(self, runner: Runner) -> None:
-        """Use the vocabulary of the test data set."""
         self._follow(runner, runner.test_dataloader)
 
     @staticmethod
@@ -157,7 +151,6 @@ class InterruptHook(Hook):
         self._previous.clear()
 
     def after_train_iter(self, runner: Runner, *_, **__) -> None:
-        """Stop here if requested."""
         self._stop_if_requested(runner, runner.iter + 1)
 
     def before_val(self, runner: Runner) -> None:
