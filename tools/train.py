@@ -66,4 +66,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    run_tool(main, interrupted='add --resume to go on from the latest checkpoint')
+    run_tool(main, interrupted='add --resume to continue from the latest checkpoint')

@@ -222,7 +222,7 @@ def test_background_of_several_words(tool, tmp_path, capsys):
     ]
     write_pair(tmp_path / 'set', 'a', [[0, 4]])
     assert run(tool, tmp_path, config) == 1
-    assert 'the classes have 0 to 3' in capsys.readouterr().out
+    assert 'the classes are 0 to 3' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('option', [['--limit', '0'], ['--workers', '-1']])
@@ -282,7 +282,7 @@ def test_toy_world(tool, tmp_path, capsys):
     more = 'train_dataloader.dataset.data_prefix.img_path=images/val'
     options = ('--phase', 'train', '--cfg-options', *roots, wrong, more)
     assert run(tool, tmp_path, config, *options) == 1
-    assert 'hold ids that no class has' in capsys.readouterr().out
+    assert 'contain ids that are not classes' in capsys.readouterr().out
 
 
 def test_real_photograph(tool, tmp_path, real_samples, capsys):

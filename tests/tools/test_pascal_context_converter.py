@@ -137,7 +137,7 @@ def test_files_of_mmsegmentation_are_kept(converter, raw, capsys):
     assert converter.main([str(raw), '--out', str(raw), '--workers', '1']) == 0
     printed = capsys.readouterr().out
     assert 'PC-59: 1 label maps converted, 1 already there' in printed
-    assert 'val.txt: replaces a list of 1 images' in printed
+    assert 'val.txt: replacing a list of 1 images' in printed
     assert theirs.read_bytes() == content
     assert len(build(raw, 'pascal-context-59')) == 2
     assert not (raw / 'JPEGImages' / '2008_000001.jpg').is_symlink()

@@ -113,7 +113,7 @@ def test_missing_files_are_named_before_anything_is_written(converter, raw):
     assert run(converter, raw, '--allow-partial')[0] == 0
     assert len(build(raw.parents[1] / 'out')) == 1
     (raw / 'JPEGImages' / '2007_000001.jpg').unlink()
-    with pytest.raises(ESCNetError, match='holds no image in JPEGImages that is listed in'):
+    with pytest.raises(ESCNetError, match=r'No image in .*JPEGImages is listed in'):
         run(converter, raw, '--allow-partial')
 
 
@@ -147,7 +147,7 @@ def test_two_data_sets_in_one_folder(converter, raw, capsys):
     Image.effect_noise((3, 2), 90).save(older / 'JPEGImages' / '2007_000001.jpg')
     capsys.readouterr()
     assert context.main(command) == 1
-    assert 'that folder belongs to another data set' in capsys.readouterr().err
+    assert 'the folder belongs to another data set' in capsys.readouterr().err
     assert (out / 'JPEGImages' / '2007_000001.jpg').samefile(raw / 'JPEGImages' / '2007_000001.jpg')
 
 
