@@ -1,11 +1,10 @@
 """COCO's JSON to label maps, against masks painted by Pillow, and what is refused."""
 
 import json
-import runpy
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import load_tool
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 from PIL import Image, ImageDraw
@@ -20,7 +19,7 @@ CORNER = [0, 0, 30, 0, 30, 30, 0, 30]
 
 @pytest.fixture(scope='module')
 def main():
-    return runpy.run_path(str(ROOT / 'tools/dataset_converters/coco_json.py'))['main']
+    return load_tool('tools/dataset_converters/coco_json.py').main
 
 
 @pytest.fixture
