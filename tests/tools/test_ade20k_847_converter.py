@@ -204,7 +204,7 @@ def test_missing_image_is_named(converter, raw, capsys):
 
 def test_two_files_of_one_name(converter, raw):
     write_scene(raw, 'ADE_val_00000001', [[0]], scene='other/place')
-    with pytest.raises(ESCNetError, match='have one name'):
+    with pytest.raises(ESCNetError, match='have the same name'):
         run(converter, raw)
 
 

@@ -116,10 +116,10 @@ def test_again_keeps_what_is_there(main, images, tmp_path, capsys):
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ('{', 'is no JSON'),
-        ('[]', 'has not the form'),
-        (dict(categories=[]), 'has not the form'),
-        (dict(images=[dict(id=7)]), 'has not the form'),
+        ('{', 'is not valid JSON'),
+        ('[]', 'is not in the format'),
+        (dict(categories=[]), 'is not in the format'),
+        (dict(images=[dict(id=7)]), 'is not in the format'),
         (dict(images=[dict(id=7, file_name='../a.jpg')]), 'lies outside of'),
         (dict(images=[dict(id=7, file_name='/etc/a.jpg')]), 'lies outside of'),
         (dict(images=[dict(id=7, file_name='c.jpg')]), 'does not exist'),
@@ -145,5 +145,5 @@ def test_a_segmentation_of_another_size(main, images, tmp_path, capsys):
 
 def test_other_names(main, images, tmp_path):
     convert(main, images, tmp_path / 'out', content())
-    with pytest.raises(ESCNetError, match='has other names'):
+    with pytest.raises(ESCNetError, match='exists with other names'):
         convert(main, images, tmp_path / 'out', content(), '--background', 'ground')
