@@ -70,14 +70,17 @@ CURVES = """
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--config', default=str(ROOT / 'configs/toyworld/escnet_toy.py'))
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/demo'))
-    parser.add_argument('--scenes', type=int, nargs=2, default=(3000, 100), help='numbers of training and validation scenes (default: 3000 100)')
-    parser.add_argument('--iterations', type=int, help='default: those of the config')
-    parser.add_argument('--checkpoint', help='evaluate this checkpoint instead of training')
-    parser.add_argument('--save', type=Path, help='file to save the trained weights to')
-    parser.add_argument('--rows', type=int, default=5, help='scenes in the pictures (default: %(default)s)')
-    parser.add_argument('--no-large', action='store_true', help='skip the evaluation with the large vocabulary')
+    add = parser.add_argument
+    add('--config', default=str(ROOT / 'configs/toyworld/escnet_toy.py'))
+    add('--out', type=Path, default=Path('work_dirs/demo'))
+    add(
+        '--scenes', type=int, nargs=2, default=(3000, 100), help='train and val (default: 3000 100)'
+    )
+    add('--iterations', type=int, help='default: those of the config')
+    add('--checkpoint', help='evaluate this checkpoint instead of training')
+    add('--save', type=Path, help='file to save the trained weights to')
+    add('--rows', type=int, default=5, help='scenes in the pictures (default: %(default)s)')
+    add('--no-large', action='store_true', help='skip the large vocabulary')
     add_cfg_options(parser)
     return parser.parse_args()
 
