@@ -11,8 +11,8 @@ from mmengine.registry import init_default_scope
 
 import mmseg_escnet.components  # noqa: F401  before any test imports mmseg
 
-# For each checkpoint and each log MMEngine has yapf lay out the whole config anew, which takes longer
-# than the toy model's training steps.
+# MMEngine has yapf format the whole config for each log and each checkpoint, which takes longer
+# than the training steps of the toy model.
 mmengine.config.config.FormatCode = lambda text, **_: (text, True)
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -55,10 +55,13 @@ def record_of(value, seed=0, variant=VARIANTS[0], synonyms=(50.0, 40.0)):
 # -- variants ------------------------------------------------------------------------------------
 
 
+BASE = Config.fromfile(CONFIG)
+
+
 @functools.cache
 def merged(variant):
     """The config of a variant; not to be changed."""
-    cfg = Config.fromfile(CONFIG)
+    cfg = copy.deepcopy(BASE)
     cfg.merge_from_dict(copy.deepcopy(study.VARIANTS[variant]))
     return cfg
 
