@@ -53,7 +53,7 @@ def test_infer_needs_nothing_else(file, tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'said'),
     [
-        ([CONFIG, CHECKPOINT, 'x.pth'], r'x\.pth, must end in \.safetensors'),
+        ([CONFIG, CHECKPOINT, 'x.pth'], r'x\.pth must end in \.safetensors'),
         ([CONFIG, CHECKPOINT, 'there.safetensors'], 'there.safetensors exists'),
         ([CONFIG, 'none.pth', 'x.safetensors'], 'none.pth does not exist'),
         (['none.py', CHECKPOINT, 'x.safetensors'], 'none.py does not exist'),
