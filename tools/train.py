@@ -10,7 +10,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train ESC-Net.')
     add_config_arguments(parser)
     parser.add_argument(
-        '--resume', action='store_true', help='go on from the latest checkpoint in the work dir'
+        '--resume', action='store_true', help='resume from the latest checkpoint in the work dir'
     )
     parser.add_argument('--amp', action='store_true', help='mixed precision (GPU)')
     parser.add_argument(
@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--random-weights',
         action='store_true',
-        help='start from random CLIP and SAM weights: to try things out, of no use otherwise',
+        help='start from random CLIP and SAM weights, only to try things out',
     )
     return parser.parse_args()
 
@@ -48,7 +48,7 @@ def main() -> None:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype=args.amp_dtype)
         if args.amp_dtype == 'float16':
             cfg.optim_wrapper.loss_scale = 'dynamic'
-    # everything that can be wrong with the input is found before anything expensive is done
+    # check all inputs before anything expensive
     check_datasets(cfg, 'train', 'val')
     latest = cfg.get('load_from')
     if latest is not None:

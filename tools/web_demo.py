@@ -1,7 +1,7 @@
 """Segment your pictures into your words in the browser: mmseg-escnet web
 
-Serves a page on this machine alone. Without --config and --checkpoint it is the miniature model of
-the toy world, which needs no download.
+Serves the page on this machine only. Without --config and --checkpoint, it uses the miniature model
+of the toy world, which needs no download.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mmseg_escnet.cli_words import add_model_arguments, check_files, choose_mode
 
 _TOY_NOTE = (
     'This is the miniature model of the toy world. It knows drawings of coloured shapes (*red '
-    'heart*, *cyan ring*) on textured ground (*wood*, *water*, *brick*), and no photographs.'
+    'heart*, *cyan ring*) on textured ground (*wood*, *water*, *brick*), not photographs.'
 )
 _LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 
@@ -27,7 +27,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--host', default='127.0.0.1', help='address to bind to (default: 127.0.0.1)'
     )
-    parser.add_argument('--port', type=int, help='default: the first free one from 7860 on')
+    parser.add_argument('--port', type=int, help='default: the first free port from 7860')
     parser.add_argument(
         '--max-pixels',
         type=int,
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     page = build_page(segmenter, **toy)
     url = serve(page, host=args.host, port=args.port)
     if args.host not in _LOOPBACK:
-        print(f'note: anyone who reaches this machine at {args.host} can use it: no password')
+        print(f'note: there is no password: anyone who reaches {args.host} can use the page')
     print(f'The page is at {url} (Ctrl-C ends it)', flush=True)
     page.block_thread()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -335,6 +335,47 @@ def describe(counts: np.ndarray, label_set: LabelSet) -> str:
         f'{len(absent)} of {len(label_set.classes)} classes never occur'
         + (f': {first_few(absent)}' if absent else '')
     )
+
+
+def run_splits(
+    plans: Mapping[str, Sequence[Job]],
+    args: argparse.Namespace,
+    *,
+    name: str,
+    sets: Callable[[str], tuple[LabelSet, ...]],
+    read: Callable[[Job], np.ndarray] = read_label,
+    put_image: Callable[..., None] = place,
+    image_list: str | None = None,
+) -> int:
+    """:func:`run` the jobs of each split, and write the list of its images.
+
+    Args:
+        plans: The jobs of each split.
+        args: What :func:`add_arguments` read.
+        name: Name of the data set, for the progress bar.
+        sets: The label sets of a split, in the order of ``Job.labels``.
+        read: Reads the raw ids of a job, (height, width), at the size of its image in OUT.
+        put_image: Puts the image of a job in place; called with ``link``.
+        image_list: Folder of the lists ``SPLIT.txt``, inside OUT; None to write none.
+
+    Returns:
+        The exit status: 1 if a file failed.
+    """
+    status = 0
+    for split, jobs in plans.items():
+        status |= run(
+            jobs,
+            out=args.out,
+            read=read,
+            sets=sets(split),
+            put_image=partial(put_image, link=args.link),
+            workers=args.workers,
+            description=f'{name} {split}',
+        )
+        if image_list is not None:
+            stems = [job.image.stem for job in jobs]
+            write_list(args.out / image_list / f'{split}.txt', stems)
+    return status
 
 
 def write_list(path: Path, stems: Sequence[str]) -> None:

@@ -1,14 +1,12 @@
 """tools/analysis/visualize_blocks.py as a user calls it, with the trained miniature model."""
 
-import importlib.util
-import os
-import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, load_tool
 from PIL import Image
+from tool_processes import run_tool
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis import inferencer as inferencer_module
@@ -21,10 +19,7 @@ CLASSES = 'orange ring, wood, sea | water'
 
 @pytest.fixture(scope='module')
 def tool():
-    spec = importlib.util.spec_from_file_location('visualize_blocks_tool', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool(TOOL)
 
 
 @pytest.fixture(scope='module')
@@ -101,13 +96,8 @@ def test_bad_input(tool, seg, folder, arguments, message, loaded):
 
 
 def test_errors_are_one_sentence(tmp_path):
-    done = subprocess.run(
-        [sys.executable, TOOL, 'a.png', '--word', 'zebra', '--classes', 'wood, brick'],
-        cwd=tmp_path,
-        env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-        capture_output=True,
-        text=True,
-    )
+    command = [TOOL, 'a.png', '--word', 'zebra', '--classes', 'wood, brick']
+    done = run_tool(*command, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: There is no class 'zebra'")
     assert 'Traceback' not in done.stderr

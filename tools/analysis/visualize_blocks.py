@@ -1,11 +1,10 @@
-"""Draw what the ESC blocks do for a word of an image.
+"""Visualise what the ESC blocks do for a word in an image.
 
     python tools/analysis/visualize_blocks.py IMAGE --classes "taxi, wet road" --word taxi
 
-For each block: the correlation that it reads, the pseudo prompts made of it, and what its SAM block
-does to the features. One word is drawn to --out; several are drawn to one file each, named after
---out and the word. The whole image is one view: for a model with windows it is resized to the size
-of one.
+For each block: its input correlation, the pseudo prompts derived from it, and what its SAM block
+does to the features. A single word is drawn to --out; several words get a file each, named after
+--out and the word. The whole image is one view: for a model with windows, it is resized to one.
 """
 
 from __future__ import annotations
@@ -33,15 +32,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
     parser.add_argument('image')
-    parser.add_argument(
-        '--word', action='append', help='may be given several times; by default all words'
-    )
+    parser.add_argument('--word', action='append', help='repeatable (default: all words)')
     add_model_arguments(parser)
     add_word_arguments(parser, threshold=False)
     parser.add_argument(
-        '--out', type=Path, default=Path('blocks.png'), help='.png, .pdf or .svg; blocks.png'
+        '--out',
+        type=Path,
+        default=Path('blocks.png'),
+        help='.png, .pdf or .svg (default: %(default)s)',
     )
-    parser.add_argument('--arrays', action='store_true', help='also write all numbers, as .npz')
+    parser.add_argument('--arrays', action='store_true', help='also write the arrays, as .npz')
     return parser.parse_args(argv)
 
 

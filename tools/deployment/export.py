@@ -2,9 +2,9 @@
 
     mmseg-escnet export --out model.onnx --classes "taxi, wet road" --words words.npz
 
-A file for onnxruntime (.onnx) or for ``torch.export.load`` (.pt2). Words can change without another
-export: --words alone writes the embeddings of others. tools/deployment/onnx_example.py uses both
-files without PyTorch. docs/export.md says what is in them, and what cannot be exported.
+Writes a file for onnxruntime (.onnx) or for ``torch.export.load`` (.pt2). New words need no new
+export: --words alone writes their embeddings. tools/deployment/onnx_example.py uses both files
+without PyTorch. docs/export.md describes the files, and what cannot be exported.
 """
 
 from __future__ import annotations
@@ -36,12 +36,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs=2,
         type=int,
         metavar=('HEIGHT', 'WIDTH'),
-        help="pixels of a view; by default the model's window, or what its images are resized to",
+        help="of a view, in pixels (default: the model's window, or the size of resized images)",
     )
     parser.add_argument(
-        '--check', action='store_true', help='then run the network beside the model, and time both'
+        '--check',
+        action='store_true',
+        help='compare the exported network with the model, and time both',
     )
-    parser.add_argument('--words', type=Path, help='embeddings of the words to write, .npz')
+    parser.add_argument('--words', type=Path, help='file for the embeddings of the words, .npz')
     add_model_arguments(parser)
     add_word_arguments(parser, threshold=False)
     parser.set_defaults(device='cpu')
@@ -54,7 +56,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Check what was asked, then export and write."""
+    """Check the arguments, export, and write the files."""
     args = parse_args(argv)
     check_files(args)
     for path, suffixes in ((args.out, _SUFFIXES), (args.words, ('.npz',))):
@@ -75,19 +77,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.out is not None:
         size = None if args.size is None else tuple(args.size)
         encode = encode_onnx if args.out.suffix == '.onnx' else encode_program
-        print('tracing the network, which takes from half a minute to some minutes ...', flush=True)
+        print('tracing the network, which takes up to a few minutes ...', flush=True)
         _write(write_file, args.out, encode(segmenter, size))
     if args.check:
         columns = ('words', 'largest difference', 'model (s)', 'file (s)')
-        rows = [
-            (
-                row.num_classes,
-                f'{row.difference:.1e}',
-                f'{row.model_seconds:.2f}',
-                f'{row.file_seconds:.2f}',
-            )
-            for row in compare(segmenter, args.out)
-        ]
+        rows = []
+        for row in compare(segmenter, args.out):
+            seconds = (f'{value:.2f}' for value in (row.model_seconds, row.file_seconds))
+            rows.append((row.num_classes, f'{row.difference:.1e}', *seconds))
         print(table(columns, rows))
 
 
