@@ -11,7 +11,7 @@ from typing import Any
 from .apis.inferencer import OpenVocabInferencer
 from .apis.query import Query
 from .apis.result import SegmentationResult
-from .cli_words import choose_background, split_words
+from .cli import parse_background, split_words
 from .errors import ESCNetError
 from .visualization.colors import tell_apart
 from .vocabulary import short_name
@@ -33,13 +33,13 @@ def segment(
     Args:
         segmenter: The model.
         picture: Path of the file; None if no picture was chosen.
-        words: As for ``tools/infer.py --classes``.
-        background: As for ``tools/infer.py --background``; blank for none.
+        words: As for ``mmseg-escnet infer --classes``.
+        background: As for ``mmseg-escnet infer --background``; blank for none.
 
     Raises:
         ESCNetError: If the picture or the words cannot be used.
     """
-    background = choose_background(background.strip() or None)
+    background = parse_background(background.strip() or None)
     query = Query.create(split_words(words), background=background, max_words=segmenter.max_words)
     if picture is None:
         raise ESCNetError('There is no picture: upload one, or choose an example.')

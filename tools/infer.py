@@ -22,14 +22,15 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from mmseg_escnet.cli import make_parser, run_tool
-from mmseg_escnet.cli_words import (
+from mmseg_escnet.cli import (
     add_model_arguments,
     add_word_arguments,
     check_files,
     choose_model,
-    choose_templates,
-    choose_words,
+    make_parser,
+    make_query,
+    run_tool,
+    text_options,
 )
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.image_files import RESULT_FOLDERS, find_images
@@ -79,10 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
     from mmseg_escnet.apis.output_folder import OutputFolder
 
-    warnings.filterwarnings('ignore', message='The only class is')  # choose_words says it
+    warnings.filterwarnings('ignore', message='The only class is')  # make_query prints it
     cfg, checkpoint = choose_model(args)
-    query = choose_words(args)
-    how = dict(templates=choose_templates(args.templates), synonyms=args.synonyms)
+    query = make_query(args)
+    how = text_options(args)
     output = OutputFolder(
         args.out_dir,
         describe_run(cfg, checkpoint, query, how),

@@ -10,8 +10,13 @@ import argparse
 import warnings
 from collections.abc import Sequence
 
-from mmseg_escnet.cli import make_parser, run_tool
-from mmseg_escnet.cli_words import add_model_arguments, check_files, choose_model
+from mmseg_escnet.cli import (
+    add_model_arguments,
+    check_files,
+    choose_model,
+    make_parser,
+    run_tool,
+)
 
 _TOY_NOTE = (
     'This is the miniature model of the toy world. It knows drawings of coloured shapes (*red '

@@ -15,14 +15,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmseg_escnet.cli import make_parser, run_tool
-from mmseg_escnet.cli_words import (
+from mmseg_escnet.cli import (
     add_model_arguments,
     add_word_arguments,
     check_files,
     choose_model,
-    choose_templates,
-    choose_words,
+    make_parser,
+    make_query,
+    run_tool,
+    text_options,
 )
 from mmseg_escnet.files import check_suffix
 
@@ -54,13 +55,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     check_suffix(args.out, FIGURE_SUFFIXES)
     cfg, checkpoint = choose_model(args)
-    query = choose_words(args)
+    query = make_query(args)
     vocabulary = query.vocabulary
     class_ids = dict.fromkeys(map(vocabulary.find, args.word or vocabulary.names))
     words = [vocabulary.names[i] for i in class_ids]
     seg = OpenVocabInferencer(cfg, checkpoint, args.device)
-    templates = choose_templates(args.templates)
-    found = seg.look_inside(args.image, query, words, templates=templates, synonyms=args.synonyms)
+    found = seg.look_inside(args.image, query, words, **text_options(args))
     for inside, path in zip(found, name_files(args.out, words), strict=True):
         inside.save(path, arrays=path.with_suffix('.npz') if args.arrays else None)
         print(f'{path}: {inside.word}')

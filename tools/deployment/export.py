@@ -13,14 +13,15 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmseg_escnet.cli import make_parser, run_tool
-from mmseg_escnet.cli_words import (
+from mmseg_escnet.cli import (
     add_model_arguments,
     add_word_arguments,
     check_files,
     choose_model,
-    choose_templates,
-    choose_words,
+    make_parser,
+    make_query,
+    run_tool,
+    text_options,
 )
 from mmseg_escnet.errors import ESCNetError
 
@@ -67,11 +68,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     if args.check and args.out.suffix == '.onnx':
         require('onnxruntime')
-    query = choose_words(args) if args.words is not None else None
+    query = make_query(args) if args.words is not None else None
     segmenter = OpenVocabInferencer(*choose_model(args), args.device)
     if query is not None:
-        how = dict(templates=choose_templates(args.templates), synonyms=args.synonyms)
-        _write(write_file, args.words, encode_words(segmenter, query, **how))
+        _write(write_file, args.words, encode_words(segmenter, query, **text_options(args)))
     if args.out is not None:
         size = None if args.size is None else tuple(args.size)
         encode = encode_onnx if args.out.suffix == '.onnx' else encode_program
