@@ -116,7 +116,7 @@ def inspect_environment() -> tuple[list[tuple[str, str, str, str]], list[Problem
         elif name == 'mmcv-lite' and (full := _version('mmcv')):
             # mmcv (with compiled operators) and mmcv-lite share a folder; either one will do
             if version:
-                what = f'mmcv {full} and mmcv-lite {version} are both installed into the same folder'
+                what = f'mmcv {full} and mmcv-lite {version} are both installed in one folder'
                 problems.append(Problem(what, f'pip uninstall -y mmcv mmcv-lite && {remedy}'))
             name, version, remedy = 'mmcv', full, f'pip uninstall -y mmcv && {remedy}'
         status = 'ok'

@@ -10,17 +10,18 @@ from ..errors import ESCNetError
 
 def trace_regions(
     mask: np.ndarray, scores: np.ndarray, *, min_area: int, tolerance: float
-) -> Iterator[tuple[dict, int, float]]:
-    """Outline the regions of a mask along the edges of their pixels.
+) -> Iterator[tuple[dict, dict]]:
+    """Outline the 4-connected regions of a mask along the edges of their pixels.
 
     Args:
-        mask: (H, W) bool. A region is a set of pixels connected by their sides.
+        mask: (H, W) bool.
         scores: (H, W).
         min_area: Smaller regions are left out, in pixels.
-        tolerance: How far an outline may move if that saves points, in pixels.
+        tolerance: How far simplification may move an outline, in pixels.
 
     Yields:
-        GeoJSON geometry (a ``Polygon`` with holes), area in pixels and mean score of each region.
+        GeoJSON geometry (a ``Polygon`` with holes) of each region; its ``area`` in pixels and mean
+        ``score``.
 
     Raises:
         ESCNetError: If shapely is not installed.
@@ -32,9 +33,8 @@ def trace_regions(
     count, regions = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     areas = np.bincount(regions.ravel(), minlength=count)
     sums = np.bincount(regions.ravel(), scores.ravel(), minlength=count)
-    is_start = np.ones(mask.shape, bool)  # of a run: a stretch of a row within one region
-    is_start[:, 1:] = regions[:, 1:] != regions[:, :-1]
-    y, left = np.nonzero(is_start)
+    # runs: stretches of a row within one region, sorted by region
+    y, left = np.nonzero(np.diff(regions, axis=1, prepend=-1))
     right = np.append(left[1:], 0)
     right[right == 0] = mask.shape[1]  # the next run starts a row, so this one ends one
     owners = regions[y, left]
@@ -45,5 +45,5 @@ def trace_regions(
             own = runs[region]
             union = shapely.union_all(shapely.box(left[own], y[own], right[own], y[own] + 1))
             polygon = shapely.orient_polygons(union.simplify(tolerance))
-            area = int(areas[region])
-            yield shapely.geometry.mapping(polygon), area, float(sums[region] / area)
+            area, score = int(areas[region]), float(sums[region] / areas[region])
+            yield shapely.geometry.mapping(polygon), dict(area=area, score=score)

@@ -33,7 +33,7 @@ class SegmentationResult:
             ``classes[i]``; :attr:`no_class` (255 or 65535) where no score reached the threshold.
         scores: (H, W), float32: the probability of the best word of every pixel, whether or not it
             reached a threshold.
-        query: What was asked for.
+        query: The classes.
         image: (H, W, 3) uint8, RGB: the image as it was segmented, upright.
         source: Path of the image; None if it was not read from a path.
         score_maps: Scores of the M words; None if not kept.
@@ -50,7 +50,7 @@ class SegmentationResult:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The N class names in the order asked for; a background is last."""
+        """The N class names in the given order; a background is last."""
         return self.query.names
 
     @property
@@ -73,15 +73,15 @@ class SegmentationResult:
     def class_scores(self, name: str | int) -> np.ndarray:
         """The probability of one class at every pixel.
 
-        For a background made of words it is that of the best of them, for a background that is a
-        low score 1 minus that of the best class.
+        For a background of words it is that of the best of them, for a background that is a low
+        score 1 minus that of the best class.
 
         Args:
             name: A class name, one of its synonyms, or its id.
 
         Returns:
-            (H, W), float32. Unless the background is a low score, the class with the highest one is
-            that of :attr:`labels`.
+            (H, W), float32. Unless the background is a low score, the highest of all classes is
+            that of the class in :attr:`labels`.
 
         Raises:
             ESCNetError: If there is no such class, or the scores were not kept.
@@ -112,8 +112,8 @@ class SegmentationResult:
 
         Args:
             opacity: Of the colours, 0 to 1.
-            legend: List the classes present, with their share of the pixels.
-            tags: Write the names into the image too, where there is room.
+            legend: List the classes present, with their shares of the pixels.
+            tags: Also write the names into the image, where there is room.
         """
         return draw_overlay(
             self.image,
@@ -132,12 +132,12 @@ class SegmentationResult:
         overlay: str | os.PathLike | None = None,
         scores: str | os.PathLike | None = None,
     ) -> None:
-        """Write the label map, and beside it what its ids mean (``photo.png``, ``photo.json``).
+        """Write the label map (``photo.png``), and what its ids mean (``photo.json``).
 
         Args:
-            path: A ``.png``: grey, of 8 bits for up to 255 classes and of 16 bits for more.
+            path: A grey ``.png``, of 8 bits for up to 255 classes, otherwise of 16 bits.
             overlay: Also write the overlay to this ``.png``.
-            scores: Also write the scores to this ``.png``, of 16 bits: 65535 is 1.
+            scores: Also write the scores to this 16-bit ``.png``: 65535 is 1.
 
         Raises:
             ESCNetError: If a path does not end in .png, or cannot be written.
@@ -197,12 +197,11 @@ class SegmentationResult:
 
         Args:
             min_area: Regions of fewer pixels are left out.
-            tolerance: Drop points as long as no outline moves by more than this, in pixels.
-                Neighbours may then overlap a little.
+            tolerance: Simplify outlines by at most this, in pixels. Neighbours may then overlap.
 
         Returns:
-            A feature for each region of pixels connected by their sides: a ``Polygon`` with holes,
-            and as ``properties`` its class, id, area in pixels and mean score.
+            A feature for each 4-connected region: a ``Polygon`` with holes, and as ``properties``
+            its class, id, area in pixels and mean score.
 
         Raises:
             ESCNetError: If shapely, the extra ``shapes``, is not installed.
@@ -210,10 +209,10 @@ class SegmentationResult:
         limits = dict(min_area=min_area, tolerance=tolerance)
         features = []
         for class_id, mask in self._masks():
-            named = {'class': self.classes[class_id], 'id': class_id}
-            for geometry, area, score in trace_regions(mask, self.scores, **limits):
-                properties = named | dict(area=area, score=score)
-                features.append(dict(type='Feature', geometry=geometry, properties=properties))
+            properties = {'class': self.classes[class_id], 'id': class_id}
+            for geometry, measures in trace_regions(mask, self.scores, **limits):
+                feature = dict(geometry=geometry, properties=properties | measures)
+                features.append(dict(type='Feature', **feature))
         return dict(type='FeatureCollection', features=features)
 
     def _masks(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -238,12 +237,11 @@ class SegmentationResult:
 
 
 def describe(query: Query) -> dict:
-    """What the ids of a label map mean, for a file of names.
+    """The meaning of a label map's ids, for a file of names: see :mod:`.label_folder`.
 
     Returns:
-        ``names`` in the order of their ids, from ``first_id`` 0 on; ``ignore_index``, the id of
-        pixels without a class; ``words`` that stand for each name; ``palette`` (R, G, B);
-        ``background``, ``background_below`` and ``threshold`` as asked.
+        ``names``, ``first_id`` and ``ignore_index``; ``words`` that stand for each name;
+        ``palette`` (R, G, B); ``background``, ``background_below`` and ``threshold`` of the query.
     """
     return dict(
         names=query.names,

@@ -312,8 +312,8 @@ def test_more_classes_than_a_byte_counts(seg, drawn):
         (['word ' * 40], {}, 'tokens in the template'),
         (['a\x1b[31mb', 'c'], {}, 'control character'),
         (WORDS, dict(templates='a drawing of a {}'), 'are not known'),
-        (WORDS, dict(templates=['{}'] * 60_000), '240000 texts in 60000 templates'),
-        (WORDS, dict(threshold=30), 'threshold=30 is no score'),
+        (WORDS, dict(templates=['{}'] * 60_000), '60000 templates are 240000 texts'),
+        (WORDS, dict(threshold=30), 'threshold=30 is not a score'),
     ],
     ids=['none', 'text', 'many', 'long', 'control', 'templates', 'texts', 'threshold'],
 )

@@ -169,7 +169,7 @@ def test_a_bad_image_is_skipped_and_said(infer, photos):
         'b.jpg',
     ]
     assert 'gone.png is not a regular file' in failed[2]
-    assert 'is too long to add .png' in failed[3]
+    assert 'is too long to append .png' in failed[3]
     out = photos.parent / 'out'
     assert not (out / 'labels/a.png.png').exists(), 'of what the image once was'
     assert (out / 'labels/z.png.png').exists()
@@ -209,8 +209,8 @@ def test_many_classes_need_16_bits(infer, photos):
         (['{photos}', '--classes', ' , '], 'There are no classes'),
         (['{photos}', '--classes', 'word ' * 30], 'tokens in the template'),
         (['{photos}', '--classes-file', 'nowhere.txt'], r'nowhere\.txt cannot be read'),
-        (['{photos}', '--threshold', '3'], 'threshold=3.0 is no score'),
-        (['{photos}', '--background', '7'], 'background=7.0 is no score'),
+        (['{photos}', '--threshold', '3'], 'threshold=3.0 is not a score'),
+        (['{photos}', '--background', '7'], 'background=7.0 is not a score'),
         (['{photos}', '--templates', 'poem'], "Templates 'poem' are not known"),
         (['{photos}', '--config', 'x.py'], '--checkpoint is missing: give both'),
         (['{photos}', '--checkpoint', 'x.pth'], '--config is missing: give both'),
@@ -235,7 +235,7 @@ def test_numbers_of_pixels(tool, photos, pixels, capsys):
     with pytest.raises(SystemExit) as caught:
         tool.main([str(photos), '--max-pixels', pixels])
     assert caught.value.code == 2
-    assert f"'{pixels}' is no number of pixels above 0" in capsys.readouterr().err
+    assert f"'{pixels}' is not a positive number of pixels" in capsys.readouterr().err
     assert tool.parse_args([str(photos)]).max_pixels == MAX_PIXELS
 
 
@@ -292,7 +292,7 @@ def test_interrupted_by_a_key(tool, infer, segmented, photos, seg, monkeypatch):
     assert files(out) == {'names.json', 'labels/a.jpg.png', 'overlays/a.jpg.png'}
     assert infer()[1] == ['a.png', 'a.png']
     source = (ROOT / 'tools/infer.py').read_text()
-    assert "run_tool(main, interrupted='run the same command again to go on')" in source
+    assert "run_tool(main, interrupted='run the same command again to resume')" in source
 
 
 def test_statuses_and_the_words_of_the_toy_world(photos):

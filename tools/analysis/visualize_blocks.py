@@ -2,10 +2,9 @@
 
     python tools/analysis/visualize_blocks.py IMAGE --classes "taxi, wet road" --word taxi
 
-For each block: the correlation that it reads, the pseudo prompts made of it, and what its SAM block
-does to the features. One word is drawn to --out; several are drawn to one file each, named after
---out and the word. The whole image is one view: for a model with windows it is resized to the size
-of one.
+For each block: the correlation that it reads, its pseudo prompts, and what its SAM block does to
+the features. One word is drawn to --out, several to a file each, named after --out and the word.
+The whole image is one view: for a model with windows it is resized to the size of one.
 """
 
 from __future__ import annotations
@@ -34,15 +33,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
     parser.add_argument('image')
-    parser.add_argument(
-        '--word', action='append', help='may be given several times; by default all words'
-    )
+    parser.add_argument('--word', action='append', help='may be repeated; default: all words')
     add_model_arguments(parser)
     add_word_arguments(parser, threshold=False)
     parser.add_argument(
-        '--out', type=Path, default=Path('blocks.png'), help='.png, .pdf or .svg; blocks.png'
+        '--out',
+        type=Path,
+        default=Path('blocks.png'),
+        help='.png, .pdf or .svg (default: %(default)s)',
     )
-    parser.add_argument('--arrays', action='store_true', help='also write all numbers, as .npz')
+    parser.add_argument('--arrays', action='store_true', help='also write all arrays, as .npz')
     return parser.parse_args(argv)
 
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     check_files(args)
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
-    from mmseg_escnet.apis.inside import FIGURE_SUFFIXES
+    from mmseg_escnet.visualization.figure_files import FIGURE_SUFFIXES
 
     check_suffix(args.out, FIGURE_SUFFIXES)
     cfg, checkpoint = choose_model(args)
