@@ -121,6 +121,11 @@ def read_inference_config(path: str | os.PathLike) -> Config:
             f'file (*{INFERENCE_SUFFIX}), which contains both.'
         )
     content = _read_json(path, _CONFIG)
+    if content is None:
+        raise ESCNetError(
+            f'{path} has no config in it, so it is not an inference file: also give a config, or '
+            'make one with tools/model_converters/make_inference_file.py.'
+        )
     _check_config(content, f'The config in {path}')
     return Config(content)
 
@@ -152,7 +157,7 @@ def read_words(path: str | os.PathLike) -> Vocabulary | None:
     Raises:
         ESCNetError: If it is damaged.
     """
-    return _vocabulary(_read_json(path, _WORDS)) if _WORDS in _metadata(path) else None
+    return _vocabulary(_read_json(path, _WORDS))
 
 
 def _vocabulary(dataset_meta: Mapping | None) -> Vocabulary | None:
@@ -163,23 +168,17 @@ def _vocabulary(dataset_meta: Mapping | None) -> Vocabulary | None:
     )
 
 
-def _metadata(path: str | os.PathLike) -> dict[str, str]:
+def _read_json(path: str | os.PathLike, key: str) -> dict | None:
+    """An object in the metadata of a file; None if it has none under this key."""
     if not Path(path).is_file():
         raise ESCNetError(f'The inference file {path} does not exist: check the path.')
     try:
         with safe_open(path, 'pt') as file:
-            return file.metadata() or {}
+            text = (file.metadata() or {}).get(key)
     except (SafetensorError, OSError) as error:
         raise ESCNetError(f'{path} cannot be read ({error}): get it again.') from error
-
-
-def _read_json(path: str | os.PathLike, key: str) -> dict:
-    text = _metadata(path).get(key)
     if text is None:
-        raise ESCNetError(
-            f'{path} has no {key} in it, so it is not an inference file: also give a config, or '
-            'make one with tools/model_converters/make_inference_file.py.'
-        )
+        return None
     try:
         if len(text) > _MAX_TEXT:
             raise ValueError(f'it has more than {_MAX_TEXT} characters')

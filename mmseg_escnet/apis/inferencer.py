@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -168,7 +168,7 @@ class OpenVocabInferencer:
             )
         return (
             self._segment(image, where, query, text, keep_class_scores)
-            for image, where in _name_each(images)
+            for image, where in _each(images)
         )
 
     def look_inside(
@@ -204,10 +204,8 @@ class OpenVocabInferencer:
         """
         query = self._query(classes, background=background)
         ids = [query.vocabulary.find(each) for each in ([word] if isinstance(word, str) else word)]
-        where = _name_of(image, 'The image')
-        pixels = self._reader.read(image, where)
         text = self._embed(query, templates, synonyms)
-        with _explain_out_of_memory(where, pixels, self.device, len(query.vocabulary)):
+        with self._pixels(image, num_words=len(query.vocabulary)) as pixels:
             view = whole_view(self.model, *self._inputs(pixels))
             names = {query.vocabulary.names[i]: i for i in ids}
             looks = look_inside(self.model, view, pixels[..., ::-1], text, names)
@@ -232,9 +230,7 @@ class OpenVocabInferencer:
         Raises:
             ESCNetError: If the image cannot be used.
         """
-        where = _name_of(image, 'The image')
-        pixels = self._reader.read(image, where)
-        with _explain_out_of_memory(where, pixels, self.device):
+        with self._pixels(image) as pixels:
             view = whole_view(self.model, *self._inputs(pixels), size)
             features = self.model.backbone(view).image
         return F.normalize(features[0].float(), dim=0).cpu().numpy()
@@ -309,8 +305,7 @@ class OpenVocabInferencer:
     def _segment(
         self, image: object, where: str, query: Query, text: Tensor, keep_class_scores: bool
     ) -> SegmentationResult:
-        pixels = self._reader.read(image, where)
-        with _explain_out_of_memory(where, pixels, self.device, len(query.vocabulary)):
+        with self._pixels(image, where, len(query.vocabulary)) as pixels:
             inputs, meta = self._inputs(pixels)
             (scores,) = self.model.scores(inputs, text, [meta])
             best = scores.best()
@@ -327,6 +322,29 @@ class OpenVocabInferencer:
             score_maps=None if scores is None else scores.cpu(),
             normaliser=None if normaliser is None else normaliser.cpu(),
         )
+
+    @contextmanager
+    def _pixels(
+        self, image: object, where: str = 'The image', num_words: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """Read an image (H, W, 3), BGR, and explain it if its processing runs out of memory."""
+        if isinstance(image, (str, os.PathLike)):
+            where = f'Image {printable(image)}'
+        pixels = self._reader.read(image, where)
+        try:
+            yield pixels
+        except (RuntimeError, MemoryError) as error:
+            kinds = (torch.cuda.OutOfMemoryError, MemoryError)
+            # the CPU's allocator has no exception of its own
+            if not isinstance(error, kinds) and "can't allocate memory" not in str(error):
+                raise
+            words, fewer = '', ''
+            if num_words is not None:
+                words, fewer = f' with {num_words} words', 'give fewer words, or '
+            raise ESCNetError(
+                f'{where}, {pixels.shape[1]}x{pixels.shape[0]} pixels{words}, does not fit into '
+                f'the memory of {self.device}: {fewer}make the image smaller.'
+            ) from error
 
     def _inputs(self, pixels: np.ndarray) -> tuple[Tensor, dict]:
         """The network's input for an image (H, W, 3) in BGR order, and its meta information."""
@@ -366,37 +384,10 @@ def _are_several(images: object) -> bool:
     return isinstance(images, (list, tuple, Iterator))
 
 
-def _name_each(images: object) -> Iterator[tuple[object, str]]:
-    """The images, and the name of each for messages."""
+def _each(images: object) -> Iterable[tuple[object, str]]:
+    """The images, and what each is called in messages if it has no path."""
     if not _are_several(images):
-        yield images, _name_of(images, 'The image')
-        return
+        return [(images, 'The image')]
     if isinstance(images, (str, os.PathLike)):
         images = [found.path for found in find_images(images)]
-    for number, image in enumerate(images, 1):
-        yield image, _name_of(image, f'Image number {number}')
-
-
-def _name_of(image: object, nameless: str) -> str:
-    """The name of an image for messages."""
-    return f'Image {printable(image)}' if isinstance(image, (str, os.PathLike)) else nameless
-
-
-@contextmanager
-def _explain_out_of_memory(
-    where: str, pixels: np.ndarray, device: torch.device, num_words: int | None = None
-) -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        kinds = (torch.cuda.OutOfMemoryError, MemoryError)
-        # the CPU's allocator has no exception of its own
-        if not isinstance(error, kinds) and "can't allocate memory" not in str(error):
-            raise
-        words, fewer = '', ''
-        if num_words is not None:
-            words, fewer = f' with {num_words} words', 'give fewer words, or '
-        raise ESCNetError(
-            f'{where}, {pixels.shape[1]}x{pixels.shape[0]} pixels{words}, does not fit into the '
-            f'memory of {device}: {fewer}make the image smaller.'
-        ) from error
+    return ((image, f'Image number {number}') for number, image in enumerate(images, 1))

@@ -48,9 +48,8 @@ def draw_overlay(
     picture = Image.fromarray(paint(image, small, palette, opacity=opacity))
     if tags:
         write_names(picture, small, names, size)
-    if not legend:
-        return picture
-    return add_legend(picture, legend_entries([labels], names, palette), size)
+    entries = legend_entries([labels], names, palette)
+    return add_legend(picture, entries, size) if legend else picture
 
 
 def draw_comparison(

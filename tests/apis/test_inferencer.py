@@ -193,12 +193,6 @@ def test_any_size():
         assert result.labels.shape == result.scores.shape == size
 
 
-def test_pixels_are_counted_before_they_are_decoded(drawn):
-    seg = OpenVocabInferencer(CONFIG, CHECKPOINT, 'cpu', max_pixels=9000)
-    with pytest.raises(ESCNetError, match='has 96x96 pixels, and images of up to 9000'):
-        seg(drawn[0], classes=WORDS)
-
-
 # -- words -------------------------------------------------------------------------------------
 
 
@@ -324,11 +318,6 @@ def test_words_that_are_refused(seg, drawn, classes, options, message):
     assert seg(drawn[0], classes=WORDS).classes == tuple(WORDS)
 
 
-def test_markup_is_a_word_like_others(seg, drawn):
-    name = '<script>alert("1")</script>'
-    assert seg(drawn[0], classes=[name, 'wood']).classes == (name, 'wood')
-
-
 def test_questions_in_turns(seg, drawn):
     """Two streams of different words, one result of each at a time, and one in a thread."""
     image, _ = drawn
@@ -384,8 +373,11 @@ def test_out_of_memory_is_one_sentence(seg, drawn, monkeypatch):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: ...")
 
     monkeypatch.setattr(seg.model, 'scores', fail)
+    monkeypatch.setattr(seg.model.backbone, 'forward', fail)
     with pytest.raises(ESCNetError, match=r'96x96 pixels with 4 words, does not fit into the mem'):
         seg(drawn[0], classes=WORDS)
+    with pytest.raises(ESCNetError, match=r'96x96 pixels, does not fit .* make the image smaller'):
+        seg.dense_features(drawn[0])
 
 
 def test_kept_text_features(seg):

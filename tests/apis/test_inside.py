@@ -223,17 +223,6 @@ def test_images_that_are_refused(seg, image):
             look([image])
 
 
-def test_out_of_memory_is_one_sentence(seg, image, monkeypatch):
-    def fail(*_, **__):
-        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: ...")
-
-    monkeypatch.setattr(seg.model.backbone, 'forward', fail)
-    with pytest.raises(ESCNetError, match=r'pixels with 4 words, does not fit .* give fewer words'):
-        seg.look_inside(image, WORDS, 'wood')
-    with pytest.raises(ESCNetError, match=r'96x96 pixels, does not fit .* make the image smaller'):
-        seg.dense_features(image)
-
-
 # -- files -----------------------------------------------------------------------------------------
 
 

@@ -193,26 +193,14 @@ def test_classes_of_a_file_and_background(infer, photos, tmp_path):
     assert record['ignore_index'] == 255
 
 
-def test_many_classes_need_16_bits(infer, photos):
-    words = ', '.join([*(f'word {number}' for number in range(260)), WORDS])
-    assert infer(inputs=[photos / 'a.png'], classes=words)[0] == 0
-    labels = read(photos.parent / 'out/labels/a.png.png')
-    assert labels.dtype == np.uint16
-    assert labels.max() >= 260
-
-
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['nowhere'], 'nowhere does not exist'),
         (['*.nothing'], r'No image found in \*\.nothing'),
         (['{photos}', '--classes', ' , '], 'There are no classes'),
         (['{photos}', '--classes', 'word ' * 30], 'tokens in the template'),
-        (['{photos}', '--classes-file', 'nowhere.txt'], r'nowhere\.txt cannot be read'),
         (['{photos}', '--threshold', '3'], 'threshold=3.0 is not a score'),
-        (['{photos}', '--background', '7'], 'background=7.0 is not a score'),
         (['{photos}', '--templates', 'poem'], "Templates 'poem' are not known"),
-        (['{photos}', '--config', 'x.py'], '--checkpoint is missing: give both'),
         (['{photos}', '--checkpoint', 'x.pth'], '--config is missing: give both'),
         (['{photos}', '--config', '{config}', '--checkpoint', 'x.pth'], 'There are no words'),
     ],
