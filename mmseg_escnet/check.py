@@ -37,7 +37,7 @@ for name in ('torch', 'torchvision', 'cv2'):
     try:
         importlib.import_module(name)
     except Exception as error:
-        if getattr(error, 'name', None) not in ('torch', 'torchvision', 'cv2'):  # not installed
+        if getattr(error, 'name', None) != name:
             errors[name] = f'{type(error).__name__}: {error}'
 try:
     import torch
@@ -173,26 +173,24 @@ def _probe() -> tuple[dict[str, str], list[str]]:
 
 def _import_failures(errors: dict[str, str], pair: str) -> list[Problem]:
     """Installed packages whose compiled code does not load."""
+    problems = []
     torch, vision, numpy = map(_version, ('torch', 'torchvision', 'numpy'))
-    mismatch = (
-        f'torch {torch} and torchvision {vision} are not a matching pair, or one is built for CUDA '
-        'and the other is not'
-    )
-    headless = 'pip uninstall -y opencv-python && pip install opencv-python-headless'
-    known = dict(
-        torch=Problem('torch does not import', pair),
-        torchvision=Problem(mismatch, f'pip uninstall -y torch torchvision && {pair}'),
-        numpy=Problem(f'torch {torch} cannot use numpy {numpy}', "pip install 'numpy>=1.26,<2'"),
+    if error := errors.get('torch'):
+        problems.append(Problem(f'torch does not import: {error}', pair))
+    elif torch and (error := errors.get('torchvision')):
+        what = (
+            f'torch {torch} and torchvision {vision} are not a matching pair, or one is built for '
+            f'CUDA and the other is not: {error}'
+        )
+        problems.append(Problem(what, f'pip uninstall -y torch torchvision && {pair}'))
+    elif error := errors.get('numpy'):
+        what = f'torch {torch} cannot use numpy {numpy}: {error}'
+        problems.append(Problem(what, "pip install 'numpy>=1.26,<2'"))
+    if error := errors.get('cv2'):
         # often because machines without a display lack a system library
-        cv2=Problem('OpenCV does not import', headless),
-    )
-    if 'torch' in errors:  # of which the next two are consequences
-        del known['torchvision'], known['numpy']
-    return [
-        Problem(f'{problem.what}: {errors[name]}', problem.remedy)
-        for name, problem in known.items()
-        if name in errors
-    ]
+        remedy = 'pip uninstall -y opencv-python && pip install opencv-python-headless'
+        problems.append(Problem(f'OpenCV does not import: {error}', remedy))
+    return problems
 
 
 def _describe(problems: list[Problem]) -> str:

@@ -10,7 +10,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Literal
@@ -149,20 +149,13 @@ def encode_program(segmenter: OpenVocabInferencer, size: tuple[int, int] | None 
     return content.getvalue()
 
 
-def encode_words(
-    segmenter: OpenVocabInferencer,
-    query: Query,
-    *,
-    templates: str | Sequence[str] | None = None,
-    synonyms: Literal['mean', 'first'] | None = 'mean',
-) -> bytes:
+def encode_words(segmenter: OpenVocabInferencer, query: Query, **options) -> bytes:
     """Encode the file of words that goes with an exported network.
 
     Args:
         segmenter: The exported model.
         query: The classes, and the words of a background.
-        templates: See :meth:`.OpenVocabInferencer.stream`.
-        synonyms: See :meth:`.OpenVocabInferencer.stream`.
+        options: ``templates`` and ``synonyms`` of :meth:`.OpenVocabInferencer.text_features`.
 
     Returns:
         The bytes of an ``.npz`` without pickled objects: ``text_features`` (M, D) of the M words,
@@ -179,7 +172,7 @@ def encode_words(
     content = io.BytesIO()
     np.savez(
         content,
-        text_features=segmenter.text_features(query, templates=templates, synonyms=synonyms),
+        text_features=segmenter.text_features(query, **options),
         label_of_word=np.minimum(np.arange(len(query.vocabulary)), query.num_asked),
         names=np.array(query.names),
         palette=np.array(query.palette, np.uint8),

@@ -124,14 +124,13 @@ def number_of_pixels(text: str) -> int:
 
 def describe_run(cfg: Config, checkpoint: Path, query: Query, how: dict) -> dict:
     """Everything that label maps depend on besides the images: the query and the model."""
-    from mmseg_escnet.apis.result import describe
     from mmseg_escnet.config import forget_pretrained, pipeline_steps
     from mmseg_escnet.files import sha256
 
     model = copy.deepcopy(cfg.model)
     forget_pretrained(model)  # paths that do not affect the result
     config = json.dumps([model, pipeline_steps(cfg)], sort_keys=True, default=str)
-    return describe(query) | dict(
+    return query.record() | dict(
         **how,
         scores='a 16-bit PNG in scores/: 65535 is 1',
         checkpoint=checkpoint.name,

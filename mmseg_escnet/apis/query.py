@@ -136,6 +136,24 @@ class Query:
         """Id of pixels below the threshold: the largest of :attr:`dtype`, 255 or 65535."""
         return int(np.iinfo(self.dtype).max)
 
+    def record(self) -> dict:
+        """The meaning of a label map's ids, for a file of names: see :mod:`.label_folder`.
+
+        Returns:
+            ``names``, ``first_id`` and ``ignore_index``; ``words`` that stand for each name;
+            ``palette`` (R, G, B); ``background``, ``background_below`` and ``threshold``.
+        """
+        return dict(
+            names=self.names,
+            first_id=0,
+            ignore_index=self.no_class,
+            words=self.words,
+            palette=self.palette,
+            background=self.background,
+            background_below=self.background_below,
+            threshold=self.threshold,
+        )
+
 
 Words = Sequence[str] | Mapping[str, object] | Vocabulary | os.PathLike | Query
 

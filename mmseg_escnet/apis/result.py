@@ -149,7 +149,7 @@ class SegmentationResult:
             files[scores] = encode_scores(self.scores)
         for file in files:
             check_suffix(file, ['.png'])
-        files[Path(path).with_suffix('.json')] = encode_record(describe(self.query))
+        files[Path(path).with_suffix('.json')] = encode_record(self.query.record())
         for file, content in files.items():
             write_file(file, content)
 
@@ -234,22 +234,3 @@ class SegmentationResult:
         total = self.labels.size
         shares = [f'{name} {format_share(area / total)}' for name, area in self.areas.items()]
         return f'{type(self).__name__}({width}x{height}: {first_few(shares) or "nothing"})'
-
-
-def describe(query: Query) -> dict:
-    """The meaning of a label map's ids, for a file of names: see :mod:`.label_folder`.
-
-    Returns:
-        ``names``, ``first_id`` and ``ignore_index``; ``words`` that stand for each name;
-        ``palette`` (R, G, B); ``background``, ``background_below`` and ``threshold`` of the query.
-    """
-    return dict(
-        names=query.names,
-        first_id=0,
-        ignore_index=query.no_class,
-        words=query.words,
-        palette=query.palette,
-        background=query.background,
-        background_below=query.background_below,
-        threshold=query.threshold,
-    )

@@ -1,4 +1,4 @@
-"""Classes from files and in the forms in which people give them, and what is asked with them."""
+"""Classes from files and in every accepted form, and queries of them."""
 
 import json
 import time
@@ -105,7 +105,7 @@ def test_missing_file(tmp_path):
         read_classes(tmp_path / 'none.yaml')
 
 
-# -- what is asked -----------------------------------------------------------------------------
+# -- queries -----------------------------------------------------------------------------
 
 
 def test_classes_in_every_form(write):

@@ -160,7 +160,7 @@ def test_lists_folders_and_globs(seg, drawn, tmp_path):
     assert (first.source, second.source) == (None, str(tmp_path / 'deeper/a.png'))
 
 
-def test_a_bad_image_is_named_and_those_before_it_are_there(seg, drawn, tmp_path):
+def test_a_bad_image_is_named_after_the_results_before_it(seg, drawn, tmp_path):
     (tmp_path / 'bad.png').write_bytes(b'')
     results = seg.stream([drawn[0], tmp_path / 'bad.png', b'hello'], classes=WORDS)
     assert next(results).labels.shape == (96, 96)
@@ -278,7 +278,7 @@ def test_threshold(seg, drawn):
     np.testing.assert_array_equal(result.scores, alone.scores)
 
 
-def test_a_single_word_is_everywhere_and_that_is_said(seg, drawn):
+def test_a_single_word_is_everywhere_with_a_warning(seg, drawn):
     with pytest.warns(UserWarning, match="The only class is 'wood', so every pixel"):
         result = seg(drawn[0], classes=['wood'])
     assert not result.labels.any()
@@ -312,13 +312,13 @@ def test_more_classes_than_a_byte_counts(seg, drawn):
     ids=['none', 'text', 'many', 'long', 'control', 'templates', 'texts', 'threshold'],
 )
 def test_words_that_are_refused(seg, drawn, classes, options, message):
-    """Before an image is looked at; and the next question is answered as ever."""
+    """Before any image is read; the next call is not affected."""
     with pytest.raises(ESCNetError, match=message):
         seg.stream(['nowhere.png'], classes, **options)
     assert seg(drawn[0], classes=WORDS).classes == tuple(WORDS)
 
 
-def test_questions_in_turns(seg, drawn):
+def test_interleaved_calls(seg, drawn):
     """Two streams of different words, one result of each at a time, and one in a thread."""
     image, _ = drawn
     expected = seg(image, classes=WORDS), seg(image, classes=WORDS[:2])
@@ -335,7 +335,7 @@ def test_questions_in_turns(seg, drawn):
     np.testing.assert_array_equal(found[0].labels, expected[1].labels)
 
 
-def test_a_query_says_it_all(seg, drawn):
+def test_a_query(seg, drawn):
     query = Query.create(Vocabulary.create(WORDS[:2]), background=WORDS[2:])
     result = seg(drawn[0], query)
     assert result.query is query

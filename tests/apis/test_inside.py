@@ -1,4 +1,4 @@
-"""What is seen inside the trained miniature model, against what its parts give by themselves."""
+"""The look inside the trained miniature model against its parts."""
 
 import numpy as np
 import pytest
@@ -57,12 +57,12 @@ def cosines(features: torch.Tensor, row: int, column: int) -> np.ndarray:
     return found
 
 
-# -- the same as the parts of the model give -------------------------------------------------------
+# -- the same as the parts of the model -------------------------------------------------------
 
 
 @pytest.mark.parametrize('mode', ['whole', 'windows'])
 @torch.no_grad()
-def test_equal_to_what_the_blocks_leave_behind(mode, image, seg):
+def test_equal_to_the_output_of_the_blocks(mode, image, seg):
     """An image that is not square, and views that are not either."""
     seg = seg if mode == 'whole' else build(**WINDOWS)
     image = image[:72]
@@ -209,8 +209,8 @@ def test_ablations(neck, found, tmp_path):
         ('other', dict(background=0.5), "no class 'other'"),
     ],
 )
-def test_words_that_nobody_asked_for(seg, word, options, message):
-    """Before the image is looked at."""
+def test_words_outside_the_query(seg, word, options, message):
+    """Before the image is read."""
     with pytest.raises(ESCNetError, match=message):
         seg.look_inside('nowhere.png', WORDS, word, **options)
 

@@ -224,7 +224,7 @@ def test_settings_in_the_file(files):
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'said'),
+    ('arguments', 'message'),
     [
         (['--out=model.zip'], r'model\.zip must end in \.onnx or \.pt2'),
         (['--words=words.txt'], r'words\.txt must end in \.npz'),
@@ -234,20 +234,20 @@ def test_settings_in_the_file(files):
         (['--out=model.onnx', '--size', '64', '97', *WINDOWS], 'larger than the images'),
     ],
 )
-def test_bad_input(arguments, said, tmp_path, monkeypatch):
+def test_bad_input(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ESCNetError, match=said):
+    with pytest.raises(ESCNetError, match=message):
         load_tool('export').main(arguments)
     assert not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'said'), [([], 'nothing to write'), (['--words=w.npz', '--check'], 'to check')]
+    ('arguments', 'message'), [([], 'nothing to write'), (['--words=w.npz', '--check'], 'to check')]
 )
-def test_nothing_to_do(arguments, said, capsys):
+def test_nothing_to_do(arguments, message, capsys):
     with pytest.raises(SystemExit):
         load_tool('export').main(arguments)
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_missing_library_is_reported_before_tracing(tmp_path, monkeypatch):

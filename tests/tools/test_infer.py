@@ -62,7 +62,7 @@ def photos(tmp_path):
 
 @pytest.fixture
 def infer(tool, segmented, photos, capsys):
-    """Call the tool on the photographs; returns its status, what it segmented and what it said."""
+    """Call the tool on the photographs; returns its status, what it segmented and printed."""
 
     def call(*arguments, inputs=(photos,), classes=WORDS):
         segmented.clear()
@@ -84,12 +84,12 @@ def read(path) -> np.ndarray:
 
 
 def test_what_is_written(infer, photos, seg):
-    status, segmented, said = infer('--scores')
+    status, segmented, printed = infer('--scores')
     out = photos.parent / 'out'
     assert status == 0
     assert len(segmented) == 3
-    assert '3 images segmented, 0 already there, 0 failed' in said.out
-    assert 'the miniature model of the toy world' in said.out
+    assert '3 images segmented, 0 already there, 0 failed' in printed.out
+    assert 'the miniature model of the toy world' in printed.out
     kinds = ('labels', 'overlays', 'scores')
     expected = {f'{kind}/{name}.png' for kind in kinds for name in IMAGES}
     assert files(out) == expected | {'names.json'}
@@ -108,21 +108,21 @@ def test_what_is_written(infer, photos, seg):
     assert len(record['checkpoint_sha256']) == 64
 
 
-def test_goes_on_where_it_was_interrupted(infer, photos):
+def test_resumes_where_it_was_interrupted(infer, photos):
     infer()
     out = photos.parent / 'out'
     (out / 'labels/a.png.png').unlink()
     (out / 'overlays/sub/a.png.png').write_bytes(b'')
-    status, segmented, said = infer()
+    status, segmented, printed = infer()
     assert status == 0
     assert segmented == ['a.png', 'a.png']
-    assert '2 images segmented, 1 already there' in said.out
+    assert '2 images segmented, 1 already there' in printed.out
     assert infer()[1] == []
     assert infer('--scores')[1] == ['a.jpg', 'a.png', 'a.png'], 'there were no scores'
-    assert infer('--no-overlay')[1] == [], 'more than is asked for is there'
+    assert infer('--no-overlay')[1] == [], 'more than needed exists'
 
 
-def test_what_was_made_of_something_else_is_made_anew(infer, photos):
+def test_outdated_results_are_replaced(infer, photos):
     infer('--scores')
     out = photos.parent / 'out'
     before = read(out / 'labels/a.png.png')
@@ -150,7 +150,7 @@ def test_results_of_different_words_do_not_mix(infer, photos):
     assert infer(inputs=[photos / 'a.png'])[1] == [], 'of the same words that is fine'
 
 
-def test_a_bad_image_is_skipped_and_said(infer, photos):
+def test_a_bad_image_is_skipped_and_reported(infer, photos):
     infer()
     (photos / 'b.jpg').write_bytes(b'')
     content = (photos / 'a.png').read_bytes()
@@ -159,11 +159,11 @@ def test_a_bad_image_is_skipped_and_said(infer, photos):
     (photos / 'gone.png').symlink_to('nowhere')
     long = photos / f'{"x" * 249}.png'
     Image.fromarray(scene(0, SCENE)[0]).save(long)
-    status, segmented, said = infer()
+    status, segmented, printed = infer()
     assert status == 1
-    assert 'z.png' in segmented, 'the rest goes on'
-    assert '1 images segmented, 2 already there, 4 failed' in said.out
-    failed = [line for line in said.err.splitlines() if line.startswith('failed: ')]
+    assert 'z.png' in segmented, 'the others are segmented'
+    assert '1 images segmented, 2 already there, 4 failed' in printed.out
+    failed = [line for line in printed.err.splitlines() if line.startswith('failed: ')]
     assert [line.split(' cannot ')[0].rsplit('/', 1)[-1] for line in failed[:2]] == [
         'a.png',
         'b.jpg',
@@ -228,7 +228,7 @@ def test_numbers_of_pixels(tool, photos, pixels, capsys):
 
 
 def test_where_nothing_can_be_written(tool, photos, monkeypatch):
-    """It is said before the model is loaded, and what is there is left alone."""
+    """An error before the model is loaded, and existing files stay as they are."""
     monkeypatch.setattr(inferencer_module, 'OpenVocabInferencer', None)
     file, link = photos / 'a.png', photos / 'link'
     before = file.read_bytes()
@@ -243,7 +243,7 @@ def test_where_nothing_can_be_written(tool, photos, monkeypatch):
 
 
 def test_a_full_disk(infer, photos, monkeypatch):
-    """It ends with a sentence; what was written is whole, and the same command goes on."""
+    """One sentence; all files are complete, and the same command resumes."""
     writes, out = [], photos.parent / 'out'
     replace = os.replace
 
@@ -258,13 +258,13 @@ def test_a_full_disk(infer, photos, monkeypatch):
         with pytest.raises(ESCNetError, match=r'labels/a\.png\.png cannot be written \(No space'):
             infer()
     assert files(out) >= {'names.json', 'labels/a.jpg.png', 'overlays/a.jpg.png'}
-    status, segmented, said = infer()
+    status, segmented, printed = infer()
     assert (status, segmented) == (0, ['a.png', 'a.png'])
-    assert '2 images segmented, 1 already there, 0 failed' in said.out
+    assert '2 images segmented, 1 already there, 0 failed' in printed.out
 
 
 def test_interrupted_by_a_key(tool, infer, segmented, photos, seg, monkeypatch):
-    """Ctrl-C in the second image: the first one is kept, and the same command goes on."""
+    """Ctrl-C in the second image: the first one is kept, and the same command resumes."""
     stream = seg.stream
 
     def interrupted(images, *args, **kwargs):
