@@ -105,25 +105,14 @@ class SegmentationResult:
         """(H, W) bool: the pixels of one class, given as for :meth:`class_scores`."""
         return self.labels == self._index(name)
 
-    def overlay(
-        self, *, opacity: float = 0.55, legend: bool = True, tags: bool = True
-    ) -> Image.Image:
+    def overlay(self, **options) -> Image.Image:
         """Draw the label map over the image.
 
         Args:
-            opacity: Of the colours, 0 to 1.
-            legend: List the classes present, with their shares of the pixels.
-            tags: Also write the names into the image, where there is room.
+            options: ``opacity``, ``legend`` and ``tags`` of :func:`.overlay.draw_overlay`.
         """
-        return draw_overlay(
-            self.image,
-            self.labels,
-            names=self.classes,
-            palette=self.palette,
-            opacity=opacity,
-            legend=legend,
-            tags=tags,
-        )
+        colors = dict(names=self.classes, palette=self.palette)
+        return draw_overlay(self.image, self.labels, **colors, **options)
 
     def save(
         self,

@@ -58,16 +58,13 @@ class OpenVocabVisualizer(SegLocalVisualizer):
     ) -> None:
         """Draw an image, its ground truth and its prediction.
 
+        Arguments that are not listed are those of ``SegLocalVisualizer``.
+
         Args:
             name: Name of the picture. If another image already has it, folders are appended.
             image: (H, W, 3) uint8, RGB.
             data_sample: With ``gt_sem_seg``, ``pred_sem_seg``, both or none.
-            draw_gt: Draw the ground truth, if there is one.
-            draw_pred: Draw the prediction, if there is one.
-            show: Show the picture in a window.
-            wait_time: Seconds until the window closes.
             out_file: Write the picture to this file instead of to the backends.
-            step: Of the training, for the backends.
             with_labels: Also write names into the label maps.
 
         Raises:

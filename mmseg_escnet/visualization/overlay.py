@@ -48,8 +48,9 @@ def draw_overlay(
     picture = Image.fromarray(paint(image, small, palette, opacity=opacity))
     if tags:
         write_names(picture, small, names, size)
-    entries = legend_entries([labels], names, palette)
-    return add_legend(picture, entries, size) if legend else picture
+    if legend:
+        picture = add_legend(picture, legend_entries([labels], names, palette), size)
+    return picture
 
 
 def draw_comparison(
