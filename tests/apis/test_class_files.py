@@ -1,4 +1,4 @@
-"""Classes from files and in the forms in which people give them, and what is asked with them."""
+"""Classes from files and in every accepted form, and queries of them."""
 
 import json
 import time
@@ -105,7 +105,7 @@ def test_missing_file(tmp_path):
         read_classes(tmp_path / 'none.yaml')
 
 
-# -- what is asked -----------------------------------------------------------------------------
+# -- queries -----------------------------------------------------------------------------
 
 
 def test_classes_in_every_form(write):
@@ -168,11 +168,11 @@ def test_ids_have_room_for_no_class(count, dtype, no_class):
         (dict(background=['sky', 'road']), "'road' is listed twice"),
         (dict(background=[]), 'There are no classes'),
         (dict(background={'a': ['x'], 'b': ['y']}), 'must be one name with its words'),
-        (dict(background=7), 'background=7 is no score'),
-        (dict(background=True), 'background=True is no score'),
-        (dict(threshold=0), 'threshold=0 is no score'),
-        (dict(threshold='high'), "threshold='high' is no score"),
-        (dict(threshold=float('nan')), 'is no score'),
+        (dict(background=7), 'background=7 is not a score'),
+        (dict(background=True), 'background=True is not a score'),
+        (dict(threshold=0), 'threshold=0 is not a score'),
+        (dict(threshold='high'), "threshold='high' is not a score"),
+        (dict(threshold=float('nan')), 'is not a score'),
         (dict(background=['x'], max_words=2), 'at most 0'),
         (dict(max_words=1), 'There are 2 words'),
     ],
@@ -189,5 +189,5 @@ def test_two_classes_of_the_same_phrases():
 
 
 def test_more_classes_than_ids():
-    with pytest.raises(ESCNetError, match='label maps have ids for less than 65535'):
+    with pytest.raises(ESCNetError, match='label maps have ids for fewer than 65535'):
         Query.create([f'word {number}' for number in range(65_535)], max_words=100_000)

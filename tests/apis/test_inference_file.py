@@ -156,7 +156,7 @@ def test_the_unchanged_config_is_taken(changed):
 
 
 @pytest.mark.parametrize(
-    ('metadata', 'said'),
+    ('metadata', 'message'),
     [
         (None, 'no config in it'),
         (dict(config='{'), 'damaged'),
@@ -166,10 +166,10 @@ def test_the_unchanged_config_is_taken(changed):
         (dict(config='"' + 'x' * (1 << 20) + '"'), 'more than'),
     ],
 )
-def test_files_of_another_kind(metadata, said, tmp_path):
+def test_files_of_another_kind(metadata, message, tmp_path):
     path = tmp_path / 'some.safetensors'
     save_file(dict(x=torch.zeros(1)), path, metadata=metadata)
-    with pytest.raises(ESCNetError, match=said):
+    with pytest.raises(ESCNetError, match=message):
         OpenVocabInferencer(path)
 
 
