@@ -1,7 +1,7 @@
-"""Extension of griffe: marks of reStructuredText in docstrings become Markdown.
+"""Griffe extension that converts reStructuredText markup in docstrings to Markdown.
 
-Docstrings follow Google's style; names in them are marked as Sphinx reads them,
-``:class:`.Query```, and drawings begin with two colons.
+Docstrings follow Google's style, with Sphinx roles such as ``:class:`.Query``` and literal blocks
+that begin with two colons.
 """
 
 import re

@@ -1,8 +1,8 @@
-"""Hook of MkDocs: links from pages to other files of the repository work on the site as well.
+"""MkDocs hook that makes links to files outside ``docs/`` work on the site.
 
-Pages link as they do on GitHub, relative to themselves: ``../SECURITY.md``, ``../configs/x.py``.
-MkDocs knows only what is in ``docs/``. Here the linked files become pages below ``repository/``:
-Markdown as it is, code in a block, a folder as a list of its files; ``README.md`` the front page.
+Pages use relative links, as on GitHub: ``../SECURITY.md``, ``../configs/x.py``. MkDocs knows only
+the files in ``docs/``. This hook turns the linked files into pages below ``repository/``: Markdown
+unchanged, code as a block, a folder as a list of its files. ``README.md`` becomes the front page.
 """
 
 import posixpath
@@ -17,7 +17,7 @@ FENCE = re.compile(r'(^ *```.*?^ *```)', re.MULTILINE | re.DOTALL)
 
 
 def site_path(target: str) -> str:
-    """Where the site has a file of the repository; both relative to their roots."""
+    """The path on the site of a file in the repository, each relative to its root."""
     if target.startswith('docs/'):
         return target.removeprefix('docs/')
     if target == 'README.md':
@@ -33,7 +33,7 @@ def targets(markdown: str, source: str) -> list[str]:
 
 
 def rewrite(markdown: str, source: str) -> str:
-    """The page with its links to other files turned into those of the site."""
+    """Replace the links of a page by links on the site."""
     here = posixpath.dirname(site_path(source))
 
     def replaced(match: re.Match) -> str:

@@ -1,4 +1,4 @@
-"""The command ``mmseg-escnet``: runs the tools, which are files, in a clone and in a wheel."""
+"""The command ``mmseg-escnet``, which runs the tools of a clone or of a wheel."""
 
 import difflib
 import sys
@@ -18,10 +18,10 @@ Open-vocabulary semantic segmentation: train ESC-Net, evaluate it, use it.
   train            train a model
   test             evaluate a checkpoint, on its data set or on the zero-shot benchmarks
   infer            segment images into any words
-  web              the same in the browser
-  check            is everything installed that is needed, and which devices are there?
-  check dataset    look through prepared data sets
-  download         get the weights of CLIP and SAM
+  web              segment images in the browser
+  check            check what is installed, and list devices
+  check dataset    check prepared data sets
+  download         download the weights of CLIP and SAM
   export           write the network as ONNX or for torch.export
   convert NAME     prepare a data set: {names}
 
@@ -42,7 +42,7 @@ def commands() -> dict[str, Path]:
     """The file that each command runs.
 
     Raises:
-        ESCNetError: If the tools are not there.
+        ESCNetError: If the tools are missing.
     """
     folder = config_folder().parent / 'tools'
     converters = sorted((folder / 'dataset_converters').glob('*.py'))
@@ -70,24 +70,24 @@ def _run() -> int | None:
 
         return check()
     else:
-        said = ' '.join(words[: 1 + (words[0] in ('check', 'convert'))])
-        near = difflib.get_close_matches(said, [*tools, 'check', 'convert'])
+        wrong = ' '.join(words[: 1 + (words[0] in ('check', 'convert'))])
+        near = difflib.get_close_matches(wrong, [*tools, 'check', 'convert'])
         near = near or [command for command in tools if command.startswith(f'{words[0]} ')]
         hint = f' (did you mean {" or ".join(near)}?)' if near else ''
         raise ESCNetError(
-            f'mmseg-escnet has no command {said!r}{hint}: mmseg-escnet --help lists them.'
+            f'mmseg-escnet has no command {wrong!r}{hint}: mmseg-escnet --help lists them.'
         )
     return None
 
 
 def _run_file(path: Path, program: str, arguments: list[str]) -> None:
-    """Run a file as ``python path arguments`` does, under the name of a program.
+    """Run a file as ``python path arguments`` does, but with the program's name in usage lines.
 
-    ``runpy`` would put the name of the file into usage lines.
+    ``runpy`` would set ``sys.argv[0]`` to the file.
     """
     sys.argv = [program, *arguments]
     sys.path.insert(0, str(path.parent))
-    module = sys.modules['__main__'] = types.ModuleType('__main__')  # where pickle looks, too
+    module = sys.modules['__main__'] = types.ModuleType('__main__')  # pickle looks there, too
     module.__file__ = str(path)
     exec(compile(path.read_bytes(), path, 'exec'), vars(module))
 

@@ -1,8 +1,8 @@
-"""``mmseg-escnet check``: is everything here that ESC-Net needs?
+"""``mmseg-escnet check``: is everything installed that ESC-Net needs?
 
-Compares what is installed with what the package's own metadata asks for, and tries in a subprocess
-what a version does not tell: whether compiled code loads. Exits with status 0 if no problem was
-found, 1 otherwise. It runs in a broken environment too.
+Compares the installed versions with the requirements in the package's own metadata, and tests in a
+subprocess whether compiled code loads, which versions cannot tell. Exits with status 0 if no
+problem was found, 1 otherwise. It runs in a broken environment too.
 """
 
 import importlib
@@ -22,13 +22,13 @@ from packaging.version import Version
 from .version import __version__
 
 _OPENCV = ('python-headless', 'contrib-python', 'contrib-python-headless')
-# Other distributions of the same modules, which pip does not accept in their place.
+# other distributions of the same modules, which pip does not accept in their place
 _ALTERNATIVES = {
     'mmengine': ['mmengine-lite'],
     'opencv-python': [f'opencv-{flavour}' for flavour in _OPENCV],
 }
-# Runs in a subprocess: the failure of one import breaks later ones in the same process, and a
-# library built for another machine can end the process altogether.
+# In a subprocess: a failed import breaks later ones in the same process, and a library built for
+# another machine can crash it.
 _PROBE = """
 import importlib, json, warnings
 warnings.simplefilter('ignore')
@@ -66,30 +66,27 @@ def main() -> int:
     print(f'mmseg_escnet {__version__} on {platform.platform()}\n')
     rows, problems = inspect_environment()
     with suppress(ImportError):  # a missing prettytable is itself among the problems
-        from prettytable import PrettyTable
+        from .tables import table
 
-        table = PrettyTable(['package', 'installed', 'supported', 'status'], align='l')
-        table.border = False
-        table.add_rows(rows)
-        print(table.get_string(), end='\n\n')
+        print(table(('package', 'installed', 'supported', 'status'), rows, align='l'), end='\n\n')
     print(_describe(problems) if problems else 'No problems found.')
     if problems:
         return 1
     try:
         importlib.import_module('.components', __package__)
     except Exception as error:
-        print('\nBut importing mmseg_escnet.components fails:\n')
+        print('\nHowever, importing mmseg_escnet.components fails:\n')
         traceback.print_exception(error, file=sys.stdout)
         return 1
     return 0
 
 
 def explain_import_error(error: Exception) -> NoReturn:
-    """Raise the error with which importing the components failed, with the cure in its message.
+    """Raise the error with which importing the components failed, with the remedy in its message.
 
     Raises:
-        ImportError: Something is missing or unsupported; the message lists all of it.
-        Exception: ``error`` itself, where the environment is not to blame.
+        ImportError: If something is missing or unsupported; the message lists all of it.
+        Exception: ``error`` itself, if the environment is not to blame.
     """
     _, problems = inspect_environment()
     if not problems:
@@ -99,7 +96,7 @@ def explain_import_error(error: Exception) -> NoReturn:
 
 
 def inspect_environment() -> tuple[list[tuple[str, str, str, str]], list[Problem]]:
-    """Compare versions with the requirements, and try compiled code; takes some seconds.
+    """Compare versions with the requirements, and load compiled code; takes some seconds.
 
     Returns:
         Rows of a table (package, installed, supported, status), and the problems.
@@ -117,9 +114,9 @@ def inspect_environment() -> tuple[list[tuple[str, str, str, str]], list[Problem
         if name == 'python':
             version, remedy = platform.python_version(), f'use a Python {wanted}'
         elif name == 'mmcv-lite' and (full := _version('mmcv')):
-            # `mmcv` (compiled operators) and `mmcv-lite` (none) share a folder; either will do
+            # mmcv (with compiled operators) and mmcv-lite share a folder; either one will do
             if version:
-                what = f'mmcv {full} and mmcv-lite {version} are both installed, one over the other'
+                what = f'mmcv {full} and mmcv-lite {version} are both installed in one folder'
                 problems.append(Problem(what, f'pip uninstall -y mmcv mmcv-lite && {remedy}'))
             name, version, remedy = 'mmcv', full, f'pip uninstall -y mmcv && {remedy}'
         status = 'ok'
@@ -134,7 +131,7 @@ def inspect_environment() -> tuple[list[tuple[str, str, str, str]], list[Problem
 
 
 def _requirements() -> dict[str, SpecifierSet]:
-    """What the package needs, by name, with Python and mmcv-lite; empty if it is not installed."""
+    """Requirements by name, with Python and mmcv-lite; empty if the package is not installed."""
     try:
         own = metadata.metadata('mmseg_escnet')
     except metadata.PackageNotFoundError:
@@ -156,7 +153,7 @@ def _version(*names: str) -> str | None:
 
 
 def _install_torch(supported: SpecifierSet | None) -> str:
-    """The command that installs torch and torchvision as a pair: torchvision says its torch."""
+    """The command that installs a matching pair: torchvision requires its version of torch."""
     version = _version('torch')
     if version and supported and supported.contains(version, prereleases=True):
         major, minor = Version(version).release[:2]
@@ -165,7 +162,7 @@ def _install_torch(supported: SpecifierSet | None) -> str:
 
 
 def _probe() -> tuple[dict[str, str], list[str]]:
-    """Errors of what was imported, by module, and the devices."""
+    """Import errors by module, and the devices."""
     command = [sys.executable, '-c', _PROBE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -175,7 +172,7 @@ def _probe() -> tuple[dict[str, str], list[str]]:
 
 
 def _import_failures(errors: dict[str, str], pair: str) -> list[Problem]:
-    """Packages that are installed, and whose compiled part does not load."""
+    """Installed packages whose compiled code does not load."""
     problems = []
     torch, vision, numpy = map(_version, ('torch', 'torchvision', 'numpy'))
     if error := errors.get('torch'):
@@ -190,7 +187,7 @@ def _import_failures(errors: dict[str, str], pair: str) -> list[Problem]:
         what = f'torch {torch} cannot use numpy {numpy}: {error}'
         problems.append(Problem(what, "pip install 'numpy>=1.26,<2'"))
     if error := errors.get('cv2'):
-        # often for a system library that machines without a display lack
+        # often because machines without a display lack a system library
         remedy = 'pip uninstall -y opencv-python && pip install opencv-python-headless'
         problems.append(Problem(f'OpenCV does not import: {error}', remedy))
     return problems
@@ -202,7 +199,7 @@ def _describe(problems: list[Problem]) -> str:
     for number, problem in enumerate(problems, 1):
         lines += [f'  {number}. {problem.what}', f'       {problem.remedy}']
     if len(problems) > 2:
-        lines += ['Or all at once, pinned, in a clone: pip install -r requirements.txt']
+        lines += ['Or in a clone, all at once and pinned: pip install -r requirements.txt']
     return '\n'.join(lines)
 
 

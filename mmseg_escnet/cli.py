@@ -1,4 +1,4 @@
-"""What the command-line tools share."""
+"""What the command-line tools share: how they end, their arguments, and what these mean."""
 
 from __future__ import annotations
 
@@ -9,41 +9,46 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .config import check_config_path, run_config
+from .config import check_config_path, is_inference_file, read_config, run_config
 from .errors import ESCNetError
+from .vocabulary import read_classes
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-FAILED = 1
-BAD_INPUT = 2
-INTERRUPTED = 130
+    from .apis.query import Query
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 _DEAD_WORKER = re.compile(r'DataLoader worker \(pid(\(s\))? [\d, ]+\)[^.\n]*')
 _WHY_WORKERS_DIE = (
-    'a process that loads data died, as a rule because memory ran out (`dmesg` tells) or /dev/shm '
-    'is too small; set train_dataloader.num_workers lower, or to 0 to see the error itself'
+    'a data loading process died, usually because memory ran out (see `dmesg`) or /dev/shm is too '
+    'small; lower train_dataloader.num_workers, or set it to 0 to see the error itself'
 )
 
 
+# -- how a tool ends -------------------------------------------------------------------------------
+
+
 def run_tool(main: Callable[[], int | None], *, interrupted: str = '') -> None:
-    """Run a tool's main function and exit; threads of libraries it loads wait passively.
+    """Run a tool's main function and exit; threads of the libraries it loads wait passively.
 
     Bad input ends with one sentence and status 2, the death of a data loading worker with status 1,
     Ctrl-C with status 130; none of them with a traceback.
 
     Args:
         main: The tool; returns its exit status, None for 0.
-        interrupted: What to say after Ctrl-C: how to go on. A KeyboardInterrupt with a message of
-            its own goes before.
+        interrupted: How to resume, printed after Ctrl-C. The message of a KeyboardInterrupt takes
+            precedence.
     """
     from . import threads  # noqa: F401
 
     try:
         status = main()
     except ESCNetError as error:
-        # from a worker of a data loader the sentence comes behind that worker's traceback
+        # from a data loading worker, the sentence follows that worker's traceback
         sentence = str(error).rsplit('ESCNetError: ', 1)[-1].strip()
         print(f'error: {sentence}', file=sys.stderr)
         status = BAD_INPUT
@@ -53,18 +58,18 @@ def run_tool(main: Callable[[], int | None], *, interrupted: str = '') -> None:
         print(f'error: {death[0]}: {_WHY_WORKERS_DIE}', file=sys.stderr)
         status = FAILED
     except KeyboardInterrupt as interruption:
-        how_to_go_on = str(interruption) or interrupted
-        print(f'interrupted: {how_to_go_on}' if how_to_go_on else 'interrupted', file=sys.stderr)
+        how_to_resume = str(interruption) or interrupted
+        print(f'interrupted: {how_to_resume}' if how_to_resume else 'interrupted', file=sys.stderr)
         status = INTERRUPTED
     sys.exit(status or 0)
 
 
 def _cause(error: Exception) -> Exception:
-    """What PyTorch says of a dead data loading worker, whose pipe may break before that."""
+    """PyTorch's error for a dead data loading worker, if a broken pipe is a symptom of one."""
     torch = sys.modules.get('torch')
     if isinstance(error, ConnectionError) and torch is not None:
         try:
-            for _ in range(20):  # the pipe may also break before the system reports the death
+            for _ in range(20):  # the pipe may break before the system reports the death
                 torch._C._error_if_any_worker_fails()
                 time.sleep(0.05)
         except RuntimeError as death:
@@ -72,8 +77,11 @@ def _cause(error: Exception) -> Exception:
     return error
 
 
+# -- arguments -------------------------------------------------------------------------------------
+
+
 class ConfigOptions(argparse.Action):
-    """MMEngine's ``DictAction``, imported when there is something to read."""
+    """MMEngine's ``DictAction``, imported only if the option is given."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         from mmengine.config import DictAction
@@ -91,7 +99,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--cfg-options``, which :func:`load_config` merges into a config."""
+    """Add ``--cfg-options``, which is merged into the config."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -116,6 +124,55 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the device, and the arguments that :func:`choose_model` reads."""
+    parser.add_argument('--config', help='default: the toy-world model')
+    parser.add_argument(
+        '--checkpoint', help='weights of the model of --config; or, on its own, an inference file'
+    )
+    parser.add_argument('--device', default='auto', help='auto (default), cpu, cuda:0, ...')
+    add_cfg_options(parser)
+
+
+def add_word_arguments(parser: argparse.ArgumentParser, *, threshold: bool = True) -> None:
+    """Add the arguments that :func:`make_query` and :func:`text_options` read.
+
+    Args:
+        parser: The parser to extend.
+        threshold: Include ``--threshold``, which only applies to label maps.
+    """
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument(
+        '--classes', help='names between commas, synonyms between bars: "taxi, sofa | couch"'
+    )
+    words.add_argument(
+        '--classes-file', type=Path, help='a .txt (one name per line), .json or .yaml of classes'
+    )
+    parser.add_argument(
+        '--background',
+        help="everything that is none of the classes: words between commas; 'other' for common "
+        'ones (sky, wall, road, ...); or a number, for pixels that score lower',
+    )
+    if threshold:
+        parser.add_argument(
+            '--threshold', type=float, help='pixels that score lower have no class (0 to 1)'
+        )
+    else:
+        parser.set_defaults(threshold=None)
+    parser.add_argument(
+        '--templates', help="scene, imagenet (80), or a text with '{}'; default: the config's"
+    )
+    parser.add_argument(
+        '--synonyms',
+        choices=['mean', 'first'],
+        default='mean',
+        help="for several synonyms use their mean, or the first as benchmarks do (default: 'mean')",
+    )
+
+
+# -- what the arguments mean -----------------------------------------------------------------------
+
+
 def load_config(
     path: str,
     options: Mapping[str, object] | None = None,
@@ -125,7 +182,7 @@ def load_config(
     """:func:`.config.run_config` with all components registered.
 
     Raises:
-        ESCNetError: If there is no such file.
+        ESCNetError: If the config does not exist.
         ImportError: If a requirement is missing; the message lists all that are.
     """
     check_config_path(path)
@@ -137,3 +194,94 @@ def load_run_config(args: argparse.Namespace) -> Config:
     """:func:`load_config` with the arguments of :func:`add_config_arguments`."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+
+
+def check_files(args: argparse.Namespace) -> None:
+    """Refuse missing files before any slow import.
+
+    Raises:
+        ESCNetError: If a file does not exist, only one of config and checkpoint is given, or the
+            file of classes cannot be used.
+    """
+    has_both = args.config is None and is_inference_file(args.checkpoint)
+    if (args.config is None) != (args.checkpoint is None) and not has_both:
+        missing = '--checkpoint' if args.checkpoint is None else '--config'
+        raise ESCNetError(f'{missing} is missing: give both, or neither for the toy world.')
+    if args.config is not None:
+        check_config_path(args.config)
+    if args.checkpoint is not None and not Path(args.checkpoint).is_file():
+        raise ESCNetError(f'The checkpoint {args.checkpoint} does not exist: check the path.')
+    if getattr(args, 'classes_file', None) is not None:
+        read_classes(args.classes_file)
+
+
+def choose_model(args: argparse.Namespace) -> tuple[Config, Path]:
+    """The config and the checkpoint that were given, or else those of the toy world."""
+    from .apis.inference_file import read_inference_config
+    from .toyworld.model import toy_model
+
+    if args.checkpoint is None:
+        config, checkpoint = toy_model()
+        print(
+            'note: without --config and --checkpoint this is the miniature model of the toy world, '
+            'which knows drawings of coloured shapes (docs/toyworld.md) but no photographs'
+        )
+    else:
+        checkpoint = Path(args.checkpoint)
+        config = args.config or read_inference_config(checkpoint)
+    return read_config(config, args.cfg_options), checkpoint
+
+
+def make_query(args: argparse.Namespace) -> Query:
+    """The words to segment images into.
+
+    Raises:
+        ESCNetError: If there are no words, or some cannot be used.
+    """
+    from .apis.inference_file import read_words
+    from .apis.query import Query
+    from .toyworld.model import TOY_VOCABULARY
+
+    if args.classes is not None:
+        classes = split_words(args.classes)
+    elif args.classes_file is not None:
+        classes = args.classes_file
+    elif args.checkpoint is None:
+        classes = TOY_VOCABULARY
+    else:
+        classes = read_words(args.checkpoint) if is_inference_file(args.checkpoint) else None
+    if classes is None:
+        raise ESCNetError(
+            'There are no words: give --classes "taxi, wet road", or a file as --classes-file.'
+        )
+    background = parse_background(args.background)
+    query = Query.create(classes, background=background, threshold=args.threshold)
+    if len(query.names) == 1:
+        print(
+            f'note: {query.names[0]!r} is the only class, so every pixel will be assigned to it; '
+            'use --background to name what else there is'
+        )
+    return query
+
+
+def text_options(args: argparse.Namespace) -> dict:
+    """``templates`` and ``synonyms`` as :class:`.OpenVocabInferencer` takes them."""
+    templates = args.templates
+    if templates is not None and '{' in templates:
+        templates = [templates]
+    return dict(templates=templates, synonyms=args.synonyms)
+
+
+def parse_background(text: str | None) -> str | float | list[str] | None:
+    """The background: a number, 'other', or a list of words."""
+    if text is None or text.strip() == 'other':
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        return split_words(text)
+
+
+def split_words(text: str) -> list[str]:
+    """The words between commas or line breaks."""
+    return [word.strip() for word in re.split(r'[,\r\n]', text) if word.strip()]

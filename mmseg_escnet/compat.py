@@ -1,8 +1,8 @@
-"""OpenMMLab on today's PyTorch: what has to be arranged before ``mmseg`` is imported.
+"""Fixes that make OpenMMLab work with current PyTorch, to be applied before importing ``mmseg``.
 
-MMSegmentation 1.2.2 and MMEngine 0.10.7 predate some of what they are installed with now. Each
-function below fixes one thing that was seen to break, and nothing else. Importing this module runs
-:func:`setup`; every sub-package that needs ``mmseg`` does so first.
+MMSegmentation 1.2.2 and MMEngine 0.10.7 predate some of their dependencies. Each function below
+fixes one observed failure. Importing this module runs :func:`setup`; every sub-package that needs
+``mmseg`` imports it first.
 """
 
 import functools
@@ -28,13 +28,8 @@ def setup() -> None:
     _allow_mmengine_checkpoints()
 
 
-# --------------------------------------------------------------------------------------------------
-# Warnings
-# --------------------------------------------------------------------------------------------------
-
-
 def _silence() -> None:
-    """Hide warnings that no user can act on."""
+    """Hide warnings that users cannot act on."""
     for message in (
         'pkg_resources is deprecated as an API',  # MMEngine itself imports it
         'Validating sparse tensor invariants',  # newer PyTorch, of sparse_rows()
@@ -43,19 +38,13 @@ def _silence() -> None:
         warnings.filterwarnings('ignore', message=message, category=UserWarning)
 
 
-# --------------------------------------------------------------------------------------------------
-# mmcv.ops without mmcv's compiled extension
-# --------------------------------------------------------------------------------------------------
-
-
 class _OpsStandIn(types.ModuleType):
     """``mmcv.ops`` where mmcv has no compiled operators.
 
-    Every public name is a class of that name: it can be imported, subclassed and given to
-    ``isinstance`` (MMEngine's optimizer constructors do all three), and raises ImportError when it
-    is called. Names that begin with an underscore do not exist, so that ``inspect``, ``pickle``
-    and ``hasattr`` see an ordinary module. In particular it has no ``__path__``: importing
-    ``mmcv.ops.nms`` fails as it does for any module that is not a package.
+    Every public name is a class that can be imported, subclassed and passed to ``isinstance``
+    (MMEngine's optimizer constructors do all three), and raises ImportError when called. Names
+    with a leading underscore do not exist, so ``inspect``, ``pickle`` and ``hasattr`` see an
+    ordinary module; without ``__path__``, importing ``mmcv.ops.nms`` fails as usual.
     """
 
     def __init__(self, reason: str) -> None:
@@ -67,60 +56,53 @@ class _OpsStandIn(types.ModuleType):
         if name.startswith('_'):
             raise AttributeError(f'module {self.__name__!r} has no attribute {name!r}')
         operator = _make_operator(name, self._reason)
-        setattr(self, name, operator)  # the same class every time: isinstance and pickle need that
+        setattr(self, name, operator)  # isinstance and pickle need the same class every time
         return operator
-
-    # mmcv.utils.collect_env asks for these two and expects strings.
 
     @staticmethod
     def get_compiler_version() -> str:
-        """Nothing was compiled."""
+        """For ``mmcv.utils.collect_env``, which expects a string."""
         return 'n/a'
 
-    @staticmethod
-    def get_compiling_cuda_version() -> str:
-        """Nothing was compiled."""
-        return 'n/a'
+    get_compiling_cuda_version = get_compiler_version
 
 
 def _make_operator(name: str, reason: str) -> type:
-    """A class that stands for the operator ``mmcv.ops.<name>`` and cannot be instantiated."""
+    """A class in place of the operator ``mmcv.ops.<name>`` that cannot be instantiated."""
 
     def __new__(cls, *args, **kwargs) -> NoReturn:
         raise ImportError(
             f'mmcv.ops.{name} needs the compiled operators of the full mmcv, and {reason}. '
-            'To get them: pip uninstall -y mmcv mmcv-lite && '
+            'To install them: pip uninstall -y mmcv mmcv-lite && '
             "pip install --no-build-isolation --no-cache-dir 'mmcv==2.1.0' "
-            '(it compiles for a quarter of an hour). ESC-Net itself needs none of them.'
+            '(compiles for about 15 minutes). ESC-Net itself does not need them.'
         )
 
     return type(name, (), {'__new__': __new__, '__module__': 'mmcv.ops', '__doc__': reason})
 
 
 def _why_no_compiled_ops() -> str | None:
-    """None when ``mmcv._ext`` imports, else half a sentence that says why it does not."""
+    """None if ``mmcv._ext`` can be imported, otherwise the reason as a clause."""
     import mmcv
     import torch  # noqa: F401  (mmcv._ext links against torch's libraries)
 
     try:
         importlib.import_module('mmcv._ext')
-    except ModuleNotFoundError as error:
-        if error.name == 'mmcv._ext':
-            return f'the mmcv {mmcv.__version__} installed here (mmcv-lite) has none'
-        return f'those of the mmcv {mmcv.__version__} installed here do not import: {error}'
-    except ImportError as error:  # compiled for another torch, as a rule
-        return f'those of the mmcv {mmcv.__version__} installed here do not import: {error}'
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == 'mmcv._ext':
+            return f'the installed mmcv {mmcv.__version__} (mmcv-lite) has none'
+        # usually compiled for another torch
+        return f'those of the installed mmcv {mmcv.__version__} cannot be imported: {error}'
     return None
 
 
 def _provide_mmcv_ops() -> None:
-    """Put a stand-in for ``mmcv.ops`` in place unless mmcv has its compiled operators.
+    """Install a stand-in for ``mmcv.ops`` unless mmcv has its compiled operators.
 
-    MMSegmentation imports ``mmcv.ops`` unguarded in heads and losses that ESC-Net does not use.
-    mmcv-lite ships the Python half of ``mmcv.ops``, which fails on import; what is in
-    ``sys.modules`` wins over it.
+    MMSegmentation imports ``mmcv.ops`` unguarded in heads and losses that ESC-Net does not use, and
+    the ``mmcv.ops`` of mmcv-lite fails on import.
     """
-    if 'mmcv.ops' in sys.modules:  # ours from an earlier call, the real one, or somebody else's
+    if 'mmcv.ops' in sys.modules:  # from an earlier call, or the real one
         return
     reason = _why_no_compiled_ops()
     if reason is None:
@@ -128,7 +110,7 @@ def _provide_mmcv_ops() -> None:
     import mmcv
 
     mmcv.ops = sys.modules['mmcv.ops'] = _OpsStandIn(reason)
-    # mmcv-lite says so at every import, to people who never asked for that layer.
+    # mmcv-lite warns at every import, even if that layer is not used
     warnings.filterwarnings(
         'ignore',
         message='Fail to import ``MultiScaleDeformableAttention``',
@@ -136,30 +118,22 @@ def _provide_mmcv_ops() -> None:
     )
 
 
-# --------------------------------------------------------------------------------------------------
-# MMEngine's checkpoints under torch.load(weights_only=True)
-# --------------------------------------------------------------------------------------------------
-
 _HISTORY_BUFFER_STATISTICS = ('min', 'max', 'current', 'mean')
 """The methods that every pickled ``HistoryBuffer`` refers to."""
-
 _NUMBER_TYPE_CODES = '?bBhHiIlLqQefd'
 """numpy's one-letter codes of booleans, integers and floats."""
-
 _UNREACHABLE = '\n'
-"""Ends a name that no pickle can utter, since names in a pickle end at the line's end. What stands
-in the list under such a name may have its state set (pickle's BUILD), but not be called."""
+"""Ends a name that no pickle can contain, since names in a pickle end with the line. An object
+listed under such a name may have its state set (pickle's BUILD), but cannot be called."""
 
 
 def _allow_mmengine_checkpoints() -> None:
-    """Allow what MMEngine writes into its checkpoints, and no more, under ``weights_only=True``.
+    """Allow only what MMEngine writes into its checkpoints under ``weights_only=True``.
 
-    torch >= 2.6 reads with ``weights_only=True`` unless told otherwise, and MMEngine tells it
-    nothing: without this, ``--resume`` and ``load_from`` fail on MMEngine's own files. Those hold,
-    besides tensors and plain Python, the curves of the logged scalars (``HistoryBuffer``, numpy
-    arrays) and scores (numpy scalars).
-
-    Earlier releases have no such list, or one that takes no names; there MMEngine trusts the file.
+    torch >= 2.6 loads with ``weights_only=True`` by default, and MMEngine does not set it: without
+    this, ``--resume`` and ``load_from`` fail on MMEngine's own files. Besides tensors and plain
+    Python those contain the curves of logged scalars (``HistoryBuffer``, numpy arrays) and scores
+    (numpy scalars). With earlier releases MMEngine trusts the file.
     """
     import torch
 
@@ -177,21 +151,21 @@ def can_restrict_checkpoints() -> bool:
 
 @functools.cache  # the same objects every time: torch keeps them in a set
 def _safe_globals() -> list:
-    """The classes and functions a checkpoint may name, as ``add_safe_globals`` takes them.
+    """The classes and functions a checkpoint may use, for ``add_safe_globals``.
 
-    The usual advice (allow ``getattr``, ``numpy.ndarray``, ``numpy.dtype``) would open the door
-    that ``weights_only=True`` shuts: ``getattr`` leads from any class to its module's globals, and
-    ``ndarray(1, 'O', buffer)`` makes Python objects out of bytes. So those names lead to functions
-    that know exactly what MMEngine writes.
+    The usual advice (allow ``getattr``, ``numpy.ndarray``, ``numpy.dtype``) would defeat
+    ``weights_only=True``: ``getattr`` leads from any class to its module's globals, and
+    ``ndarray(1, 'O', buffer)`` makes Python objects from bytes. So those names map to functions
+    that accept exactly what MMEngine writes.
     """
     import numpy as np
     from mmengine.logging.history_buffer import HistoryBuffer
 
     class ArrayType(np.ndarray):
-        """Stands for ``numpy.ndarray`` as an argument of ``_reconstruct``; cannot be called.
+        """In place of ``numpy.ndarray`` as an argument of ``_reconstruct``; cannot be called.
 
-        It is a subclass of it so that ``_reconstruct`` itself, which another library may have
-        allowed, accepts it too.
+        A subclass, so that the real ``_reconstruct``, which another library may have allowed,
+        accepts it too.
         """
 
         def __new__(cls, *args, **kwargs) -> NoReturn:
@@ -208,14 +182,14 @@ def _safe_globals() -> list:
         raise pickle.UnpicklingError(f'the checkpoint asks for getattr({owner!r}, {name!r})')
 
     def rebuild_dtype(code, *_):
-        """A number's dtype: numpy's own, never a copy, so that setting its state has no effect."""
+        """A number's dtype: numpy's own, not a copy, so that setting its state has no effect."""
         dtype = np.dtype(code) if type(code) is str else None
         if dtype is None or dtype.char not in _NUMBER_TYPE_CODES or not dtype.isnative:
             raise pickle.UnpicklingError(f'the checkpoint holds a numpy dtype {code!r}')
         return dtype
 
     def rebuild_array(array_type, *_):
-        """An empty array, as ``_reconstruct`` makes it; its state (shape, dtype, data) follows."""
+        """An empty array, like ``_reconstruct``; its state (shape, dtype, data) is set later."""
         if array_type not in (ArrayType, np.ndarray):
             raise pickle.UnpicklingError(f'the checkpoint holds an array of type {array_type!r}')
         return np.empty(0, np.int8)
@@ -232,7 +206,7 @@ def _safe_globals() -> list:
         (get_statistic, 'builtins.getattr'),
         (ArrayType, 'numpy.ndarray'),
         (rebuild_dtype, 'numpy.dtype'),
-        # numpy 1 says numpy.core, numpy 2 says numpy._core; files travel between them.
+        # numpy 1 uses numpy.core, numpy 2 numpy._core; files may come from either
         (rebuild_array, 'numpy.core.multiarray._reconstruct'),
         (rebuild_array, 'numpy._core.multiarray._reconstruct'),
         (rebuild_scalar, 'numpy.core.multiarray.scalar'),

@@ -1,4 +1,4 @@
-"""Configs: where they are, reading one, and what inference takes from it."""
+"""Find and read configs, and the parts of them that inference uses."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ INFERENCE_SUFFIX = '.safetensors'
 
 
 def config_folder() -> Path:
-    """Folder of the configs: that of the work tree, or the one that an installed wheel carries.
+    """Folder of the configs, in the repository or in the installed wheel.
 
     Raises:
-        ESCNetError: If there is neither.
+        ESCNetError: If neither exists.
     """
     package = Path(__file__).resolve().parent
     for folder in (package / '.mim' / 'configs', package.parent / 'configs'):
         if (folder / '_base_').is_dir():
             return folder
     raise ESCNetError(
-        f'The configs of mmseg_escnet are not in {package / ".mim"}, where its wheel puts them: '
-        'install the package again.'
+        f'The configs of mmseg_escnet are missing in {package / ".mim"}: install the package again.'
     )
 
 
 def check_config_path(path: str | os.PathLike) -> None:
-    """Refuse a config that does not exist, before anything is imported to read it.
+    """Check that a config exists, before slow imports.
 
     Raises:
         ESCNetError: If there is no such file.
@@ -45,17 +44,17 @@ def check_config_path(path: str | os.PathLike) -> None:
 
 
 def is_inference_file(path: object) -> bool:
-    """Whether a path is one of an inference file, which has its config in it, by its suffix."""
+    """Whether a path has the suffix of an inference file, which includes its config."""
     return isinstance(path, (str, os.PathLike)) and Path(path).suffix.lower() == INFERENCE_SUFFIX
 
 
 def read_config(
     config: str | os.PathLike | Config, options: Mapping[str, object] | None = None
 ) -> Config:
-    """A config of one's own, from a file or from another.
+    """Read a config, or copy one.
 
     Args:
-        config: Its path, or a config, which is left as it is.
+        config: A path, or a config, which is not changed.
         options: Settings to override, nested keys with dots.
 
     Raises:
@@ -74,10 +73,10 @@ def read_config(
 
 
 def pipeline_steps(cfg: Config) -> list[dict]:
-    """The configs of the transforms of a config's test data set, which ``tools/test.py`` uses.
+    """The transforms of a config's test data set, as configs.
 
     Raises:
-        ESCNetError: If the config has no such pipeline.
+        ESCNetError: If there is no test pipeline.
     """
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     while 'pipeline' not in dataset and ('dataset' in dataset or dataset.get('datasets')):
@@ -85,8 +84,8 @@ def pipeline_steps(cfg: Config) -> list[dict]:
     steps = dataset.get('pipeline') or cfg.get('test_pipeline')
     if steps is None:
         raise ESCNetError(
-            'The config has neither test_dataloader.dataset.pipeline nor test_pipeline, which say '
-            'how an image is prepared: add one of them.'
+            'The config has neither test_dataloader.dataset.pipeline nor test_pipeline, which '
+            'define how an image is prepared: add one of them.'
         )
     return steps
 
@@ -97,10 +96,10 @@ def run_config(
     work_dir: str | None = None,
     launcher: str = 'none',
 ) -> Config:
-    """A config as MMEngine's runner takes it, with ``work_dir`` and ``launcher`` set.
+    """Read a config for MMEngine's runner, with ``work_dir`` and ``launcher`` set.
 
     Args:
-        path: The file of the config.
+        path: The config file.
         options: Settings to override, nested keys with dots.
         work_dir: Folder of logs and checkpoints; by default the config's, or work_dirs/<its name>.
         launcher: Of processes: 'none', 'pytorch', 'slurm' or 'mpi'.
@@ -115,7 +114,7 @@ def run_config(
 
 
 def forget_pretrained(model: ConfigDict) -> None:
-    """Take the pretrained weights out of a model's config: a checkpoint has them all, or none."""
+    """Remove pretrained weights from a model's config, to load all weights from a checkpoint."""
     model.backbone.pretrained = None
     if 'neck' in model:  # CLIP alone has none
         model.neck.sam_pretrained = None

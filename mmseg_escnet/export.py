@@ -1,4 +1,4 @@
-"""ESC-Net for other runtimes: one view of an image in, scores of its pixels out, words as an input.
+"""Export to other runtimes: a view of an image and embedded words in, scores of its pixels out.
 
 Shapes: N classes, D CLIP joint width, H x W pixels of the view.
 """
@@ -9,12 +9,9 @@ import importlib
 import io
 import json
 import logging
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
@@ -33,21 +30,20 @@ from .version import __version__
 
 INPUTS, OUTPUT = ('image', 'text_features'), 'scores'
 METADATA = 'mmseg_escnet'  # the key under which a file holds :func:`protocol` as JSON
-_MOST_CLASSES = 65_535
-# steps of a pipeline that leave the pixels of an image as they are
+_MOST_CLASSES, _TRACED_CLASSES = 65_535, 5
+# pipeline steps that do not change the pixels of an image
 _NO_CHANGES = ('LoadImage', 'LoadImageFromFile', 'LoadAnnotations', 'LoadLabelMap', 'PackSegInputs')
-_TRACED_CLASSES = 5
 
 
 class ExportableESCNet(nn.Module):
-    """The network as a function of an image and of embedded words, without state (ours).
+    """The network as a stateless function of an image and embedded words (ours).
 
-    Normalisation and the softmax (or not, as the model's mode has it) are in it, so that nothing
-    can be got wrong outside. All classes pass through its graph at once: it is that of any number.
+    It includes normalisation and, if the model's mode applies it, the softmax.
 
     Args:
-        model: In evaluation mode; its own vocabulary plays no part.
-        class_chunk: 'all' for the graph; 'auto' computes the same as the model itself does.
+        model: In evaluation mode; its own vocabulary is not used.
+        class_chunk: 'all' for one graph for any number of classes; 'auto' computes the same in
+            the chunks that the model itself uses.
     """
 
     def __init__(self, model: ESCNet, class_chunk: Literal['all', 'auto'] = 'all') -> None:
@@ -55,9 +51,8 @@ class ExportableESCNet(nn.Module):
         self.model = model
         self.class_chunk = class_chunk
         self.are_probabilities = model.test_cfg.mode == 'windows'
-        preprocessor = model.data_preprocessor
-        self.register_buffer('mean', preprocessor.mean.clone())
-        self.register_buffer('std', preprocessor.std.clone())
+        for name in ('mean', 'std'):
+            self.register_buffer(name, getattr(model.data_preprocessor, name).clone())
 
     def forward(self, image: Tensor, text_features: Tensor) -> Tensor:
         """Scores of one view.
@@ -69,14 +64,12 @@ class ExportableESCNet(nn.Module):
         Returns:
             (1, N, H, W): probabilities where the model has windows, otherwise logits.
         """
-        model = self.model
+        view = (image - self.mean) / self.std
         logits = F.interpolate(
-            model.logits(
-                (image - self.mean) / self.std, text_features, class_chunk=self.class_chunk
-            ),
+            self.model.logits(view, text_features, class_chunk=self.class_chunk),
             image.shape[-2:],
             mode='bilinear',
-            align_corners=model.align_corners,
+            align_corners=self.model.align_corners,
         )
         return logits.softmax(dim=1) if self.are_probabilities else logits
 
@@ -87,16 +80,15 @@ def export_program(
     """Trace the network for views of one size and any number of classes.
 
     Args:
-        segmenter: With the model, which is moved to the CPU.
+        segmenter: Its model is moved to the CPU.
         size: (H, W) in pixels; by default the model's window or, without windows, the size that
             its test pipeline resizes to.
 
     Returns:
-        The program of :class:`ExportableESCNet`; ``torch.export.save`` writes it, and its
-        ``module()`` runs.
+        The program of :class:`ExportableESCNet`.
 
     Raises:
-        ESCNetError: If this PyTorch cannot, or the size is none or not known.
+        ESCNetError: If this version of PyTorch cannot, or the size is invalid or unknown.
     """
     if torch.__version__ < (2, 6):
         raise ESCNetError(
@@ -116,18 +108,14 @@ def export_program(
 
 
 def encode_onnx(segmenter: OpenVocabInferencer, size: tuple[int, int] | None = None) -> bytes:
-    """Make an ONNX file, with :func:`protocol` in its metadata.
-
-    Args:
-        segmenter: See :func:`export_program`.
-        size: See :func:`export_program`.
+    """Encode :func:`export_program` as an ONNX file, with :func:`protocol` in its metadata.
 
     Returns:
         The bytes of the file: inputs ``image`` (1, 3, H, W) and ``text_features`` (N, D), output
-        ``scores`` (1, N, H, W), all float32, as :class:`ExportableESCNet` has them.
+        ``scores`` (1, N, H, W), all float32, as :class:`ExportableESCNet` defines them.
 
     Raises:
-        ESCNetError: If this PyTorch cannot, a library is missing, or the size is none.
+        ESCNetError: As :func:`export_program`, or if a library is missing.
     """
     for library in ('onnx', 'onnxscript'):
         require(library)
@@ -141,7 +129,7 @@ def encode_onnx(segmenter: OpenVocabInferencer, size: tuple[int, int] | None = N
             dynamo=True,
             input_names=list(INPUTS),
             output_names=[OUTPUT],
-            optimize=False,  # its whole set of rewrites takes minutes, and makes nothing quicker
+            optimize=False,  # the full set of rewrites takes minutes and speeds nothing up
             verbose=False,
         )
         optimizer.fold_constants(exported.model)
@@ -154,122 +142,37 @@ def encode_onnx(segmenter: OpenVocabInferencer, size: tuple[int, int] | None = N
 
 
 def encode_program(segmenter: OpenVocabInferencer, size: tuple[int, int] | None = None) -> bytes:
-    """Make a ``.pt2`` file of :func:`export_program`, with :func:`protocol` as an extra file.
-
-    Raises:
-        ESCNetError: As :func:`export_program`.
-    """
+    """Encode :func:`export_program` as a ``.pt2`` file, with :func:`protocol` as an extra file."""
     content = io.BytesIO()
     extra = {f'{METADATA}.json': json.dumps(protocol(segmenter, size))}
     torch.export.save(export_program(segmenter, size), content, extra_files=extra)
     return content.getvalue()
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """An exported network beside the model, for one number of classes.
-
-    Attributes:
-        num_classes: N.
-        difference: The largest of all scores' absolute differences.
-        model_seconds: Time of the model for one view.
-        file_seconds: Time of the exported network for one view.
-    """
-
-    num_classes: int
-    difference: float
-    model_seconds: float
-    file_seconds: float
-
-
-def compare(
-    segmenter: OpenVocabInferencer, path: Path, numbers: Sequence[int] = (1, 20, 150)
-) -> Iterator[Comparison]:
-    """Run a file beside the model that it was exported from, on noise.
+def encode_words(segmenter: OpenVocabInferencer, query: Query, **options) -> bytes:
+    """Encode the file of words that goes with an exported network.
 
     Args:
-        segmenter: With the model, which is moved to the CPU.
-        path: Of :func:`encode_onnx` (.onnx; needs onnxruntime) or :func:`encode_program` (.pt2).
-        numbers: Of classes; as many random embeddings take the place of words.
-
-    Raises:
-        ESCNetError: If onnxruntime is missing.
-    """
-    run, said = _load(path)
-    plain = ExportableESCNet(segmenter.model.cpu(), 'auto').eval()
-    generator = torch.Generator().manual_seed(0)
-    # blotches of 16 pixels: patches of one grey would make ties, which each runtime breaks its way
-    height, width = said['view']
-    noise = torch.rand(1, 3, height // 16 + 1, width // 16 + 1, generator=generator)
-    image = F.interpolate(noise, (height, width), mode='bilinear') * 255
-    for number in numbers:
-        text = torch.randn(number, said['embed_dims'], generator=generator)
-        text = F.normalize(text, dim=1)
-        (expected, ours), (found, theirs) = (
-            _timed(lambda call=call, text=text: call(image, text)) for call in (plain, run)
-        )
-        yield Comparison(number, (found - expected).abs().max().item(), ours, theirs)
-
-
-def _load(path: Path) -> tuple[Callable[[Tensor, Tensor], Tensor], dict]:
-    """A file as a function, and its protocol."""
-    if path.suffix == '.pt2':
-        extra = {f'{METADATA}.json': ''}
-        program = torch.export.load(path, extra_files=extra)
-        return program.module(), json.loads(extra[f'{METADATA}.json'])
-    onnxruntime = require('onnxruntime')
-    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
-
-    def run(image: Tensor, text: Tensor) -> Tensor:
-        inputs = dict(zip(INPUTS, (image.numpy(), text.numpy()), strict=True))
-        return torch.from_numpy(session.run([OUTPUT], inputs)[0])
-
-    return run, json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
-
-
-@torch.no_grad()
-def _timed(call: Callable[[], Tensor]) -> tuple[Tensor, float]:
-    """What it returns, and its shortest time in seconds of three, after one that does not count."""
-    call()
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        result = call()
-        times.append(time.perf_counter() - start)
-    return result, min(times)
-
-
-def encode_words(
-    segmenter: OpenVocabInferencer,
-    query: Query,
-    *,
-    templates: str | Sequence[str] | None = None,
-    synonyms: Literal['mean', 'first'] | None = 'mean',
-) -> bytes:
-    """Make the file of words that an exported network is given.
-
-    Args:
-        segmenter: With the model that was exported.
+        segmenter: The exported model.
         query: The classes, and the words of a background.
-        templates: See :meth:`.OpenVocabInferencer.stream`.
-        synonyms: See :meth:`.OpenVocabInferencer.stream`.
+        options: ``templates`` and ``synonyms`` of :meth:`.OpenVocabInferencer.text_features`.
 
     Returns:
-        The bytes of an ``.npz`` that needs no pickle: ``text_features`` (M, D) of the M words,
+        The bytes of an ``.npz`` without pickled objects: ``text_features`` (M, D) of the M words,
         ``label_of_word`` (M), ``names`` (N) of the labels and ``palette`` (N, 3).
 
     Raises:
-        ESCNetError: If a word is not usable, or the query has a bound of scores.
+        ESCNetError: If a word cannot be used, or the query has a score threshold.
     """
     if query.threshold is not None or query.background_below is not None:
         raise ESCNetError(
-            'A file of words has no place for a bound of scores (--threshold, or a number as '
+            'A file of words cannot hold a score threshold (--threshold, or a number as '
             '--background): apply it to the scores yourself, or give words for the background.'
         )
     content = io.BytesIO()
     np.savez(
         content,
-        text_features=segmenter.text_features(query, templates=templates, synonyms=synonyms),
+        text_features=segmenter.text_features(query, **options),
         label_of_word=np.minimum(np.arange(len(query.vocabulary)), query.num_asked),
         names=np.array(query.names),
         palette=np.array(query.palette, np.uint8),
@@ -278,23 +181,23 @@ def encode_words(
 
 
 def protocol(segmenter: OpenVocabInferencer, size: tuple[int, int] | None = None) -> dict:
-    """What a program needs to know besides the graph, to do as the model does.
+    """The settings that a program needs besides the graph to reproduce the model.
 
     Args:
-        segmenter: With the model and its config.
+        segmenter: The model and its config.
         size: See :func:`export_program`.
 
     Returns:
-        ``view`` [H, W]; ``resize`` [height, width] that an image is resized to (None: not at all)
-        before its windows are cut, or is the one view; ``stride`` of the windows (None: the image
-        is one view) and ``global_view``, whether their mean is averaged once more with the scores
-        of the whole image squeezed into one view; ``activation`` of the scores, 'softmax' or None
-        for logits; ``embed_dims`` D; ``clip`` and ``templates``, that embeddings of words must
-        come from; ``version``.
+        ``view`` [H, W]; ``resize`` [height, width] of an image before its windows are cut, or of
+        the single view (None: not resized); ``stride`` of the windows (None: the image is a single
+        view) and ``global_view``, whether the mean of the windows is averaged with the scores of
+        the whole image resized to one view; ``activation`` of the scores, 'softmax' or None for
+        logits; ``embed_dims`` D; ``clip`` and ``templates``, which word embeddings must come from;
+        ``version``.
 
     Raises:
-        ESCNetError: If the size is none or not known, its windows would leave gaps or are larger
-            than what images are resized to, or the pipeline is one that cannot be said so.
+        ESCNetError: If the size is invalid or unknown, windows of it would leave gaps or exceed
+            the resized images, or the pipeline does more than resize.
     """
     model, cfg = segmenter.model, segmenter.model.test_cfg
     resize = _resize(segmenter)
@@ -304,8 +207,8 @@ def protocol(segmenter: OpenVocabInferencer, size: tuple[int, int] | None = None
     is_pair = isinstance(size, (tuple, list)) and len(size) == 2
     if not is_pair or not all(isinstance(side, int) and side >= 1 for side in size):
         raise ESCNetError(
-            f'The size of a view is {size!r}: give (height, width) in pixels, for the model has '
-            'no windows and its test pipeline no fixed size.'
+            f'The size of a view is {size!r}: give (height, width) in pixels; the default is the '
+            "model's window, or the fixed size of its test pipeline."
         )
     if windows and any(step > side for step, side in zip(cfg.stride, size, strict=True)):
         raise ESCNetError(
@@ -331,7 +234,7 @@ def protocol(segmenter: OpenVocabInferencer, size: tuple[int, int] | None = None
 
 
 def _resize(segmenter: OpenVocabInferencer) -> list[int] | None:
-    """[height, width] of the pipeline's only change of an image."""
+    """[height, width] that the pipeline resizes to, which is all that it may do."""
     steps = [step for step in pipeline_steps(segmenter.cfg) if step['type'] not in _NO_CHANGES]
     if not steps:
         return None
@@ -339,8 +242,8 @@ def _resize(segmenter: OpenVocabInferencer) -> list[int] | None:
     is_plain = step.get('type') == 'Resize' and set(step) <= {'type', 'scale', 'keep_ratio'}
     if not is_plain or step.get('keep_ratio') or not isinstance(step.get('scale'), (tuple, list)):
         raise ESCNetError(
-            'The test pipeline has more than a Resize to a fixed scale (width, height): what else '
-            'it does to an image cannot be written into the file.'
+            'The test pipeline does more than a Resize to a fixed scale (width, height), which '
+            'cannot be exported: remove the other steps.'
         )
     width, height = step['scale']
     return [height, width]
@@ -360,15 +263,12 @@ def require(library: str) -> ModuleType:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without what the libraries say of operators that are not used here, or not folded."""
-    loggers = [logging.getLogger(name) for name in ('torch.onnx', 'onnxscript')]
-    levels = [logger.level for logger in loggers]
+    """Suppress warnings about operators that are not used here, or not folded."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, checked images, and maps of class ids that lose none.
+"""Atomic writes, checked images, and lossless label maps.
 
 Shapes: H x W pixels.
 """
@@ -19,22 +19,22 @@ from PIL.PngImagePlugin import PngInfo
 from .errors import ESCNetError
 
 SIXTEEN_BIT_MODES = ('I', 'I;16', 'I;16L', 'I;16B', 'I;16N')  # of Pillow
-_PNG_BITS = 24  # the byte of a PNG that says how many bits a sample has
+_PNG_BITS = 24  # the byte of a PNG with its bits per sample
 _NOTE = 'mmseg_escnet'  # the key of our text in a PNG
 _CHUNK = 1 << 20
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b'\xff\xd8\xff', b'\xff\xda', b'\xff\xd9'
 
 
 def write_file(path: str | os.PathLike, content: bytes, *, sync: bool = False) -> None:
-    """Write a file whole or not at all, even if the process is killed, with its folders.
+    """Write a file atomically, even if the process is killed; folders are created.
 
     Args:
-        path: Where it goes; what was there before is replaced.
-        content: The whole of it.
-        sync: Wait until it is on the disk: whole or not at all even if the power fails.
+        path: The file, replaced if it exists.
+        content: Its content.
+        sync: Wait until it is on disk, so that it is also atomic if the power fails.
 
     Raises:
-        ESCNetError: If that is not possible.
+        ESCNetError: If it cannot be written.
     """
     path = Path(path)
     part = path.with_name(f'.{uuid.uuid4().hex}.part')
@@ -58,10 +58,10 @@ def write_file(path: str | os.PathLike, content: bytes, *, sync: bool = False) -
 
 
 def check_suffix(path: str | os.PathLike, suffixes: Sequence[str]) -> None:
-    """Refuse to write a file under a name that promises another format.
+    """Check the suffix of a file to be written.
 
     Raises:
-        ESCNetError: If the path has none of the suffixes, in any case.
+        ESCNetError: If it is none of the given ones, case-insensitive.
     """
     if Path(path).suffix.lower() not in suffixes:
         raise ESCNetError(f'{path} must end in {" or ".join(suffixes)}.')
@@ -77,13 +77,9 @@ def sha256(path: str | os.PathLike) -> str:
 
 
 def is_cut_short(content: bytes) -> bool:
-    """Whether a JPEG has lost its end, which OpenCV before 5.0 quietly fills with grey.
+    """Whether a file is a truncated JPEG, which OpenCV before 5.0 silently fills with grey.
 
-    Args:
-        content: The bytes of the file.
-
-    Returns:
-        True if the last scan of a JPEG is not followed by an end mark.
+    That is one whose last scan is not followed by an end mark.
     """
     if not content.startswith(_JPEG_START):
         return False
@@ -93,21 +89,21 @@ def is_cut_short(content: bytes) -> bool:
 def decode_image(
     content: bytes, where: str, *, color_type: str = 'color', backend: str | None = None
 ) -> np.ndarray:
-    """Decode a photograph as mmcv does, but never half of one.
+    """Decode an image with mmcv, but refuse truncated ones.
 
     Args:
         content: The bytes of the file.
-        where: What it is called in messages: 'Image a.jpg'.
-        color_type: Of ``mmcv.imfrombytes``, its ``flag``.
-        backend: Of ``mmcv.imfrombytes``.
+        where: Its name in messages: 'Image a.jpg'.
+        color_type: ``flag`` of ``mmcv.imfrombytes``.
+        backend: ``backend`` of ``mmcv.imfrombytes``.
 
     Returns:
         (H, W, 3) uint8 in BGR order, with ``color_type='color'``.
 
     Raises:
-        ESCNetError: If it is empty, damaged, cut short or not an image.
+        ESCNetError: If it is empty, damaged, truncated or not an image.
     """
-    import mmcv  # takes long to import; converters do without
+    import mmcv  # slow to import, and not needed by converters
 
     why, cause = 'it is damaged, or not an image of a supported format', None
     if not content:
@@ -117,7 +113,7 @@ def decode_image(
     else:
         try:
             image = mmcv.imfrombytes(content, flag=color_type, backend=backend)
-        except Exception as error:  # every back end has exceptions of its own
+        except Exception as error:  # every backend has its own exceptions
             why, cause = str(error), error
         else:
             if image is not None:
@@ -128,15 +124,13 @@ def decode_image(
 def undecodable(where: str, why: str) -> ESCNetError:
     """The error for an image that cannot be decoded."""
     return ESCNetError(
-        f'{where} cannot be decoded ({why}): check that it opens elsewhere; if not, replace it or '
-        'leave it out.'
+        f'{where} cannot be decoded ({why}): check that it opens in another program; if not, '
+        'replace or remove it.'
     )
 
 
 def decode_label_map(content: bytes, file: str) -> np.ndarray:
-    """Decode a single-channel label map.
-
-    A palette image gives its indices, never its colours.
+    """Decode a single-channel label map; of a palette image, the indices.
 
     Args:
         content: The bytes of the file: a grey PNG of 8 or 16 bits, or a palette PNG (or
@@ -144,7 +138,7 @@ def decode_label_map(content: bytes, file: str) -> np.ndarray:
         file: Name of the file, for messages.
 
     Returns:
-        Ids, (height, width), uint8, or uint16 where the file has 16 bits.
+        Ids, (height, width), uint8, or uint16 if the file has 16 bits.
 
     Raises:
         ESCNetError: If the file cannot be decoded or is not a map of ids.
@@ -157,7 +151,7 @@ def decode_label_map(content: bytes, file: str) -> np.ndarray:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ESCNetError(
             f'Label map {file} cannot be decoded ({error or type(error).__name__}): the file is '
-            'damaged or incomplete, so make or download it again.'
+            'damaged or incomplete, so create or download it again.'
         ) from error
     if file_format in ('JPEG', 'MPO', 'WEBP'):
         raise ESCNetError(
@@ -178,23 +172,23 @@ def decode_label_map(content: bytes, file: str) -> np.ndarray:
             'so convert its colours to ids first.'
         )
     if mode == 'L' and file_format == 'PNG' and content[_PNG_BITS] < 8:
-        # Decoders stretch such greys to 0..255: id 1 of 4 bits would silently become 17.
+        # decoders scale them to 0..255: id 1 of 4 bits would silently become 17
         raise ESCNetError(
-            f'Label map {file} is a grey PNG of {content[_PNG_BITS]} bits, which decoders stretch '
-            'to 0..255: save it with 8 bits.'
+            f'Label map {file} is a grey PNG of {content[_PNG_BITS]} bits, which decoders scale to '
+            '0..255: save it with 8 bits.'
         )
     return ids
 
 
 def encode_label_map(ids: np.ndarray, note: str | None = None) -> bytes:
-    """Encode ids as a grey PNG of 8 or 16 bits, as the array's type says.
+    """Encode ids as a grey PNG of 8 or 16 bits.
 
     Args:
         ids: (H, W), uint8 or uint16.
-        note: A text that :func:`read_note` finds again.
+        note: A text for :func:`read_note`.
 
     Raises:
-        TypeError: If the array is of another type: a cast here could wrap ids around.
+        TypeError: If the array has another type: a cast could wrap ids around.
     """
     if ids.dtype not in (np.uint8, np.uint16) or ids.ndim != 2:
         raise TypeError(f'label maps are 2-D uint8 or uint16, not {ids.ndim}-D {ids.dtype}')
@@ -202,12 +196,12 @@ def encode_label_map(ids: np.ndarray, note: str | None = None) -> bytes:
 
 
 def encode_scores(scores: np.ndarray, note: str | None = None) -> bytes:
-    """Probabilities (H, W) as grey PNG of 16 bits: 65535 is 1."""
+    """Encode probabilities (H, W) as a grey PNG of 16 bits: 65535 is 1."""
     return encode_label_map((scores * 65535).round().astype(np.uint16), note)
 
 
 def encode_png(image: Image.Image, note: str | None = None) -> bytes:
-    """An image as PNG, with a text that :func:`read_note` finds again."""
+    """Encode an image as PNG, with a text for :func:`read_note`."""
     info = PngInfo()
     if note is not None:
         info.add_text(_NOTE, note)
@@ -226,10 +220,10 @@ def read_note(path: str | os.PathLike) -> str | None:
 
 
 def png_header(path: str | os.PathLike) -> tuple[int, int, int] | None:
-    """Size of a label map in a PNG, read without decoding it.
+    """Size of a PNG label map, read without decoding it.
 
     Returns:
-        (height, width, bits per sample); None if the file is missing or no PNG of one channel.
+        (height, width, bits per sample); None if it is missing or not a PNG of one channel.
     """
     try:
         with Image.open(path) as image:

@@ -1,4 +1,4 @@
-"""Image files: finding them, naming them in messages, and where results of them are written.
+"""Image files: finding them, naming them in messages, and the folders of results.
 
 Imports none of the libraries that read images.
 """
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from .errors import ESCNetError
 
-# in the order in which they are written: with its label map an image is done
+# in the order in which they are written: an image with a label map is done
 RESULT_FOLDERS = (SCORES, OVERLAYS, LABELS) = ('scores', 'overlays', 'labels')
 IMAGE_SUFFIXES = (
     *('.avif', '.bmp', '.jp2', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm'),
@@ -23,12 +23,12 @@ IMAGE_SUFFIXES = (
 
 
 class FoundImage(NamedTuple):
-    """An image file that was found.
+    """An image file.
 
     Attributes:
         path: The file.
-        name: Its path below the folder that was searched, with '/': unlike the name of any other
-            image found, without '..'.
+        name: Its path below the common folder of the search, with '/' and without '..': unique
+            among the images found.
     """
 
     path: Path
@@ -36,13 +36,13 @@ class FoundImage(NamedTuple):
 
 
 def printable(path: str | os.PathLike) -> str:
-    """A file name as it may be printed: without control characters or broken encoding."""
+    """A file name for messages: without control characters or broken encoding."""
     text = os.fspath(path).encode('utf-8', 'replace').decode()
     return ''.join(c if c.isprintable() else '?' for c in text) or "''"
 
 
 def is_glob(path: str | os.PathLike) -> bool:
-    """Whether a path stands for several files: 'photos/*.jpg', unless there is such a file."""
+    """Whether a path is a pattern such as 'photos/*.jpg', unless a file has this name."""
     return glob.has_magic(os.fspath(path)) and not os.path.lexists(path)
 
 
@@ -54,16 +54,17 @@ def find_images(
 ) -> list[FoundImage]:
     """Find image files.
 
-    Files are taken whatever they are called; of folders (with all folders below them, links to
-    folders apart) and globs those that have the suffix of an image and do not begin with a dot.
+    Files are accepted under any name; folders (searched recursively, without following links to
+    folders) and globs yield the files with an image suffix that do not begin with a dot.
 
     Args:
         inputs: Files, folders and globs ('photos/**/*.jpg').
-        leave_out: Folders that are not searched: where results are written.
-        report: Is told of every folder that cannot be read; by default that is an error.
+        leave_out: Folders that are not searched: those of results.
+        report: Called with a message for every folder that cannot be read; by default that is an
+            error.
 
     Returns:
-        The images in the order of their paths, each once.
+        The images sorted by path, each once.
 
     Raises:
         ESCNetError: If an input does not exist or no image is found.
@@ -77,9 +78,9 @@ def find_images(
             files.update(_walk(item, hidden, report))
         elif is_glob(item):
             roots.append(os.path.abspath(os.path.dirname(re.split(r'[*?\[]', item)[0])))
-            found = (path for path in glob.iglob(item, recursive=True) if _is_image(path))
-            found = (os.path.abspath(path) for path in found if os.path.isfile(path))
-            files.update(path for path in found if not _is_below(path, hidden))
+            found = filter(os.path.isfile, filter(_is_image, glob.iglob(item, recursive=True)))
+            below = tuple(folder + os.sep for folder in hidden)
+            files.update(path for path in map(os.path.abspath, found) if not path.startswith(below))
         elif os.path.lexists(item):
             files.add(os.path.abspath(item))
         else:
@@ -91,11 +92,9 @@ def find_images(
             f'No image found in {", ".join(map(printable, given))}: give a file, a folder or a '
             f'glob of files that end in {", ".join(IMAGE_SUFFIXES)}.'
         )
-    base = os.path.commonpath([*roots, *map(os.path.dirname, files)])
-    return [
-        FoundImage(Path(path), Path(os.path.relpath(path, base)).as_posix())
-        for path in sorted(files)
-    ]
+    base = Path(os.path.commonpath([*roots, *map(os.path.dirname, files)]))
+    paths = map(Path, sorted(files))
+    return [FoundImage(path, path.relative_to(base).as_posix()) for path in paths]
 
 
 def _walk(
@@ -111,16 +110,9 @@ def _walk(
         report(message)
 
     for parent, folders, names in os.walk(os.path.abspath(folder), onerror=unreadable):
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith('.') and os.path.join(parent, name) not in hidden
-        ]
+        visible = (name for name in folders if not name.startswith('.'))
+        folders[:] = [name for name in visible if os.path.join(parent, name) not in hidden]
         yield from (os.path.join(parent, name) for name in names if _is_image(name))
-
-
-def _is_below(path: str, folders: tuple[str, ...]) -> bool:
-    return any(path.startswith(folder + os.sep) for folder in folders)
 
 
 def _is_image(path: str) -> bool:

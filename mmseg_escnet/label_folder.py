@@ -1,10 +1,10 @@
 """A folder of label maps: one PNG per image, and ``names.json``, which says what the ids mean.
 
-Keys of ``names.json`` (others say how the label maps were made, and are not read here):
+Keys of ``names.json`` (others record how the label maps were made, and are not used here):
 
 - ``names``: the class names in order.
-- ``first_id``: the id of ``names[0]`` in the files: 1 where the label files of the data set have 0
-  for "no label" (``reduce_zero_label``), otherwise 0.
+- ``first_id``: the id of ``names[0]`` in the files: 1 if the label files of the data set use 0 for
+  "no label" (``reduce_zero_label``), otherwise 0.
 - ``ignore_index``: the id of pixels without a class.
 - ``file``: the file of an image below the folder, ``{stem}.png`` or ``labels/{name}.png``:
   ``{name}`` is the path of the image below the folder of all images, ``{stem}`` the same without
@@ -23,15 +23,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import ESCNetError, first_few
 from .files import decode_label_map, encode_label_map, write_file
-
-if TYPE_CHECKING:
-    from torch.utils.data import Dataset
 
 NAMES_FILE = 'names.json'
 STEM_FILE = '{stem}.png'
@@ -40,13 +36,7 @@ _SHOWN = 3
 
 
 def image_name(img_path: str, image_dir: str | None = None) -> str:
-    """Path of an image below the folder of all images.
-
-    Args:
-        img_path: Path of the image.
-        image_dir: The folder of all images; an image outside of it, and every image without it,
-            goes by its file name alone.
-    """
+    """Path of an image relative to ``image_dir``; its file name if it is not below that folder."""
     if image_dir is not None:
         relative = Path(os.path.relpath(img_path, image_dir))
         if '..' not in relative.parts:
@@ -54,29 +44,19 @@ def image_name(img_path: str, image_dir: str | None = None) -> str:
     return os.path.basename(img_path)
 
 
-def image_dir_of(dataset: Dataset) -> str | None:
-    """Folder of a data set's images, None if it does not say."""
-    return (getattr(dataset, 'data_prefix', None) or {}).get('img_path')
-
-
-def image_paths(dataset: Dataset) -> list[str]:
-    """Paths of the images of a data set, in order."""
-    return [dataset.get_data_info(index)['img_path'] for index in range(len(dataset))]
-
-
 def label_file(template: str, name: str) -> str:
     """File of the label map of an image, relative to the folder.
 
     Args:
         template: See ``file`` above.
-        name: Of the image, as :func:`image_name` gives it.
+        name: The image, as given by :func:`image_name`.
     """
     values = dict(name=name, stem=os.path.splitext(name)[0])
     return re.sub(r'\{(name|stem)\}', lambda match: values[match[1]], template)
 
 
 class LabelFiles:
-    """Gives every image a label file of its own.
+    """Assigns a unique label file to every image.
 
     Args:
         template: See ``file`` above.
@@ -86,7 +66,7 @@ class LabelFiles:
     def __init__(self, template: str, image_dir: str | None = None) -> None:
         self.template = template
         self.image_dir = image_dir
-        self._taken: dict[str, str] = {}
+        self._images: dict[str, str] = {}
 
     def of(self, img_path: str) -> str:
         """The file of an image, relative to the folder.
@@ -95,7 +75,7 @@ class LabelFiles:
             ESCNetError: If another image has this file.
         """
         file = label_file(self.template, image_name(img_path, self.image_dir))
-        other = self._taken.setdefault(file, img_path)
+        other = self._images.setdefault(file, img_path)
         if other != img_path:
             raise ESCNetError(
                 f'The label maps of {other} and {img_path} would both be written to {file}: put '
@@ -107,10 +87,10 @@ class LabelFiles:
 
 @dataclass(frozen=True)
 class LabelNames:
-    """What the ids in the files mean; for the attributes see the keys of ``names.json`` above.
+    """What the ids in the files mean; the attributes are the keys of ``names.json`` above.
 
     Raises:
-        ESCNetError: If the ids do not fit into 16 bits, or ``ignore_index`` is one of a class.
+        ESCNetError: If the ids do not fit into 16 bits, or ``ignore_index`` is the id of a class.
     """
 
     names: Sequence[str]
@@ -131,15 +111,15 @@ class LabelNames:
 
     @classmethod
     def of(cls, record: Mapping) -> LabelNames:
-        """Pick what is needed from a record.
+        """Create from the content of ``names.json``.
 
         Raises:
-            TypeError: If a key is missing or of another type.
+            TypeError: If a key is missing or has the wrong type.
         """
         if not isinstance(record, Mapping):
             raise TypeError(f'expected a dict, got {type(record).__name__}')
         names = cls(**{f.name: record[f.name] for f in fields(cls) if f.name in record})
-        label_file(names.file, '')  # it is a string
+        label_file(names.file, '')  # raises TypeError unless it is a string
         return names
 
     @property
@@ -148,11 +128,11 @@ class LabelNames:
         return len(self.names) - 1 + self.first_id
 
     def encode(self, ids: np.ndarray, note: str | None = None) -> bytes:
-        """A label map as PNG.
+        """Encode a label map as PNG.
 
         Args:
-            ids: Class ids, or ``ignore_index``, (height, width), of any integer type.
-            note: A text that :func:`.files.read_note` finds again.
+            ids: Class ids or ``ignore_index``, (height, width), of any integer type.
+            note: A text for :func:`.files.read_note`.
         """
         in_file = np.where(ids == self.ignore_index, ids, ids + self.first_id)
         small = max(self.last_id, self.ignore_index) < 256
@@ -182,15 +162,15 @@ class LabelWriter:
         self._files = LabelFiles(names.file, image_dir)
 
     def begin(self) -> None:
-        """Remove the names of earlier label maps: from now on the folder is incomplete."""
+        """Remove an earlier ``names.json``: the folder is incomplete from now on."""
         (self.folder / NAMES_FILE).unlink(missing_ok=True)
 
     def write(self, ids: np.ndarray, img_path: str) -> None:
-        """Write one label map.
+        """Write the label map of an image.
 
         Args:
-            ids: Class ids (height, width), or ``ignore_index``.
-            img_path: The image it is of.
+            ids: Class ids or ``ignore_index``, (height, width).
+            img_path: The image.
 
         Raises:
             ESCNetError: If another image has the same file.
@@ -198,7 +178,7 @@ class LabelWriter:
         write_file(self.folder / self._files.of(img_path), self.names.encode(ids))
 
     def finish(self) -> None:
-        """Write the names: all label maps are there."""
+        """Write ``names.json``: all label maps are written."""
         write_file(self.folder / NAMES_FILE, encode_record(asdict(self.names)))
 
 
@@ -206,11 +186,11 @@ class LabelReader:
     """Reads a folder of label maps.
 
     Args:
-        folder: Where ``tools/test.py --out`` or ``tools/infer.py`` wrote them.
+        folder: As written by ``tools/test.py --out`` or ``tools/infer.py``.
 
     Attributes:
         names: What the ids mean.
-        record: All of ``names.json``.
+        record: The content of ``names.json``.
 
     Raises:
         ESCNetError: If it is not such a folder, or incomplete.
@@ -220,28 +200,28 @@ class LabelReader:
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise ESCNetError(
-                f'The folder of label maps {folder} does not exist: make it with `python '
+                f'The folder of label maps {folder} does not exist: create it with `python '
                 'tools/test.py CONFIG CHECKPOINT --out FOLDER`.'
             )
         path = self.folder / NAMES_FILE
         try:
             self.record = json.loads(path.read_text(encoding='utf-8'))
             self.names = LabelNames.of(self.record)
+        except ESCNetError:
+            raise
         except OSError as error:
             raise ESCNetError(
                 f'{path} cannot be read ({error.strerror or error}). tools/test.py writes it after '
-                f'the last label map: {_AGAIN}, to the end.'
+                f'the last label map: {_AGAIN}, and let it finish.'
             ) from error
         except (ValueError, TypeError) as error:
-            if isinstance(error, ESCNetError):
-                raise
-            raise ESCNetError(f'{path} is not a file of names ({error}): {_AGAIN}.') from error
+            raise ESCNetError(f'{path} is not a valid names file ({error}): {_AGAIN}.') from error
 
     def check_classes(self, classes: Sequence[str], where: str) -> None:
         """Compare the names with the classes of a data set.
 
         Raises:
-            ESCNetError: If they differ, in number or order too.
+            ESCNetError: If they differ in any way, including their order.
         """
         saved = list(self.names.names)
         if saved == list(classes):
@@ -258,23 +238,23 @@ class LabelReader:
         )
 
     def check_files(self, names: Iterable[str]) -> None:
-        """Compare the files that exist with those of a data set.
+        """Compare the label maps with the images of a data set.
 
         Args:
-            names: Of its images, as :func:`image_name` gives them.
+            names: The images, as given by :func:`image_name`.
 
         Raises:
-            ESCNetError: If one is missing or there is one too many.
+            ESCNetError: If there are missing or surplus files.
         """
-        wanted = {label_file(self.names.file, name) for name in names}
+        expected = {label_file(self.names.file, name) for name in names}
         root = self.folder / os.path.dirname(self.names.file)
-        there = {path.relative_to(self.folder).as_posix() for path in root.rglob('*.png')}
-        if missing := wanted - there:
+        found = {path.relative_to(self.folder).as_posix() for path in root.rglob('*.png')}
+        if missing := expected - found:
             raise ESCNetError(
-                f'{len(missing)} of {len(wanted)} label maps are missing in {self.folder} '
+                f'{len(missing)} of {len(expected)} label maps are missing in {self.folder} '
                 f'({first_few(sorted(missing), _SHOWN)}): {_AGAIN}.'
             )
-        if surplus := there - wanted:
+        if surplus := found - expected:
             raise ESCNetError(
                 f'{self.folder} holds {len(surplus)} label maps of images that the data set does '
                 f'not have ({first_few(sorted(surplus), _SHOWN)}): write label maps into an empty '
@@ -285,13 +265,13 @@ class LabelReader:
         """Read the label map of an image.
 
         Args:
-            name: Of the image, as :func:`image_name` gives it.
+            name: The image, as given by :func:`image_name`.
 
         Returns:
             Class ids or ``ignore_index``, (height, width), int64.
 
         Raises:
-            ESCNetError: If the file is damaged or holds an id that is not a class.
+            ESCNetError: If the file is damaged or contains an id that is not a class.
         """
         path = self.folder / label_file(self.names.file, name)
         try:
@@ -307,7 +287,7 @@ class LabelReader:
         outside = in_file[~no_class & ((in_file < first) | (in_file > last))]
         if outside.size:
             raise ESCNetError(
-                f'The label map {path} holds id {outside[0]}, but {NAMES_FILE} names {first} to '
-                f'{last}: it belongs to something else, so {_AGAIN}.'
+                f'The label map {path} holds id {outside[0]}, but the classes in {NAMES_FILE} are '
+                f'{first} to {last}: it does not belong to this folder, so {_AGAIN}.'
             )
         return np.where(no_class, in_file, in_file - first)

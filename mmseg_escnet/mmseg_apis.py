@@ -1,4 +1,4 @@
-"""MMSegmentation's own APIs with the pipelines and the pictures of this package."""
+"""Makes MMSegmentation's own APIs work with the pipelines and visualizer of this package."""
 
 from mmseg.apis import MMSegInferencer, inference
 
@@ -16,7 +16,7 @@ def _find_transform(self: MMSegInferencer, pipeline_cfg: list, name: str) -> int
 
 
 def support_our_loaders() -> None:
-    """Let ``MMSegInferencer`` find the loading of images and labels in our pipelines (idempotent).
+    """Let ``MMSegInferencer`` find our loaders of images and labels (idempotent).
 
     It looks for MMSegmentation's names of them, and refuses a pipeline without.
     """
@@ -26,6 +26,6 @@ def support_our_loaders() -> None:
 def support_our_pictures() -> None:
     """Let ``show_result_pyplot`` draw with :class:`.OpenVocabVisualizer` (idempotent).
 
-    It takes MMSegmentation's visualizer whatever the config says.
+    It uses MMSegmentation's visualizer whatever the config says.
     """
     inference.SegLocalVisualizer = OpenVocabVisualizer

@@ -1,4 +1,4 @@
-"""Checks of a config's inputs, before anything expensive is done."""
+"""Checks of a config's inputs before anything expensive."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from .models.weights import read_state_dict
 
 
 def check_datasets(cfg: Config, *phases: str) -> dict[str, Dataset]:
-    """Build the data sets of some phases once, and read a few of their images and labels.
+    """Build the data sets of some phases, and load a few of their images and labels.
 
     Args:
-        cfg: A whole config.
+        cfg: A complete config.
         *phases: Of 'train', 'val' and 'test'.
 
     Returns:
         The data sets by phase.
 
     Raises:
-        ESCNetError: Naming what is missing and the command that makes it, or the file that is
-            wrong and why.
+        ESCNetError: With what is missing and the command that creates it, or the invalid file.
     """
     from mmengine.registry import init_default_scope
 
@@ -37,7 +36,7 @@ def check_datasets(cfg: Config, *phases: str) -> dict[str, Dataset]:
     for phase in phases:
         dataloader = cfg.get(f'{phase}_dataloader')
         if dataloader is not None:
-            # of a copy: some transforms build their parts in the config itself
+            # a copy, since some transforms change their config
             dataset = DATASETS.build(copy.deepcopy(dataloader.dataset))
             for index in {0, len(dataset) // 2, len(dataset) - 1}:
                 dataset[index]
@@ -46,10 +45,10 @@ def check_datasets(cfg: Config, *phases: str) -> dict[str, Dataset]:
 
 
 def check_weights(model: ConfigDict) -> None:
-    """Find the pretrained weights of a model, downloading what is to be downloaded.
+    """Find the pretrained weights of a model, downloading them if possible.
 
     Raises:
-        ESCNetError: Naming what is missing and the command that gets it.
+        ESCNetError: With what is missing and the command that downloads it.
     """
     sam = model.get('neck', {}).get('sam_pretrained')
     if sam is not None:
@@ -60,19 +59,19 @@ def check_weights(model: ConfigDict) -> None:
 
 
 def check_checkpoint(path: str) -> None:
-    """Read a checkpoint file once, without executing anything in it.
+    """Read a checkpoint file, without executing anything in it.
 
     Raises:
-        ESCNetError: If it does not exist, is damaged, or holds more than tensors and records.
+        ESCNetError: If it does not exist, is damaged, or contains more than tensors and plain data.
     """
     if is_checkable(path):
         read_state_dict(os.fspath(path))
 
 
 def is_checkable(path: str | os.PathLike) -> bool:
-    """Whether a checkpoint is a file that this torch can read without executing anything in it.
+    """Whether this torch can read a checkpoint without executing anything in it.
 
-    The archives that an older torch cannot, and addresses, are left to MMEngine's loader.
+    URLs, and archives with older versions of torch, are left to MMEngine's loader.
     """
     if str(path).startswith(('http://', 'https://')):
         return False

@@ -1,4 +1,4 @@
-"""Vocabulary: the ordered words an image is segmented into, and files that hold them."""
+"""The class names an image is segmented into, their synonyms and colours, and files of them."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ import yaml
 from .errors import ESCNetError, first_few
 
 MAX_WORDS = 10_000
-# A name may hold several synonyms; the benchmarks separate them by a comma, people by a bar.
-_SYNONYM_SEPARATORS = ('|', ',')
+_SYNONYM_SEPARATORS = ('|', ',')  # the benchmarks use commas
 _LONGEST_PHRASE = 1000  # characters; CLIP reads 77 tokens
 _MAX_BYTES = 1 << 20  # of a file of classes
-_SHOWN, _LONGEST = 60, 28  # characters of a name in a message, in a picture
+_SHOWN, _LONGEST = 60, 28  # characters of a name, in a message and in a picture
 _SUGGESTIONS = 5
 
 
 def split_synonyms(name: str) -> tuple[str, ...]:
-    """Split a class name into its synonyms in order, stripped, empty ones dropped.
+    """Split a class name into its synonyms, in order and stripped; empty ones are dropped.
 
-    A bar separates synonyms and, in a name without one, a comma: ``'sofa | couch'`` and
-    ``'building, edifice'`` hold two each, ``'a red, wet road | street'`` two as well.
+    Synonyms are separated by bars or, in a name without bars, by commas: ``'sofa | couch'``,
+    ``'building, edifice'`` and ``'a red, wet road | street'`` have two each.
     """
     separator = next((s for s in _SYNONYM_SEPARATORS if s in name), None)
     parts = [name] if separator is None else name.split(separator)
@@ -40,11 +39,7 @@ def split_synonyms(name: str) -> tuple[str, ...]:
 
 
 def name_color(name: str) -> tuple[int, int, int]:
-    """A colour that depends on the name alone, so it stays when other words come or go (ours).
-
-    Returns:
-        ``(R, G, B)`` in 0..255, saturated enough to stand out from the photograph.
-    """
+    """A saturated colour ``(R, G, B)`` in 0..255 that depends only on the name (ours)."""
     digest = hashlib.sha256(name.encode()).digest()
     hue = int.from_bytes(digest[:4], 'big') / 2**32
     saturation = 0.55 + 0.4 * digest[4] / 255
@@ -55,14 +50,12 @@ def name_color(name: str) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Ordered class names with the colours they are drawn in.
-
-    Class ``i`` of every map, table and file is ``names[i]``: the order given is kept.
+    """Ordered class names: class ``i`` of every map, table and file is ``names[i]``.
 
     Attributes:
-        names: The N class names as given, stripped.
+        names: The N class names, stripped.
         palette: N colours ``(R, G, B)`` in 0..255.
-        synonyms: For each class what the text encoder is given, at least one phrase.
+        synonyms: For each class the phrases for the text encoder, at least one.
     """
 
     names: tuple[str, ...]
@@ -79,14 +72,14 @@ class Vocabulary:
         """Check the names and build a vocabulary.
 
         Args:
-            names: N class names; each may hold synonyms (see :func:`split_synonyms`).
+            names: N class names, possibly with synonyms (see :func:`split_synonyms`).
             palette: N colours ``(R, G, B)``; by default :func:`name_color` of each name.
-            phrases: For each class the words or descriptions that stand for it in place of its
-                name; None for a class that goes by its name. In the order of the names, or by name.
+            phrases: Words or descriptions to use for each class instead of its name, or None to
+                use the name. In the order of the names, or a dict by name.
 
         Raises:
-            ESCNetError: If ``names`` is not a sequence of non-empty, different strings, one
-                holds control characters, or palette or phrases do not fit.
+            ESCNetError: If ``names`` is not a sequence of distinct, non-empty strings without
+                control characters, or palette or phrases do not fit.
         """
         if isinstance(names, str) or not isinstance(names, Sequence):
             raise ESCNetError(
@@ -103,12 +96,12 @@ class Vocabulary:
                 )
             if not any(map(_is_visible, split_synonyms(name))):
                 raise ESCNetError(
-                    f'Class name {index} of the vocabulary, {shown(name)}, holds no word: '
-                    'give it a name or leave it out.'
+                    f'Class name {index} of the vocabulary, {shown(name)}, contains no word: '
+                    'give it a name or remove it.'
                 )
         stripped = tuple(name.strip() for name in names)
-        synonyms = _phrases_of(stripped, phrases)
-        _check_different(stripped, synonyms)
+        synonyms = _synonyms_of(stripped, phrases)
+        _check_distinct(stripped, synonyms)
         if palette is None:
             palette = [name_color(name) for name in stripped]
         if len(palette) != len(stripped):
@@ -121,17 +114,16 @@ class Vocabulary:
                 raise ESCNetError(
                     f'The colour {list(color)} of class {name!r} must be (R, G, B), each 0 to 255.'
                 )
-        palette = tuple(tuple(int(v) for v in color) for color in palette)
-        return cls(stripped, palette, synonyms)
+        return cls(stripped, tuple(tuple(map(int, color)) for color in palette), synonyms)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def find(self, name: str) -> int:
-        """The id of a class, given its name or one of its synonyms in any case.
+        """The id of a class, by its name or a synonym, case-insensitive.
 
         Raises:
-            ESCNetError: If there is no such class, or a synonym belongs to several.
+            ESCNetError: If there is no such class, or several have that synonym.
         """
         if name in self.names:
             return self.names.index(name)
@@ -158,40 +150,39 @@ class Vocabulary:
         return dict(classes=self.names, palette=[list(color) for color in self.palette])
 
 
-def _phrases_of(
+def _synonyms_of(
     names: tuple[str, ...],
     phrases: Sequence[Sequence[str] | None] | Mapping[str, Sequence[str] | None] | None,
 ) -> tuple[tuple[str, ...], ...]:
-    """For each name what stands for it: its phrases, or else its own synonyms."""
-    if phrases is None:
-        return tuple(split_synonyms(name) for name in names)
+    """The phrases of each class if it has any, otherwise the synonyms in its name."""
     if isinstance(phrases, Mapping):
         phrases = [phrases.get(name) for name in names]
+    phrases = [None] * len(names) if phrases is None else phrases
     if len(phrases) != len(names):
         raise ESCNetError(
             f'There are phrases for {len(phrases)} classes, but {len(names)} class names: give a '
-            'list of phrases for each name, None for one that goes by its name.'
+            'list of phrases for each name, None to use the name.'
         )
-    found = []
+    synonyms = []
     for name, given in zip(names, phrases, strict=True):
         if given is None:
-            found.append(split_synonyms(name))
+            synonyms.append(split_synonyms(name))
             continue
-        strings = isinstance(given, Sequence) and not isinstance(given, str)
-        if not strings or not all(isinstance(phrase, str) for phrase in given):
+        is_list = isinstance(given, Sequence) and not isinstance(given, str)
+        if not is_list or not all(isinstance(phrase, str) for phrase in given):
             raise ESCNetError(f'The phrases of class {shown(name)} must be a list of strings.')
         words = tuple(phrase.strip() for phrase in given)
         if not words or not all(map(_is_visible, words)):
             raise ESCNetError(
-                f'A phrase of class {shown(name)} holds no word: give at least one, or None for '
-                'the name alone.'
+                f'A phrase of class {shown(name)} contains no word: give at least one, or None to '
+                'use the name.'
             )
-        found.append(words)
-    return tuple(found)
+        synonyms.append(words)
+    return tuple(synonyms)
 
 
-def _check_different(names: tuple[str, ...], synonyms: tuple[tuple[str, ...], ...]) -> None:
-    """Refuse what CLIP cannot read or tell apart."""
+def _check_distinct(names: tuple[str, ...], synonyms: tuple[tuple[str, ...], ...]) -> None:
+    """Refuse names and phrases that CLIP cannot read or tell apart."""
     first_seen: dict[tuple[str, ...], int] = {}
     for index, (name, words) in enumerate(zip(names, synonyms, strict=True)):
         if any(_has_control_character(text) for text in (name, *words)):
@@ -202,21 +193,21 @@ def _check_different(names: tuple[str, ...], synonyms: tuple[tuple[str, ...], ..
         longest = max(map(len, words))
         if longest > _LONGEST_PHRASE:
             raise ESCNetError(
-                f'Class name {shown(name)} holds a phrase of {longest} characters, of which CLIP '
-                'would read the beginning alone: shorten it.'
+                f'Class name {shown(name)} has a phrase of {longest} characters, of which CLIP '
+                'would read only the beginning: shorten it.'
             )
-        # a name with phrases of its own must differ from the others, and so must its phrases
-        for key in {_comparable(words), _comparable(split_synonyms(name))}:
-            if key in first_seen:
-                raise ESCNetError(
-                    f'Class name {shown(name)} is listed twice (classes {first_seen[key]} '
-                    f'and {index}): remove one or rename it.'
-                )
-        first_seen[_comparable(words)] = first_seen[_comparable(split_synonyms(name))] = index
+        # a class with phrases must differ from the others both in its name and in its phrases
+        keys = {_comparable(words), _comparable(split_synonyms(name))}
+        for key in keys & first_seen.keys():
+            raise ESCNetError(
+                f'Class name {shown(name)} is listed twice (classes {first_seen[key]} '
+                f'and {index}): remove one or rename it.'
+            )
+        first_seen |= dict.fromkeys(keys, index)
 
 
 def _comparable(words: tuple[str, ...]) -> tuple[str, ...]:
-    # what CLIP's tokenizer makes of a text before it looks at it
+    # as CLIP's tokenizer cleans a text
     clean = (html.unescape(html.unescape(ftfy.fix_text(word))) for word in words)
     return tuple(' '.join(word.lower().split()) for word in clean)
 
@@ -230,10 +221,10 @@ def _has_control_character(text: str) -> bool:
 
 
 def shown(value: object) -> str:
-    """A name, or what was given in its place, as messages show it: quoted, and cut if long."""
+    """A name, or any value given in its place, for a message: quoted, and cut if long."""
     if isinstance(value, str):
         return repr(value if len(value) <= _SHOWN else value[: _SHOWN - 3] + '...')
-    # of a list only that it is one: YAML can make one that is endless when it is written out
+    # only the type of a list: one from YAML may be infinite when written out
     if not isinstance(value, (bytes, int, float, type(None))):
         return f'a {type(value).__name__}'
     text = repr(value)
@@ -241,12 +232,12 @@ def shown(value: object) -> str:
 
 
 def cut(text: str, longest: int = _LONGEST) -> str:
-    """A text, with its end left out where it has more than ``longest`` characters."""
+    """A text, with an ellipsis for its end if it has more than ``longest`` characters."""
     return text if len(text) <= longest else text[: longest - 1].rstrip() + '…'
 
 
 def short_name(name: str, longest: int = _LONGEST) -> str:
-    """The first synonym of a class name, cut where it is long."""
+    """The first synonym of a class name, cut if it is long."""
     return cut((split_synonyms(name) or (name,))[0], longest)
 
 
@@ -255,19 +246,19 @@ def read_classes(
 ) -> dict[str, tuple[str, ...] | None]:
     """Read a file of classes.
 
-    A text file has a class on each line, ``name`` or ``name: phrase | phrase``; empty lines and
-    those that begin with ``#`` do not count. A JSON or YAML file holds a list of names, or names
-    with what stands for them: a string (``phrase | phrase``), a list of phrases, or nothing.
+    A text file has one class per line, ``name`` or ``name: phrase | phrase``; empty lines and
+    those that begin with ``#`` are skipped. A JSON or YAML file is a list of names, or maps names
+    to phrases: a string (``phrase | phrase``), a list, or null to use the name.
 
     Args:
-        path: The file, of up to 1 MiB, in UTF-8: .txt, .json, .yaml or .yml.
-        max_words: The most names and phrases that are taken.
+        path: The file, up to 1 MiB of UTF-8: .txt, .json, .yaml or .yml.
+        max_words: Maximum number of names and phrases.
 
     Returns:
-        Name -> phrases that stand for it in place of the name, or None; in the order of the file.
+        Name -> phrases to use instead of the name, or None; in the order of the file.
 
     Raises:
-        ESCNetError: If it cannot be read, is of another form, or holds a name twice.
+        ESCNetError: If it cannot be read, has another format, or lists a name twice.
     """
     path = Path(path)
     read_json = partial(json.loads, object_pairs_hook=_without_duplicates)
@@ -280,9 +271,7 @@ def read_classes(
     try:
         size = path.stat().st_size
         if size > _MAX_BYTES:
-            raise ESCNetError(
-                f'it has {size} bytes, and at most {_MAX_BYTES} are read, so leave some out.'
-            )
+            raise ESCNetError(f'it has {size} bytes, more than {_MAX_BYTES}, so remove some.')
         content = readers[path.suffix.lower()](path.read_text(encoding='utf-8-sig'))
         return normalise_classes(content, max_words=max_words)
     except ESCNetError as error:
@@ -303,17 +292,17 @@ def read_classes(
 def normalise_classes(
     classes: object, *, max_words: int = MAX_WORDS
 ) -> dict[str, tuple[str, ...] | None]:
-    """Bring the forms in which classes are given to one.
+    """Convert classes to a dict, whichever way they are given.
 
     Args:
-        classes: Names in order; or name -> text with phrases between bars, phrases, or None.
-        max_words: The most names and phrases that are taken.
+        classes: A list of names; or name -> string with phrases between bars, phrases, or None.
+        max_words: Maximum number of names and phrases.
 
     Returns:
-        Name -> phrases that stand for it in place of the name, or None.
+        Name -> phrases to use instead of the name, or None.
 
     Raises:
-        ESCNetError: If there are none or too many, one is not a string, or is listed twice.
+        ESCNetError: If there are none or too many, or one is not a string or is listed twice.
     """
     if isinstance(classes, (str, bytes)) or not isinstance(classes, (Sequence, Mapping)):
         raise ESCNetError(
@@ -325,12 +314,11 @@ def normalise_classes(
     count = len(classes)
     _check_count(count, max_words)
     found: dict[str, tuple[str, ...] | None] = {}
-    with_phrases = isinstance(classes, Mapping)
     for name in classes:
         _check_new(name.strip() if isinstance(name, str) else name, found)
-        phrases = _phrases(name, classes[name]) if with_phrases else None
-        # counted before anything is copied: YAML can name one long list many times
-        count += 0 if phrases is None else len(phrases)
+        phrases = _phrases(name, classes[name]) if isinstance(classes, Mapping) else None
+        # counted before anything is copied: YAML can refer to one long list many times
+        count += len(phrases or ())
         _check_count(count, max_words)
         found[name.strip()] = None if phrases is None else tuple(phrases)
     return found
@@ -343,8 +331,8 @@ def _phrases(name: str, given: object) -> Sequence[str] | None:
         return None
     if not isinstance(given, (list, tuple)) or not all(isinstance(part, str) for part in given):
         raise ESCNetError(
-            f'What stands for class {shown(name)} is {shown(given)}: it must be a string or '
-            'a list of strings.'
+            f'The phrases of class {shown(name)} must be a string or a list of strings, not '
+            f'{shown(given)}.'
         )
     return given
 
@@ -352,8 +340,8 @@ def _phrases(name: str, given: object) -> Sequence[str] | None:
 def _check_count(count: int, max_words: int) -> None:
     if count > max_words:
         raise ESCNetError(
-            f'There are {count} words or more, and at most {max_words} at a time are taken: leave '
-            'some out, or raise max_words if the memory allows it.'
+            f'There are {count} words or more, and at most {max_words} are allowed: remove some, '
+            'or raise max_words if there is enough memory.'
         )
 
 
@@ -367,10 +355,7 @@ def _read_text(text: str) -> dict[str, str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader for which a duplicate key is an error, and so is a merge.
-
-    Merges ('<<') of merges can make a giant out of a small file.
-    """
+    """A safe loader that refuses duplicate keys and merges ('<<'), which can expand endlessly."""
 
 
 def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict:

@@ -1,4 +1,4 @@
-"""A page on which people segment pictures into words of their own, made of gradio's components."""
+"""A gradio page on which people segment pictures into their own words."""
 
 import functools
 import html
@@ -11,7 +11,7 @@ from typing import Any
 from .apis.inferencer import OpenVocabInferencer
 from .apis.query import Query
 from .apis.result import SegmentationResult
-from .cli_words import choose_background, split_words
+from .cli import parse_background, split_words
 from .errors import ESCNetError
 from .visualization.colors import tell_apart
 from .vocabulary import short_name
@@ -20,8 +20,8 @@ MAX_FILE_BYTES = 64 << 20
 _LONGEST_SIDE = 1600  # of the picture in the browser
 _WORDS = 'Separated by commas or line breaks, synonyms by bars: sofa | couch'
 _BACKGROUND = (
-    "What is none of the words: other words; 'other' for common ones (sky, wall, road, ...); or a "
-    'number: whatever scores lower. Without it every pixel is one of the words.'
+    "Everything that is none of the words: other words; 'other' for common ones (sky, wall, road, "
+    '...); or a number, for pixels that score lower. Without it every pixel is one of the words.'
 )
 
 
@@ -33,17 +33,17 @@ def segment(
     Args:
         segmenter: The model.
         picture: Path of the file; None if no picture was chosen.
-        words: As for ``tools/infer.py --classes``.
-        background: As for ``tools/infer.py --background``; blank for none.
+        words: As for ``mmseg-escnet infer --classes``.
+        background: As for ``mmseg-escnet infer --background``; blank for none.
 
     Raises:
-        ESCNetError: If the picture or the words cannot be used.
+        ESCNetError: If the picture or the words cannot be used, or there is no picture.
     """
-    background = choose_background(background.strip() or None)
+    background = parse_background(background.strip() or None)
     query = Query.create(split_words(words), background=background, max_words=segmenter.max_words)
     if picture is None:
         raise ESCNetError('There is no picture: upload one, or choose an example.')
-    return segmenter(picture.read_bytes(), query)  # messages show no path of the server
+    return segmenter(picture.read_bytes(), query)  # bytes: messages must not show server paths
 
 
 def names_of(result: SegmentationResult) -> list[str]:
@@ -56,9 +56,9 @@ def annotate(result: SegmentationResult, class_ids: Sequence[int]) -> dict:
     """What ``gr.AnnotatedImage`` shows.
 
     Returns:
-        ``value``: the picture (h, w, 3), uint8, with at most 1600 pixels on a side, and for each of
-        the classes ``class_ids`` that was found, the largest first, a mask (h, w), bool, and a
-        label: name and share. ``color_map``: label -> '#rrggbb'.
+        ``value``: the picture (h, w, 3), uint8, at most 1600 pixels on a side, and for each of
+        ``class_ids`` that is present, the largest first, a mask (h, w), bool, and a label with name
+        and share. ``color_map``: label -> '#rrggbb'.
     """
     step = -(-max(result.labels.shape) // _LONGEST_SIDE)
     picture, labels = result.image[::step, ::step], result.labels[::step, ::step]
@@ -74,7 +74,7 @@ def annotate(result: SegmentationResult, class_ids: Sequence[int]) -> dict:
 
 
 def scores_at(result: SegmentationResult, x: int, y: int) -> dict[str, float]:
-    """The probability of every class at one pixel: ``result.class_scores`` for it alone."""
+    """The probability of every class at one pixel: ``result.class_scores`` for that pixel."""
     words = result.score_maps.part(slice(y, y + 1), slice(None))[:, 0, x]
     if result.normaliser is not None:
         words = (words - result.normaliser[y, x]).exp()
@@ -90,8 +90,8 @@ def build_page(
 
     Args:
         segmenter: The model.
-        note: Markdown below the title: which model it is.
-        examples: Pictures, each with words, to choose from.
+        note: Markdown below the title, about the model.
+        examples: Pictures with words to choose from.
 
     Raises:
         ESCNetError: If gradio is not installed.
@@ -105,7 +105,7 @@ def build_page(
         ) from error
 
     def explain(function: Callable) -> Callable:
-        """Show what is wrong with the input, as text."""
+        """Show errors of the input as text."""
 
         @functools.wraps(function)  # gradio reads the annotations
         def call(*args):
@@ -120,9 +120,9 @@ def build_page(
     @explain
     def answer(picture: dict | None, words: str, background: str) -> tuple:
         path = picture and Path(picture['path']).resolve()
-        # gradio looks only at paths that are marked as those of files
+        # gradio itself only checks paths that are marked as files
         if path and not path.is_relative_to(Path(view.GRADIO_CACHE).resolve()):
-            raise ESCNetError('This picture was not uploaded here: upload it.')
+            raise ESCNetError('This picture was not uploaded here: upload it first.')
         result = segment(segmenter, path, words, background)
         names, ids = names_of(result), [result.classes.index(name) for name in result.areas]
         choices = gr.CheckboxGroup([(names[i], i) for i in ids], value=ids)
@@ -151,7 +151,7 @@ def build_page(
                 chosen = gr.CheckboxGroup(label='Show')
                 scores = gr.Label(label='Scores where you click on the picture', num_top_classes=5)
         asked, found = [picture, words, background], [state, view, chosen, scores]
-        # the file reaches our own reader as it was uploaded
+        # our own reader gets the file as it was uploaded
         as_uploaded = dict(preprocess=False, concurrency_id='model', concurrency_limit=1)
         private = dict(api_visibility='private')  # not an endpoint for clients
         gr.on([button.click, words.submit], answer, asked, found, api_name='segment', **as_uploaded)
@@ -165,9 +165,9 @@ def build_page(
 
 
 def serve(page: Any, *, host: str = '127.0.0.1', port: int | None = None) -> str:
-    """Serve the page from other threads; returns its URL.
+    """Serve the page in background threads and return its URL.
 
-    Without ``port`` it is the first free one from 7860 on.
+    The default port is the first free one from 7860 on.
 
     Raises:
         ESCNetError: If the address or the port is not available.

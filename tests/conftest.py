@@ -4,11 +4,16 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import mmengine.config.config
 import pytest
 import torch
 from mmengine.registry import init_default_scope
 
 import mmseg_escnet.components  # noqa: F401  before any test imports mmseg
+
+# MMEngine has yapf format the whole config for each log and each checkpoint, which takes longer
+# than the training steps of the toy model.
+mmengine.config.config.FormatCode = lambda text, **_: (text, True)
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_SAMPLES = ROOT.parent / 'shared' / 'real_samples'

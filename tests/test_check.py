@@ -232,6 +232,6 @@ def test_the_real_thing_with_a_torchvision_that_does_not_import(tmp_path):
     ):
         imported = run(*command, path=tmp_path)
         assert imported.returncode == 1, command
-        said = 'ImportError: mmseg_escnet cannot be imported here'
-        assert imported.stderr.count(said) == 1, (command, imported.stderr)
+        message = 'ImportError: mmseg_escnet cannot be imported here'
+        assert imported.stderr.count(message) == 1, (command, imported.stderr)
         assert imported.stderr.count('are not a matching pair') == 1, command

@@ -28,9 +28,7 @@ WEIGHTS_ONLY = torch.__version__ >= '2.6'  # torch compares its version as a ver
 weights_only = pytest.mark.skipif(not WEIGHTS_ONLY, reason='torch < 2.6 trusts every file')
 
 
-# --------------------------------------------------------------------------------------------------
 # mmcv.ops
-# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -71,24 +69,15 @@ def test_every_spelling_of_the_import_gives_the_same_class(ops):
     assert pickle.loads(pickle.dumps(DeformConv2d)) is DeformConv2d
 
 
-@pytest.mark.parametrize('name', ['point_sample', 'CrissCrossAttention', 'nms'])
-def test_calling_an_operator_names_it_and_the_remedy(ops, name):
-    with pytest.raises(ImportError, match=rf'mmcv\.ops\.{name} needs the compiled') as caught:
-        getattr(ops, name)(torch.zeros(1), threshold=0.5)
-    assert 'pip install' in str(caught.value)
-
-
-def test_an_operator_can_be_subclassed_but_not_instantiated(ops):
+def test_an_operator_cannot_be_called_even_in_a_subclass(ops):
     class Custom(ops.SyncBatchNorm, nn.Module):
         def __init__(self):
             super().__init__()
 
     with pytest.raises(ImportError, match='SyncBatchNorm'):
         Custom()
-
-
-def test_nothing_is_an_instance_of_an_operator(ops):
-    assert not isinstance(nn.Conv2d(1, 1, 1), (ops.DeformConv2d, ops.ModulatedDeformConv2d))
+    with pytest.raises(ImportError, match=r'mmcv\.ops\.nms needs the compiled .* pip install'):
+        ops.nms(torch.zeros(1), threshold=0.5)
 
 
 def test_the_stand_in_is_an_ordinary_module_to_introspection(ops):
@@ -139,19 +128,7 @@ def test_compiled_operators_that_do_not_load_are_replaced_and_say_why(monkeypatc
         sys.modules['mmcv.ops'].nms()
 
 
-def test_setup_twice_changes_nothing():
-    compat.setup()
-    before = sys.modules.get('mmcv.ops')
-    allowed = len(torch.serialization.get_safe_globals()) if WEIGHTS_ONLY else 0
-    compat.setup()
-    assert sys.modules.get('mmcv.ops') is before
-    if WEIGHTS_ONLY:
-        assert len(torch.serialization.get_safe_globals()) == allowed
-
-
-# --------------------------------------------------------------------------------------------------
 # Checkpoints
-# --------------------------------------------------------------------------------------------------
 
 
 class TinyModel(BaseModel):
@@ -179,7 +156,7 @@ class TinyMetric(BaseMetric):
 
 
 def make_runner(work_dir: Path, *, iterations: int, resume: bool) -> Runner:
-    """AdamW, two schedulers, clipping, EMA, validation, the best checkpoint: what a config has."""
+    """AdamW, a scheduler, EMA, validation, the best checkpoint: all that is in a checkpoint."""
     loader = dict(
         dataset=[dict(x=torch.randn(3)) for _ in range(8)],
         sampler=dict(type='InfiniteSampler', shuffle=True),
@@ -195,11 +172,8 @@ def make_runner(work_dir: Path, *, iterations: int, resume: bool) -> Runner:
         val_evaluator=[TinyMetric()],
         val_cfg=dict(),
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=4),
-        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3), clip_grad=dict(max_norm=0.01)),
-        param_scheduler=[
-            dict(type='LinearLR', start_factor=0.1, end=4, by_epoch=False),
-            dict(type='CosineAnnealingLR', T_max=16, by_epoch=False),
-        ],
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
+        param_scheduler=dict(type='CosineAnnealingLR', T_max=16, by_epoch=False),
         default_hooks=dict(
             logger=dict(type='LoggerHook', interval=2, log_metric_by_epoch=False),
             checkpoint=dict(type='CheckpointHook', max_keep_ckpts=2, **checkpoint),
@@ -250,13 +224,6 @@ def test_training_resumes_from_its_own_checkpoint(work_dir):
     assert (work_dir / 'iter_12.pth').is_file()
 
 
-def test_mmengine_loads_it_into_a_model(work_dir):
-    model = TinyModel()
-    checkpoint = load_checkpoint(model, str(work_dir / 'iter_8.pth'), strict=True)
-    weight = checkpoint['state_dict']['layers.0.weight']
-    torch.testing.assert_close(model.layers[0].weight.data, weight)
-
-
 def rename_globals(path: Path, pattern: bytes, replacement: bytes) -> int:
     """Rewrite names in a checkpoint's pickle; the number of places changed."""
     with zipfile.ZipFile(path) as archive:
@@ -283,14 +250,15 @@ def test_checkpoints_travel_between_numpy_1_and_2(tmp_path, module):
 
 
 @weights_only
-@pytest.mark.parametrize('dtype', ['?', 'i1', 'u2', 'i4', 'i8', 'f2', 'f4', 'f8'])
-def test_numbers_of_every_type(tmp_path, dtype):
-    array = np.array([[0, 1], [1, 0]], dtype)
-    torch.save([array, array[0, 1]], tmp_path / 'numbers.pth')
-    loaded, scalar = torch.load(tmp_path / 'numbers.pth', weights_only=True)
-    np.testing.assert_array_equal(loaded, array, strict=True)
-    assert scalar == 1
-    assert scalar.dtype == np.dtype(dtype)
+def test_numbers_of_every_type(tmp_path):
+    arrays = [
+        np.array([[0, 1], [1, 0]], kind) for kind in ['?', 'i1', 'u2', 'i4', 'i8', 'f2', 'f4', 'f8']
+    ]
+    torch.save([(array, array[0, 1]) for array in arrays], tmp_path / 'numbers.pth')
+    loaded = torch.load(tmp_path / 'numbers.pth', weights_only=True)
+    for (found, scalar), array in zip(loaded, arrays, strict=True):
+        np.testing.assert_array_equal(found, array, strict=True)
+        assert (scalar, scalar.dtype) == (1, array.dtype)
 
 
 @weights_only
@@ -303,9 +271,7 @@ def test_other_libraries_allow_lists_do_not_get_in_the_way(tmp_path):
     np.testing.assert_array_equal(loaded.data[0], [1.0, 2.0])
 
 
-# --------------------------------------------------------------------------------------------------
 # Hostile checkpoints
-# --------------------------------------------------------------------------------------------------
 
 
 class Payload:

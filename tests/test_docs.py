@@ -91,7 +91,7 @@ def test_marks_of_sphinx_do_not_show(site):
 def test_links_to_other_files_of_the_repository(site):
     faults = (site / 'faults.html').read_text()
     assert 'href="repository/SECURITY.html"' in faults
-    assert 'What may come from a stranger' in (site / 'repository/SECURITY.html').read_text()
+    assert 'Untrusted files' in (site / 'repository/SECURITY.html').read_text()
     # from there back to a page, and to the front page
     assert 'href="../faults.html"' in (site / 'repository/SECURITY.html').read_text()
     assert 'href="index.html#your-own-words"' in (site / 'inference.html').read_text()

@@ -12,15 +12,15 @@ import import_graph
 LAYERS = [
     ['errors', 'version', 'threads', 'compat'],
     ['files', 'image_files', 'config', 'vocabulary', 'tables'],
-    ['cli', 'check', 'visualization', 'label_folder'],
+    ['check', 'visualization', 'label_folder'],
     ['models', 'datasets'],
     ['preflight', 'mmseg_apis', 'toyworld'],
     ['engine'],
     ['evaluation'],
     ['components'],
     ['apis', 'utils'],
-    ['cli_words', 'export', '__main__'],
-    ['web'],
+    ['cli', 'export'],
+    ['web', '__main__'],
 ]
 
 

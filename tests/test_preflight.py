@@ -71,17 +71,6 @@ def test_checkpoints(tmp_path):
     check_checkpoint('https://example.com/iter_8.pth')  # MMEngine's affair
 
 
-def test_checkpoint_of_mmengine(tmp_path):
-    """With the curves and scores that MMEngine keeps beside the weights."""
-    from mmengine.logging import MessageHub
-
-    hub = MessageHub.get_instance('test_checkpoint_of_mmengine')
-    hub.update_scalar('train/loss', 0.5)
-    content = {'state_dict': {'a': torch.zeros(3)}, 'message_hub': hub.state_dict(), 'meta': {}}
-    torch.save(content, tmp_path / 'iter_8.pth')
-    check_checkpoint(tmp_path / 'iter_8.pth')
-
-
 def test_a_bad_label_is_found_before_anything_is_built(tmp_path):
     """The last of three label maps is of another size than its image."""
     for kind in ('images', 'annotations'):

@@ -1,4 +1,4 @@
-"""What starts at once, and that all is registered in time nevertheless; in fresh processes."""
+"""Fast starts, and components registered in time all the same; in fresh processes."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from conftest import ROOT
 HEAVY = ('torch', 'mmengine', 'mmcv', 'mmseg', 'open_clip', 'timm', 'segment_anything', 'sklearn')
 HEAVY += ('matplotlib', 'scipy', 'pycocotools', 'gradio', 'torchvision', 'transformers', 'pandas')
 # programs around a network of their own, which begin with torch
-OF_TORCH = ('benchmark', 'canary', 'pretrain_clip', 'pretrain_sam', 'demo')
+OF_TORCH = ('benchmark', 'canary', 'pretrain_clip', 'pretrain_sam')
 TOOLS = sorted(
     path
     for path in (ROOT / 'tools').rglob('*.py')
@@ -48,7 +48,7 @@ def test_there_are_tools():
 
 
 def test_help_of_every_tool():
-    """One process for all: what one of them imports is there at the end."""
+    """One process for all: imports accumulate."""
     paths = [str(path) for path in TOOLS]
     loaded = modules(
         'import os, runpy, sys\n'
@@ -69,7 +69,7 @@ def test_help_of_every_tool():
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'said'),
+    ('arguments', 'printed'),
     [
         (['nothing.jpg'], 'Image nothing.jpg does not exist'),
         (['docs/images', '--config', 'x.py', '--checkpoint', 'README.md'], 'config x.py does not'),
@@ -78,15 +78,15 @@ def test_help_of_every_tool():
         (['docs/images', '--classes-file', 'x.txt'], 'file of classes x.txt cannot be read'),
     ],
 )
-def test_infer_refuses_mistyped_paths_before_it_imports_torch(arguments, said):
+def test_infer_refuses_mistyped_paths_before_it_imports_torch(arguments, printed):
     loaded = modules(
         'import contextlib, io, runpy, sys\n'
-        f'sys.argv, said = ["infer", *{arguments!r}], io.StringIO()\n'
+        f'sys.argv, printed = ["infer", *{arguments!r}], io.StringIO()\n'
         'try:\n'
-        '    with contextlib.redirect_stderr(said):\n'
+        '    with contextlib.redirect_stderr(printed):\n'
         '        runpy.run_path("tools/infer.py", run_name="__main__")\n'
         'except SystemExit as end:\n'
-        f'    assert end.code == 2 and {said!r} in said.getvalue(), said.getvalue()\n'
+        f'    assert end.code == 2 and {printed!r} in printed.getvalue(), printed.getvalue()\n'
     )
     assert 'tqdm' in loaded
     assert not loaded & set(HEAVY)
@@ -198,7 +198,7 @@ def test_every_part_may_be_imported_first():
     ids=['by default', "a user's policy", "a user's spin count"],
 )
 def test_threads_wait_passively(own, expected, monkeypatch):
-    """Spinning, they keep others and each other from the cores."""
+    """Spinning threads keep others, and each other, off the cores."""
     for name in ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'):
         monkeypatch.delenv(name, raising=False)
     for name, value in own.items():
@@ -209,7 +209,7 @@ def test_threads_wait_passively(own, expected, monkeypatch):
 
 
 @pytest.mark.parametrize('name', OF_TORCH)
-def test_tools_that_begin_with_torch_say_so_before(name, monkeypatch):
+def test_tools_that_begin_with_torch_set_it_before(name, monkeypatch):
     """OpenMP reads it when torch is loaded."""
     monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
     (path,) = (ROOT / 'tools').rglob(f'{name}.py')

@@ -1,4 +1,4 @@
-"""The page of tools/web_demo.py: its functions, and the page asked as a browser asks it."""
+"""The page of tools/web_demo.py: its functions, and requests as a browser makes them."""
 
 import importlib
 import json
@@ -81,7 +81,7 @@ def test_masks_cover_the_picture_once(seg, picture):
     assert annotate(result, [])['value'][1] == []
 
 
-def test_alike_colours_and_first_synonyms_are_told_apart():
+def test_similar_colours_and_equal_first_synonyms():
     labels = np.arange(12, dtype=np.uint8).reshape(3, 4) % 4
     result = some_result(labels, ['a | b', 'a | c', 'd | e'], background=['sky'])
     alike = ((200, 30, 30),) * 4
@@ -200,7 +200,7 @@ def test_the_page_answers(url, uploads, seg, picture):
         assert 'press Segment' in answer
 
 
-def test_the_page_says_what_is_wrong(url, uploads, picture):
+def test_the_page_shows_errors(url, uploads, picture):
     file = upload(uploads, picture.read_bytes())
     for data, why in [
         ([file, '<b>, <b>', ''], "'&lt;b&gt;'"),
@@ -213,7 +213,7 @@ def test_the_page_says_what_is_wrong(url, uploads, picture):
     assert ask(url, 'answer', [marked, WORDS, '']) is None  # gradio itself does not let it pass
 
 
-def test_it_is_served_here_alone(url):
+def test_it_is_served_on_this_machine_only(url):
     host, port = re.fullmatch(r'http://(.*):(\d+)/', url).groups()
     assert host == '127.0.0.1'
     with socket.socket() as other:  # another address of the same machine
@@ -241,7 +241,7 @@ def test_a_port_in_use():
         serve(None, port=taken.getsockname()[1])
 
 
-def test_without_gradio_it_says_what_to_install(monkeypatch):
+def test_without_gradio(monkeypatch):
     monkeypatch.setenv('GRADIO_ANALYTICS_ENABLED', 'True')
     monkeypatch.setitem(sys.modules, 'gradio', None)
     with pytest.raises(ESCNetError, match=r'gradio is missing: pip install .*\[web\]'):

@@ -1,11 +1,11 @@
-"""Look through prepared data sets before hours are spent on them.
+"""Inspect prepared data sets before spending hours on them.
 
     mmseg-escnet check dataset configs/escnet/escnet_vitb16_coco-stuff.py
 
 CONFIG is a whole config or one of configs/_base_/datasets. Every image and label map is read as in
-training. For each data set this prints what is in it, and what is wrong with it; written are
+training. For each data set, this prints its contents and its problems, and writes
 
-    OUT/CONFIG_PHASE.png     ten images with their label maps, to be looked at
+    OUT/CONFIG_PHASE.png     ten images with their label maps, for visual inspection
     OUT/CONFIG_PHASE.csv     pixels and images of every class
 
 The exit status is 1 if something is wrong.
@@ -18,6 +18,7 @@ import csv
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +45,7 @@ LONGEST_NAME = 22  # characters
 MOST_CLASSES, MOST_ABSENT, MOST_FILES = 8, 12, 3
 NUM_PICTURES, COLUMNS, LONGER_SIDE, GAP = 10, 2, 480, 16  # of the sheet, in pixels
 OUTSIDE_NAME, OUTSIDE_COLOR = '(id of no class)', (255, 0, 255)
-# What tells two data sets of one config apart is not how they are fed to a model.
+# Settings of how a data set is fed to a model, which do not make it a different one
 NOT_THE_DATA = ('pipeline', 'test_mode', 'lazy_init', 'serialize_data', 'max_refetch')
 
 
@@ -55,8 +56,8 @@ class Target:
     Attributes:
         name: Of its files in OUT.
         cfg: Its config.
-        background_from: Class from which on all are evaluated as one, see ``OpenVocabIoUMetric``.
-        users: Config file -> phases in which it is used.
+        background_from: First of the classes evaluated as background, see ``OpenVocabIoUMetric``.
+        users: Config file -> phases that use it.
     """
 
     name: str
@@ -82,46 +83,47 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--out', type=Path, default=Path('work_dirs/check_dataset'))
     parser.add_argument(
-        '--limit', type=int, metavar='N', help='inspect N evenly spaced images of each data set'
+        '--limit', type=int, metavar='N', help='inspect N evenly spaced images per data set'
     )
     parser.add_argument('--workers', type=int, default=default_workers(), help='processes')
     parser.add_argument(
-        '--allow-partial', action='store_true', help='fewer images than were published are right'
+        '--allow-partial', action='store_true', help='accept fewer images than published'
     )
     add_cfg_options(parser)
     args = parser.parse_args(argv)
     if args.workers < 0 or (args.limit is not None and args.limit < 1):
         raise ESCNetError(
             f'--workers {args.workers} --limit {args.limit} is out of range: give 0 or more '
-            'processes, and at least one image.'
+            'processes and at least one image.'
         )
     return args
 
 
 def find_targets(args: argparse.Namespace) -> list[Target]:
-    """List the data sets of all configs, equal ones once.
+    """List the data sets of all configs, without duplicates.
 
     Raises:
-        ESCNetError: If a config does not exist, or has no data set.
+        ESCNetError: If a config does not exist or has no data set.
     """
     targets: dict[str, Target] = {}
+    names = Counter()
     for config in args.configs:
         cfg = read_config(config, args.cfg_options)
         found = False
         for phase in [phase for phase in PHASES if phase in args.phase]:
             evaluators = cfg.get(f'{phase}_evaluator') or []
             evaluators = [evaluators] if isinstance(evaluators, dict) else evaluators
-            background_from = next(
-                filter(None, (e.get('background_from') for e in evaluators)), None
-            )
+            starts = (evaluator.get('background_from') for evaluator in evaluators)
+            background_from = next(filter(None, starts), None)
             for dataset in _leaves((cfg.get(f'{phase}_dataloader') or {}).get('dataset')):
                 found = True
                 data = {key: value for key, value in dataset.items() if key not in NOT_THE_DATA}
                 key = json.dumps([data, background_from], sort_keys=True, default=str)
                 if key not in targets:
-                    taken = {target.name for target in targets.values()}
-                    name = _free_name(f'{Path(config).stem}_{phase}', taken)
-                    targets[key] = Target(name, dataset, background_from)
+                    name = f'{Path(config).stem}_{phase}'
+                    names[name] += 1
+                    suffix = f'_{names[name]}' if names[name] > 1 else ''
+                    targets[key] = Target(f'{name}{suffix}', dataset, background_from)
                 phases = targets[key].users.setdefault(Path(config).name, [])
                 if phase not in phases:
                     phases.append(phase)
@@ -134,7 +136,7 @@ def find_targets(args: argparse.Namespace) -> list[Target]:
 
 
 def _leaves(dataset: dict | Sequence[dict] | None) -> Iterator[dict]:
-    """The data sets inside of ConcatDataset, RepeatDataset and the like."""
+    """The data sets inside wrappers such as ConcatDataset and RepeatDataset."""
     if dataset is None:
         return
     if not isinstance(dataset, dict):
@@ -144,11 +146,6 @@ def _leaves(dataset: dict | Sequence[dict] | None) -> Iterator[dict]:
         yield from _leaves(inner)
     else:
         yield dataset
-
-
-def _free_name(name: str, taken: set[str]) -> str:
-    candidates = (name, *(f'{name}_{number}' for number in range(2, len(taken) + 3)))
-    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 def class_table(inspection: Inspection) -> bytes:
@@ -168,10 +165,10 @@ def class_table(inspection: Inspection) -> bytes:
 def contact_sheet(inspection: Inspection) -> Image.Image:
     """Ten evenly spaced images, each beside its label map and a legend.
 
-    Ignored pixels are striped in grey, those with an id that no class has are magenta.
+    Ignored pixels are striped in grey; pixels whose id belongs to no class are magenta.
 
     Args:
-        inspection: Of a data set in which at least one image and its label map match.
+        inspection: Of a data set with at least one image that matches its label map.
     """
     from mmseg_escnet.datasets.inspection import OUTSIDE, spread
     from mmseg_escnet.visualization import draw_comparison
@@ -205,7 +202,7 @@ def contact_sheet(inspection: Inspection) -> Image.Image:
 
 
 def print_inspection(inspection: Inspection) -> None:
-    """Print what is in a data set."""
+    """Print the contents of a data set."""
     labels, num_files = inspection.labels, len(inspection.files)
     images, label_maps = zip(*inspection.files, strict=True)
     published = f' of {inspection.expected} published' if inspection.expected else ''
@@ -232,7 +229,7 @@ def _folder(files: Iterable[str]) -> str:
 
 
 def _ranges(ids: np.ndarray, labels: LabelIds) -> str:
-    """The ids that occur: the lowest and the highest, and what usually means unlabelled."""
+    """The lowest and the highest id, and the ids that usually mean unlabelled."""
     apart = [i for i in (255, 65535) if i in ids and i > labels.last]
     others = [i for i in ids.tolist() if i not in apart]
     ends = [' to '.join(map(str, dict.fromkeys((others[0], others[-1]))))] if others else []
@@ -250,24 +247,24 @@ def _sizes(inspection: Inspection) -> str:
 
 
 def format_share(share: float) -> str:
-    """A share in %, with the digits that a small one needs."""
+    """A share in %, with more digits if it is small."""
     if share == 0 or share >= 0.0995:
         return f'{100 * share:.0f} %'
     return f'{100 * share:.1f} %' if share >= 0.000_995 else '<0.1 %'
 
 
 def print_classes(inspection: Inspection) -> None:
-    """Print the most frequent and the rarest classes, and those that never occur."""
-    names, pixels = inspection.labels.names, inspection.class_pixels
-    order = np.argsort(-pixels, kind='stable')
-    seen = [int(i) for i in order if pixels[i] > 0]
-    if not seen:
-        return
-    absent = [short_name(names[i], LONGEST_NAME) for i in np.flatnonzero(pixels == 0)]
-    shares = [format_share(share) for share in pixels / pixels.sum()]
+    """Print the most frequent, the rarest and the missing classes."""
+    names = [short_name(name, LONGEST_NAME) for name in inspection.labels.names]
+    pixels, total = inspection.class_pixels, inspection.class_pixels.sum()
     rows = [
-        (short_name(names[i], LONGEST_NAME), shares[i], inspection.class_images[i]) for i in seen
+        (names[i], format_share(pixels[i] / total), inspection.class_images[i])
+        for i in np.argsort(-pixels, kind='stable')
+        if pixels[i] > 0
     ]
+    if not rows:
+        return
+    absent = [names[i] for i in np.flatnonzero(pixels == 0)]
     if len(rows) > 2 * MOST_CLASSES:
         rows[MOST_CLASSES:-MOST_CLASSES] = [('...', '', '')]
     print(table(['class', 'pixels', 'images'], rows, align='lrr'))
@@ -276,7 +273,7 @@ def print_classes(inspection: Inspection) -> None:
 
 
 def print_problem(problem: Problem) -> None:
-    """Print a problem and the first of its files."""
+    """Print a problem and its first files."""
     print(f'{"wrong" if problem.certain else "look"}: {problem.sentence}')
     for file in problem.files[:MOST_FILES]:
         print(f'    {file}')
@@ -285,10 +282,10 @@ def print_problem(problem: Problem) -> None:
 
 
 def check_target(target: Target, args: argparse.Namespace) -> bool:
-    """Inspect one data set and print what was found.
+    """Inspect one data set and print the results.
 
     Returns:
-        Whether it is right.
+        Whether nothing is wrong with it.
     """
     from mmseg_escnet.datasets.inspection import build_dataset, inspect_dataset
     from mmseg_escnet.datasets.inspection_problems import Problem, find_problems
@@ -347,4 +344,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    run_tool(main, interrupted='only what was printed was looked at; --limit N is faster')
+    run_tool(main, interrupted='data sets not printed were not inspected; --limit N is faster')

@@ -4,8 +4,8 @@
     mmseg-escnet download clip --model ViT-B-16 --tag openai
     mmseg-escnet download clip --model EVA02-B-16 --tag merged2b_s8b_b131k
 
-SAM goes to ``data/weights`` and is checked by its SHA-256. An interrupted download begins again;
-the message of a failed one has a ``wget -c`` command, which resumes (ViT-H has 2.6 GB). CLIP goes
+SAM goes to ``data/weights`` and is verified by its SHA-256. An interrupted download starts over; if
+one fails, the error message has a ``wget -c`` command that resumes it (ViT-H has 2.6 GB). CLIP goes
 to open_clip's own cache, where the configs find it.
 """
 
@@ -40,16 +40,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Download what was asked for and print where it is."""
+    """Download the weights and print their path."""
     args = parse_args(argv)
 
     from mmseg_escnet.models.clip_weights import find_clip
     from mmseg_escnet.models.downloads import check_sha256
-    from mmseg_escnet.models.sam_weights import (
-        OFFICIAL_SAM_FILES,
-        WEIGHTS_DIR,
-        download_sam,
-    )
+    from mmseg_escnet.models.sam_weights import OFFICIAL_SAM_FILES, WEIGHTS_DIR, download_sam
 
     if args.weights == 'clip':
         path, _ = find_clip(args.model, args.tag)
@@ -57,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         file_name = SAM_FILES[args.weights]
         folder = args.out or WEIGHTS_DIR
         if (folder / file_name).is_file():
-            print(f'{folder / file_name} is there already: checking it', file=sys.stderr)
+            print(f'{folder / file_name} exists: verifying it', file=sys.stderr)
             check_sha256(folder / file_name, OFFICIAL_SAM_FILES[file_name])
         path = download_sam(file_name, folder)
     print(path)

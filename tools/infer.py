@@ -1,11 +1,11 @@
 """Segment images into any words: mmseg-escnet infer INPUT --classes "taxi, wet road"
 
 Writes, below --out-dir, labels/ and overlays/ (and scores/) with a PNG for each image under its
-whole name (a.jpg -> labels/a.jpg.png), folders as in the input, and names.json, which says what the
-numbers in the label maps mean. What is there already, of the same words, weights and image, is not
-made again: after an interruption the same command goes on.
+whole name (a.jpg -> labels/a.jpg.png), in the folders of the input, and names.json, which explains
+the ids in the label maps. Existing results of the same words, weights and image are kept: the same
+command resumes after an interruption.
 
-Exits with status 0 if all images were segmented, 1 if some could not be, 2 if it could not start.
+Exits with status 0 if all images were segmented, 1 if some failed, 2 for bad input.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from mmseg_escnet.cli import make_parser, run_tool
-from mmseg_escnet.cli_words import (
+from mmseg_escnet.cli import (
     add_model_arguments,
     add_word_arguments,
     check_files,
     choose_model,
-    choose_templates,
-    choose_words,
+    make_parser,
+    make_query,
+    run_tool,
+    text_options,
 )
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.image_files import RESULT_FOLDERS, find_images
@@ -52,7 +53,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--out-dir', type=Path, default=Path('work_dirs/infer'), help='default: work_dirs/infer'
     )
     parser.add_argument('--scores', action='store_true', help='also write scores, 16-bit PNG')
-    parser.add_argument('--no-overlay', action='store_true', help='write no pictures to look at')
+    parser.add_argument('--no-overlay', action='store_true', help='write no overlays')
     parser.add_argument(
         '--max-pixels',
         type=number_of_pixels,
@@ -63,7 +64,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Find the images, load the model, segment what is not there yet; return the status."""
+    """Find the images, load the model, segment what is left; return the exit status."""
     args = parse_args(argv)
     failures = []
 
@@ -79,22 +80,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
     from mmseg_escnet.apis.output_folder import OutputFolder
 
-    warnings.filterwarnings('ignore', message='The only class is')  # choose_words says it
+    warnings.filterwarnings('ignore', message='The only class is')  # make_query prints it
     cfg, checkpoint = choose_model(args)
-    query = choose_words(args)
-    how = dict(templates=choose_templates(args.templates), synonyms=args.synonyms)
+    query = make_query(args)
+    how = text_options(args)
     output = OutputFolder(
         args.out_dir,
         describe_run(cfg, checkpoint, query, how),
         overlays=not args.no_overlay,
         scores=args.scores,
     )
-    output.refuse_others(images)
+    output.check(images)
     todo = [image for image in images if not output.is_done(image)]
     there, made = len(images) - len(todo), 0
     if todo:
         seg = OpenVocabInferencer(cfg, checkpoint, args.device, max_pixels=args.max_pixels)
-        text = seg.text_features(query, **how)  # and are checked before anything is written
+        text = seg.text_features(query, **how)  # checks the words before anything is written
     output.begin()
     with tqdm(total=len(images), initial=there, unit='image', disable=None) as bar:
         for image in todo:
@@ -115,24 +116,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def number_of_pixels(text: str) -> int:
-    """A number above 0."""
+    """A positive integer."""
     if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f'{text!r} is no number of pixels above 0')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a positive number of pixels')
     return int(text)
 
 
 def describe_run(cfg: Config, checkpoint: Path, query: Query, how: dict) -> dict:
-    """All that label maps depend on besides the images: what is asked, and of which model."""
-    from mmseg_escnet.apis.result import describe
+    """Everything that label maps depend on besides the images: the query and the model."""
     from mmseg_escnet.config import forget_pretrained, pipeline_steps
     from mmseg_escnet.files import sha256
 
     model = copy.deepcopy(cfg.model)
-    forget_pretrained(model)  # where they were says nothing of the result
+    forget_pretrained(model)  # paths that do not affect the result
     config = json.dumps([model, pipeline_steps(cfg)], sort_keys=True, default=str)
-    return describe(query) | dict(
+    return query.record() | dict(
         **how,
-        scores='a PNG of 16 bits in scores/: 65535 is 1',
+        scores='a 16-bit PNG in scores/: 65535 is 1',
         checkpoint=checkpoint.name,
         checkpoint_sha256=sha256(checkpoint),
         config_sha256=hashlib.sha256(config.encode()).hexdigest(),
@@ -140,4 +140,4 @@ def describe_run(cfg: Config, checkpoint: Path, query: Query, how: dict) -> dict
 
 
 if __name__ == '__main__':
-    run_tool(main, interrupted='run the same command again to go on')
+    run_tool(main, interrupted='run the same command again to resume')

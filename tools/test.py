@@ -4,7 +4,7 @@
     mmseg-escnet test CONFIG CHECKPOINT --benchmarks all      on the six zero-shot benchmarks
     mmseg-escnet test configs/clip/clip_vitb16_readout.py     CLIP alone, without a checkpoint
 
-Benchmarks that are finished are kept in the work dir, and not run again by the same command.
+Results of finished benchmarks are kept in the work dir; the same command does not run them again.
 """
 
 from __future__ import annotations
@@ -32,15 +32,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out', help='folder for the predicted label maps, one PNG per image, and names.json'
     )
-    parser.add_argument('--show', action='store_true', help='show painted images in a window')
-    parser.add_argument('--show-dir', help='folder for painted images')
     parser.add_argument(
-        '--wait-time', type=float, default=2, help='seconds a window stays (--show), default 2'
+        '--show', action='store_true', help='show the drawn predictions in a window'
+    )
+    parser.add_argument('--show-dir', help='folder for the drawn predictions')
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds a window stays open (default: 2)'
     )
     parser.add_argument(
         '--tta',
         action='store_true',
-        help="test-time augmentation: the config's own, or every image also mirrored",
+        help="test-time augmentation: the config's own, or a horizontal flip",
     )
     return parser.parse_args()
 
@@ -48,22 +50,22 @@ def parse_args() -> argparse.Namespace:
 def draw_results(
     cfg: Config, *, show: bool = False, show_dir: str | None = None, wait_time: float = 0
 ) -> None:
-    """Paint every image: label map and prediction side by side.
+    """Draw ground truth and prediction of every image side by side.
 
     Args:
-        cfg: The config, changed in place.
-        show: In a window.
-        show_dir: Into this folder.
-        wait_time: Seconds a window stays.
+        cfg: The config, modified in place.
+        show: Show them in a window.
+        show_dir: Folder to save them to.
+        wait_time: Seconds that a window stays open.
 
     Raises:
-        ESCNetError: If both are asked for, of which MMSegmentation would leave out the folder, or
-            the config has nothing to draw with.
+        ESCNetError: If both are given, since MMSegmentation would ignore the folder, or if the
+            config has no visualisation hook.
     """
     if show and show_dir is not None:
         raise ESCNetError(
-            '--show and --show-dir exclude each other, because MMSegmentation stores nothing while '
-            'it shows: leave one out.'
+            '--show and --show-dir exclude each other, because MMSegmentation saves nothing while '
+            'it shows images: leave one out.'
         )
     hook = (cfg.get('default_hooks') or {}).get('visualization')
     if hook is None or cfg.get('visualizer') is None:

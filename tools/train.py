@@ -10,7 +10,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train ESC-Net.')
     add_config_arguments(parser)
     parser.add_argument(
-        '--resume', action='store_true', help='go on from the latest checkpoint in the work dir'
+        '--resume', action='store_true', help='resume from the latest checkpoint in the work dir'
     )
     parser.add_argument('--amp', action='store_true', help='mixed precision (GPU)')
     parser.add_argument(
@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--random-weights',
         action='store_true',
-        help='start from random CLIP and SAM weights: to try things out, of no use otherwise',
+        help='start from random CLIP and SAM weights, only to try things out',
     )
     parser.add_argument(
         '--calibrate',
@@ -56,7 +56,7 @@ def main() -> None:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype=args.amp_dtype)
         if args.amp_dtype == 'float16':
             cfg.optim_wrapper.loss_scale = 'dynamic'
-    # everything that can be wrong with the input is found before anything expensive is done
+    # check all inputs before anything expensive
     if args.calibrate and (args.random_weights or cfg.resume or cfg.get('load_from')):
         raise ESCNetError(
             '--calibrate evaluates the CLIP that an untrained network starts from: leave it out '
@@ -78,11 +78,11 @@ def main() -> None:
     if calibration is not None:
         runner.logger.info(
             f'CLIP alone reaches mIoU_gt {calibration:.2f} on the validation data, before step 1; '
-            'what is above it later is what training has added.'
+            'anything above it later comes from training.'
         )
     with interruption:
         runner.train()
 
 
 if __name__ == '__main__':
-    run_tool(main, interrupted='add --resume to go on from the latest checkpoint')
+    run_tool(main, interrupted='add --resume to continue from the latest checkpoint')

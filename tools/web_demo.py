@@ -1,7 +1,7 @@
 """Segment your pictures into your words in the browser: mmseg-escnet web
 
-Serves a page on this machine alone. Without --config and --checkpoint it is the miniature model of
-the toy world, which needs no download.
+Serves a page on this machine only. The default model is the miniature one of the toy world, which
+needs no download.
 """
 
 from __future__ import annotations
@@ -10,12 +10,17 @@ import argparse
 import warnings
 from collections.abc import Sequence
 
-from mmseg_escnet.cli import make_parser, run_tool
-from mmseg_escnet.cli_words import add_model_arguments, check_files, choose_model
+from mmseg_escnet.cli import (
+    add_model_arguments,
+    check_files,
+    choose_model,
+    make_parser,
+    run_tool,
+)
 
 _TOY_NOTE = (
     'This is the miniature model of the toy world. It knows drawings of coloured shapes (*red '
-    'heart*, *cyan ring*) on textured ground (*wood*, *water*, *brick*), and no photographs.'
+    'heart*, *cyan ring*) on textured ground (*wood*, *water*, *brick*), not photographs.'
 )
 _LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 
@@ -25,17 +30,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     add_model_arguments(parser)
     parser.add_argument(
-        '--host', default='127.0.0.1', help='address to bind to (default: 127.0.0.1)'
+        '--host', default='127.0.0.1', help='address to bind to (default: %(default)s)'
     )
-    parser.add_argument('--port', type=int, help='default: the first free one from 7860 on')
+    parser.add_argument('--port', type=int, help='default: the first free port from 7860')
     parser.add_argument(
         '--max-pixels',
         type=int,
         default=40_000_000,
-        help='refuse larger pictures (default: 40000000)',
+        help='refuse larger pictures (default: %(default)s)',
     )
     parser.add_argument(
-        '--max-words', type=int, default=1000, help='refuse more words at a time (default: 1000)'
+        '--max-words',
+        type=int,
+        default=1000,
+        help='refuse more words at a time (default: %(default)s)',
     )
     return parser.parse_args(argv)
 
@@ -44,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Load the model and serve the page until Ctrl-C."""
     args = parse_args(argv)
     check_files(args)
-    warnings.filterwarnings('ignore', message='The only class is')  # the page says it
+    warnings.filterwarnings('ignore', message='The only class is')  # the page explains it
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
     from mmseg_escnet.toyworld.scenes import example_scenes
     from mmseg_escnet.web import build_page, serve
@@ -55,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     page = build_page(segmenter, **toy)
     url = serve(page, host=args.host, port=args.port)
     if args.host not in _LOOPBACK:
-        print(f'note: anyone who reaches this machine at {args.host} can use it: no password')
-    print(f'The page is at {url} (Ctrl-C ends it)', flush=True)
+        print(f'note: anyone who can reach {args.host} can use the page, without a password')
+    print(f'The page is at {url} (Ctrl-C stops it)', flush=True)
     page.block_thread()
 
 

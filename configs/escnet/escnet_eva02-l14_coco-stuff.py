@@ -1,9 +1,9 @@
 # ESC-Net with EVA-02-CLIP L/14 at 336 px on COCO-Stuff164k, 171 classes (ours, not in the paper)
 _base_ = './escnet_vitl14_coco-stuff.py'
 
-# 384 px -> 336 px -> 24 x 24 patches; open_clip takes OpenAI's mean and deviation here too
+# 384 px -> 336 px -> 24 x 24 patches; open_clip uses OpenAI's mean and std here too
 model = dict(backbone=dict(model_name='EVA02-L-14-336', pretrained='merged2b_s6b_b61k'))
-# the norms within its attention are trained as that, and do not decay, as no norm does
+# the norms inside its attention are trained like the attention, without weight decay
 optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys={'.attn.norm.': dict(lr_mult=0.01, decay_mult=0.0)})
 )

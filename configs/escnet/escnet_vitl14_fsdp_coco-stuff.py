@@ -1,4 +1,4 @@
-# ESC-Net with CLIP ViT-L/14 on COCO-Stuff164k, divided among processes by FSDP
+# ESC-Net with CLIP ViT-L/14 on COCO-Stuff164k, sharded across processes by FSDP
 _base_ = './escnet_vitl14_coco-stuff.py'
 
 runner_type = 'FlexibleRunner'

@@ -1,5 +1,5 @@
 # ESC-Net with CLIP ViT-L/14 and the decoder of SAM ViT-H on COCO-Stuff164k, 171 classes
 _base_ = './escnet_vitl14_coco-stuff.py'
 
-# of the shapes of ViT-B's decoder, with other weights
+# the same shapes as ViT-B's decoder
 model = dict(neck=dict(sam_pretrained='data/weights/sam_vit_h_4b8939.pth'))

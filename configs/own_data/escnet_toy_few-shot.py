@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/schedules/schedule_few-shot.py',
     '../_base_/runtime.py',
 ]
-# CLIP and SAM stay as they are; trained is what ESC-Net puts between them
+# CLIP and SAM are frozen; ESC-Net's own layers are trained
 model = dict(backbone=dict(trainable='none'), neck=dict(sam_block=dict(trainable='none')))
 load_from = '{{ fileDirname }}/../../data/toyworld/escnet.pth'
 crop_size = (96, 96)

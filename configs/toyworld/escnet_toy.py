@@ -1,4 +1,4 @@
-# ESC-Net on the toy world, with its miniature CLIP and SAM; the real model otherwise
+# ESC-Net on the toy world, with miniature CLIP and SAM
 _base_ = [
     '../_base_/models/escnet_toy.py',
     '../_base_/datasets/toyworld.py',

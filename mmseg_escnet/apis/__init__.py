@@ -1,6 +1,6 @@
-"""Ready-made ways to use a model, and the checks that the tools make."""
+"""Inference in Python: images and words in, label maps out."""
 
-from .. import components  # noqa: F401  says what is missing, if anything is
+from .. import components  # noqa: F401  reports missing requirements
 from ..image_files import find_images
 from ..vocabulary import read_classes
 from .inference_file import encode_inference_file

@@ -1,6 +1,6 @@
-"""Images from wherever people have them: files, folders, globs, bytes, Pillow, NumPy.
+"""Images from files, bytes, Pillow and NumPy, read as a config's pipeline reads its own.
 
-Every one is read as the data sets read theirs, and its size is looked at before it is decoded.
+The size of every image is checked before it is decoded.
 
 Shapes: H x W pixels.
 """
@@ -13,9 +13,13 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from mmcv.transforms import LoadImageFromFile
+from mmcv.transforms import Compose, LoadAnnotations, LoadImageFromFile
+from mmengine.config import Config
+from mmseg.registry import TRANSFORMS
 from PIL import Image, ImageOps
 
+from ..config import pipeline_steps
+from ..datasets.transforms import LoadLabelMap
 from ..errors import ESCNetError
 from ..files import SIXTEEN_BIT_MODES, decode_image, undecodable
 
@@ -24,13 +28,34 @@ _BYTES_PER_PIXEL = 8  # the most that a file may have: four channels of 16 bits
 _HEADER_BYTES = 16 << 20
 
 
+def build_pipeline(cfg: Config) -> tuple[LoadImageFromFile, Compose]:
+    """Build the pipeline of :func:`.config.pipeline_steps`.
+
+    Returns:
+        The transform that loads images; the others, without those that load labels. They take
+        ``img``, ``img_shape`` and ``ori_shape``.
+
+    Raises:
+        ESCNetError: If there is no such pipeline, or it does not begin with loading an image file.
+    """
+    transforms = [TRANSFORMS.build(step) for step in pipeline_steps(cfg)]
+    loaders = [step for step in transforms if isinstance(step, LoadImageFromFile)]
+    if len(loaders) != 1 or transforms[0] is not loaders[0]:
+        raise ESCNetError(
+            'The test pipeline of the config does not begin with LoadImage: make it the first '
+            'step, once.'
+        )
+    labels = LoadLabelMap, LoadAnnotations
+    return loaders[0], Compose([step for step in transforms[1:] if not isinstance(step, labels)])
+
+
 class ImageReader:
     """Reads images as a config's pipeline does.
 
     Args:
         loader: The pipeline's transform that loads images.
-        max_pixels: Larger images are refused before they are decoded. Pillow's own limit
-            (``PIL.Image.MAX_IMAGE_PIXELS``, of which it allows the double) holds besides.
+        max_pixels: Larger images are refused before they are decoded. Pillow's own limit (twice
+            ``PIL.Image.MAX_IMAGE_PIXELS``) applies as well.
     """
 
     def __init__(self, loader: LoadImageFromFile, *, max_pixels: int = MAX_PIXELS) -> None:
@@ -42,24 +67,24 @@ class ImageReader:
 
         Args:
             image: A path; the bytes of a file; a Pillow image; or an array (H, W, 3) in RGB,
-                (H, W, 4) in RGBA or (H, W) in grey, of uint8 or uint16. Rotation by an EXIF tag is
-                applied; of the transparent parts the colour is taken.
-            where: What it is called in messages: 'Image a.jpg'.
+                (H, W, 4) in RGBA or (H, W) in grey, of uint8 or uint16. EXIF rotation is applied,
+                transparency is dropped.
+            where: Name of the image in messages: 'Image a.jpg'.
 
         Returns:
-            (H, W, 3) uint8 in BGR order, as the pipelines of OpenMMLab have it.
+            (H, W, 3) uint8 in BGR order, as in the pipelines of OpenMMLab.
 
         Raises:
-            ESCNetError: If it cannot be read, is damaged, too large or no image.
+            ESCNetError: If it cannot be read, is damaged, too large or not an image.
         """
         if isinstance(image, np.ndarray):
             pixels = self._from_array(image, where)
         elif isinstance(image, Image.Image):
             pixels = self._from_pillow(image, where)
         elif isinstance(image, (bytes, bytearray, memoryview)):
-            pixels = self.decode(bytes(image), where)
+            pixels = self._decode(bytes(image), where)
         elif isinstance(image, (str, os.PathLike)):
-            pixels = self.decode(self.read_file(image, where), where)
+            pixels = self._decode(self._read_file(image, where), where)
         else:
             raise ESCNetError(
                 f'{where} is a {type(image).__name__}: give a path, the bytes of a file, a Pillow '
@@ -67,30 +92,20 @@ class ImageReader:
             )
         return np.ascontiguousarray(pixels)
 
-    def read_file(self, path: str | os.PathLike, where: str) -> bytes:
-        """The bytes of an image file.
-
-        Raises:
-            ESCNetError: If it cannot be read, or is larger than any image that would be taken.
-        """
+    def _read_file(self, path: str | os.PathLike, where: str) -> bytes:
+        if os.path.isfile(path):
+            self._check_bytes(os.path.getsize(path), where)
+        elif os.path.exists(path):
+            raise ESCNetError(f'{where} is not a regular file: give a file, or a single folder.')
         try:
-            if os.path.isfile(path):
-                self._check_bytes(os.path.getsize(path), where)
-            elif os.path.exists(path):
-                raise ESCNetError(
-                    f'{where} is not a regular file: give a file, or a folder by itself.'
-                )
             return Path(path).read_bytes()
         except (OSError, ValueError) as error:
-            if isinstance(error, ESCNetError):
-                raise
             raise ESCNetError(
                 f'{where} cannot be read ({getattr(error, "strerror", None) or error}): check the '
                 'path and its permissions.'
             ) from error
 
-    def decode(self, content: bytes, where: str) -> np.ndarray:
-        """Decode the bytes of an image file, see :meth:`read`."""
+    def _decode(self, content: bytes, where: str) -> np.ndarray:
         if not content:
             raise undecodable(where, 'it is empty')
         self._check_bytes(len(content), where)
@@ -100,34 +115,30 @@ class ImageReader:
                 with Image.open(io.BytesIO(content)) as header:
                     width, height = header.size
         except Image.DecompressionBombError as error:
-            raise self._too_large(
-                where, f'more than {2 * Image.MAX_IMAGE_PIXELS} pixels'
-            ) from error
+            raise self._too_large(where, f'over {2 * Image.MAX_IMAGE_PIXELS} pixels') from error
         except Exception as error:  # every format has exceptions of its own
             raise undecodable(where, 'it is damaged or not an image') from error
         self._check_size(height, width, where)
+        loader = self.loader
         return decode_image(
-            content,
-            where,
-            color_type=self.loader.color_type,
-            backend=self.loader.imdecode_backend,
+            content, where, color_type=loader.color_type, backend=loader.imdecode_backend
         )
 
     def _from_pillow(self, image: Image.Image, where: str) -> np.ndarray:
         self._check_size(image.height, image.width, where)
+        if image.mode == 'F':
+            raise ESCNetError(f'{where} has floating point pixels: convert it to 8 bits first.')
         try:
             image = ImageOps.exif_transpose(image)
             if image.mode in SIXTEEN_BIT_MODES:
-                return self._from_array(np.array(image).clip(0, 65535).astype(np.uint16), where)
-            if image.mode == 'F':
-                raise ESCNetError(f'{where} has floating point pixels: convert it to 8 bits first.')
-            if image.mode in ('LA', 'PA', 'La') or 'transparency' in image.info:
-                image = image.convert('RGBA')  # the colours below what is transparent
-            return np.array(image.convert('RGB'))[..., ::-1]
+                pixels = np.array(image).clip(0, 65535).astype(np.uint16)
+            else:
+                if image.mode in ('LA', 'PA', 'La') or 'transparency' in image.info:
+                    image = image.convert('RGBA')  # keeps the colours of transparent pixels
+                pixels = np.array(image.convert('RGB'))
         except (OSError, SyntaxError, ValueError) as error:
-            if isinstance(error, ESCNetError):
-                raise
             raise undecodable(where, str(error)) from error
+        return self._from_array(pixels, where)
 
     def _from_array(self, image: np.ndarray, where: str) -> np.ndarray:
         shape, kind = image.shape, image.dtype
@@ -157,6 +168,6 @@ class ImageReader:
 
     def _too_large(self, where: str, size: str) -> ESCNetError:
         return ESCNetError(
-            f'{where} has {size}, and images of up to {self.max_pixels} pixels are taken: make it '
-            'smaller, or raise max_pixels.'
+            f'{where} has {size}, and images of up to {self.max_pixels} pixels are accepted: make '
+            'it smaller, or raise max_pixels.'
         )

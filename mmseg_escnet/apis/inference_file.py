@@ -1,8 +1,8 @@
-"""One file to take along: weights, config and words, without anything that only training needs.
+"""Inference files: weights, config and words in one file, without anything that is for training.
 
-A safetensors file whose metadata hold two JSON texts: ``config`` (``model`` and ``test_pipeline``)
-and ``dataset_meta`` (``classes``, ``palette``, and ``phrases`` that stand for the classes). Nothing
-in it is executed when it is read.
+A safetensors file whose metadata contain two JSON texts: ``config`` (``model`` and
+``test_pipeline``) and ``dataset_meta`` (``classes``, ``palette``, and ``phrases`` that stand for
+the classes). Reading it executes nothing.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from ..vocabulary import Vocabulary
 _CONFIG, _WORDS = 'config', 'dataset_meta'
 _MAX_TEXT = 1 << 20
 _KEYS = {'model', 'test_pipeline', 'default_scope'}
-# What would fetch or load something else while the model is built: a name of open_clip or timm can
-# be an address, and text towers of the Hugging Face hub come from there.
+# Building the model would load something else: names of open_clip or timm can be addresses, and
+# text towers of the Hugging Face hub are downloaded.
 _NAMES = ('model_name', 'timm_model_name')
 _FETCHING = ('pretrained', 'sam_pretrained', 'timm_model_pretrained', 'init_cfg', '_scope_')
 
@@ -57,8 +57,7 @@ def encode_inference_file(
     Args:
         config: Path of a config, or a config.
         checkpoint: Its weights, as training writes them; nothing in it is executed.
-        vocabulary: The words that the file answers with when nobody names others; by default those
-            of the checkpoint.
+        vocabulary: The default words of the file; None for those of the checkpoint.
         dtype: How the weights are stored: float32, or float16 or bfloat16 for half the size.
             Computation is float32 either way.
 
@@ -78,7 +77,8 @@ def encode_inference_file(
         text = json.dumps(content)
     except TypeError as error:
         raise ESCNetError(
-            f'The config has something that is no plain value ({error}): name types by text.'
+            f'The config contains something other than plain values ({error}): name types as '
+            'strings.'
         ) from error
     _check_config(json.loads(text), 'The config')
     weights, its_vocabulary = read_weights(checkpoint)
@@ -86,14 +86,14 @@ def encode_inference_file(
     load_strict(model, weights, source=str(checkpoint))
     vocabulary = vocabulary or its_vocabulary
     if vocabulary is None:
-        raise ESCNetError(f'{checkpoint} does not say its class names: give them.')
+        raise ESCNetError(f'{checkpoint} has no class names: give them as vocabulary.')
     stored = {}
     for key, value in model.state_dict().items():
         stored[key] = (value.to(dtype) if value.is_floating_point() else value).contiguous().clone()
         if not stored[key].isfinite().all():
             raise ESCNetError(
-                f'{checkpoint} holds numbers under {key!r} that {dtype} cannot hold: store the '
-                'weights as float32.'
+                f'Values of {key!r} in {checkpoint} exceed the range of {dtype}: store the weights '
+                'as float32.'
             )
     metadata = {
         'format': 'pt',
@@ -112,21 +112,26 @@ def read_inference_config(path: str | os.PathLike) -> Config:
         A config with ``model``, ``test_pipeline`` and ``default_scope``.
 
     Raises:
-        ESCNetError: If it is no such file, or its config would load anything else.
+        ESCNetError: If it is not such a file, or its config would load anything else.
     """
     content = _read_json(path, _CONFIG)
+    if content is None:
+        raise ESCNetError(
+            f'{path} has no config in it, so it is not an inference file: also give a config, or '
+            'make one with tools/model_converters/make_inference_file.py.'
+        )
     _check_config(content, f'The config in {path}')
     return Config(content)
 
 
 def read_weights(path: str | os.PathLike) -> tuple[dict[str, Tensor], Vocabulary | None]:
-    """Read a checkpoint or an inference file (or one with weights and no more), once.
+    """Read a checkpoint, an inference file, or a file of weights alone, once.
 
     Returns:
-        The tensors by name; the words that they come with, None if the file does not say.
+        The tensors by name; the words stored with them, None if there are none.
 
     Raises:
-        ESCNetError: If the file is damaged, or holds more than tensors and records.
+        ESCNetError: If the file is damaged, or contains more than tensors and plain values.
     """
     if is_inference_file(path):
         return read_state_dict(path)[0], read_words(path)
@@ -146,7 +151,7 @@ def read_words(path: str | os.PathLike) -> Vocabulary | None:
     Raises:
         ESCNetError: If it is damaged.
     """
-    return _vocabulary(_read_json(path, _WORDS)) if _WORDS in _metadata(path) else None
+    return _vocabulary(_read_json(path, _WORDS))
 
 
 def _vocabulary(dataset_meta: Mapping | None) -> Vocabulary | None:
@@ -157,64 +162,53 @@ def _vocabulary(dataset_meta: Mapping | None) -> Vocabulary | None:
     )
 
 
-def _metadata(path: str | os.PathLike) -> dict[str, str]:
+def _read_json(path: str | os.PathLike, key: str) -> dict | None:
+    """An object in the metadata of a file; None if it has none under this key."""
     if not Path(path).is_file():
         raise ESCNetError(f'The inference file {path} does not exist: check the path.')
     try:
         with safe_open(path, 'pt') as file:
-            return file.metadata() or {}
+            text = (file.metadata() or {}).get(key)
     except (SafetensorError, OSError) as error:
         raise ESCNetError(f'{path} cannot be read ({error}): get it again.') from error
-
-
-def _read_json(path: str | os.PathLike, key: str) -> dict:
-    text = _metadata(path).get(key)
     if text is None:
-        raise ESCNetError(
-            f'{path} has no {key} in it, so it is no inference file: give a config as well, or '
-            'make one by tools/model_converters/make_inference_file.py.'
-        )
+        return None
     try:
         if len(text) > _MAX_TEXT:
             raise ValueError(f'it has more than {_MAX_TEXT} characters')
         content = json.loads(text)
         if not isinstance(content, dict):
-            raise ValueError(f'it is a {type(content).__name__} and no object')
+            raise ValueError(f'it is a {type(content).__name__}, not an object')
     except (ValueError, RecursionError) as error:
         raise ESCNetError(f'The {key} in {path} is damaged ({error}): get it again.') from error
     return content
 
 
 def _check_config(content: dict, source: str) -> None:
-    """Refuse what would import, fetch or load anything when it is built."""
+    """Refuse a config that would import, download or load anything when it is built."""
     model = content.get('model')
     is_model = isinstance(model, dict) and model.get('type') in ('ESCNet', 'CLIPReadout')
     if not is_model or not isinstance(content.get('test_pipeline'), list) or set(content) != _KEYS:
         raise ESCNetError(
-            f'{source} is not one of an ESCNet (model, test_pipeline): only that can be '
-            'taken along.'
+            f'{source} is not one of an ESCNet (model, test_pipeline), and inference files contain '
+            'nothing else.'
         )
-    if content['default_scope'] != 'mmseg':
-        raise _refused(source, 'default_scope', content['default_scope'])
-    waiting = [content]
-    while waiting:
-        node = waiting.pop()
-        items = node.items() if isinstance(node, dict) else enumerate(node)
-        for key, value in items:
+    nodes = [content]
+    while nodes:
+        node = nodes.pop()
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
             if (
-                # MMEngine imports what a type with dots names
+                # MMEngine imports the module of a type with dots
                 (key == 'type' and not (isinstance(value, str) and value.isidentifier()))
                 or (key in _NAMES and not re.fullmatch(r'[\w.-]+', str(value)))
                 or (key in _FETCHING and value)
+                or (key == 'default_scope' and value != 'mmseg')
                 or (isinstance(key, str) and key.startswith('hf_'))
             ):
-                raise _refused(source, key, value)
+                raise ESCNetError(
+                    f'{source} has {key}={value!r:.60}, which would load something from elsewhere: '
+                    'only types of MMSegmentation and of this package may be named, and all '
+                    'weights are in the file itself.'
+                )
             if isinstance(value, (dict, list)):
-                waiting.append(value)
-
-
-def _refused(source: str, key: object, value: object) -> ESCNetError:
-    return ESCNetError(
-        f'{source} has {key}={value!r:.60}, which would load something from elsewhere: only types '
-        'of MMSegmentation and of this package may be named, and weights are in the file itself.'
-    )
+                nodes.append(value)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -25,20 +25,20 @@ from ..errors import ESCNetError
 from ..image_files import find_images, is_glob, printable
 from ..models.segmentors import ESCNet, OpenVocabSegmentor
 from ..models.text_encoders.open_clip_text import OpenCLIPTextEncoder
-from ..vocabulary import MAX_WORDS, Vocabulary
-from .images import MAX_PIXELS, ImageReader
+from ..vocabulary import MAX_WORDS
+from .images import MAX_PIXELS, ImageReader, build_pipeline
 from .inference_file import read_inference_config, read_weights
 from .inside import WordInside, look_inside, whole_view
-from .pipeline import build_pipeline, find_device
-from .query import Query
+from .query import Background, Query, Words
 from .result import SegmentationResult
 
 _MOST_TEXTS = 200_000  # words times templates
-Words = Sequence[str] | Mapping[str, object] | Vocabulary | os.PathLike | Query
+Templates = str | Sequence[str] | None
+Synonyms = Literal['mean', 'first', 'max'] | None
 
 
 class OpenVocabInferencer:
-    """Segment images into any words.
+    """Segments images into any words.
 
     ::
 
@@ -47,24 +47,23 @@ class OpenVocabInferencer:
         result.labels  # (H, W): 0 is a taxi, 1 wet road, 2 a zebra crossing
         result.overlay().show()
 
-    Without ``classes`` it looks for :attr:`vocabulary`. Images go through the pipeline and the
-    protocol of the config's test data set, so that label maps are those that ``tools/test.py``
-    computes for the same image and words. Changing the words costs a pass of the text encoder, and
-    nothing when they were seen before. No call changes what another one sees, so several threads
-    may share one segmenter.
+    Without ``classes`` it segments into :attr:`vocabulary`. Images go through the pipeline and the
+    protocol of the config's test data set, so that label maps equal those of ``mmseg-escnet test``
+    for the same image and words. New words cost a pass of the text encoder, known ones nothing.
+    Calls do not affect each other, so several threads may share an inferencer.
 
     Args:
-        config: Path of a config, or a config; or that of an inference file, which has all in it.
+        config: Path of a config, or a config; or the path of an inference file, which contains
+            everything.
         checkpoint: Path of its weights; None for an inference file, or for CLIP alone
-            (:class:`.CLIPReadout`), whose weights are those that its config names.
-        device: 'auto' is the first GPU if there is one, otherwise the CPU; or as PyTorch names
-            devices.
+            (:class:`.CLIPReadout`), which loads the CLIP weights of its config.
+        device: A PyTorch device; 'auto' is the first GPU if there is one, otherwise the CPU.
         cfg_options: Settings of the config to override, nested keys with dots.
         max_pixels: Larger images are refused before they are decoded.
         max_words: More words at a time are refused.
 
     Attributes:
-        vocabulary: The words that the weights come with; None if they do not say.
+        vocabulary: The vocabulary stored with the weights; None if there is none.
 
     Raises:
         ESCNetError: If config or weights cannot be read or do not fit, or there is no such device.
@@ -80,7 +79,7 @@ class OpenVocabInferencer:
         max_pixels: int = MAX_PIXELS,
         max_words: int = MAX_WORDS,
     ) -> None:
-        self.device = find_device(device)
+        self.device = _find_device(device)
         if checkpoint is None and is_inference_file(config):
             checkpoint, config = config, read_inference_config(config)
         self.cfg = read_config(config, cfg_options)
@@ -94,14 +93,14 @@ class OpenVocabInferencer:
         self.model = MODELS.build(self.cfg.model)
         if not isinstance(self.model, OpenVocabSegmentor):
             raise ESCNetError(
-                f'The model of the config is {type(self.model).__name__}, whose words cannot be '
-                'changed: give a config of ESCNet.'
+                f'The model of the config is {type(self.model).__name__}, whose classes are fixed: '
+                'give a config of ESCNet.'
             )
-        if weights is not None:
-            self.model.load_state_dict(weights)
-        else:
+        if weights is None:
             check_needs_no_checkpoint(self.cfg)
             self.model.init_weights()
+        else:
+            self.model.load_state_dict(weights)
         self.model.to(self.device).eval()
 
     def __call__(
@@ -110,19 +109,19 @@ class OpenVocabInferencer:
         """Segment an image, or several.
 
         Args:
-            images: A path, the bytes of a file, a Pillow image, or an array (H, W, 3) in RGB order
-                of uint8 (also RGBA, grey, and uint16); or several: a list or an iterator of these,
-                a folder or a glob. See :meth:`.images.ImageReader.read` and
+            images: An image: a path, the bytes of a file, a Pillow image, or an array (H, W, 3) in
+                RGB order of uint8 (also RGBA, grey, and uint16). Or several: a list or an iterator
+                of these, a folder or a glob. See :meth:`.images.ImageReader.read` and
                 :func:`.image_files.find_images`.
             classes: See :meth:`.query.Query.create`; None for :attr:`vocabulary`.
             options: See :meth:`stream`.
 
         Returns:
-            The result; for several images a list of results in their order. All of them are in
-            memory then: for many images use :meth:`stream`.
+            The result; for several images a list of results in their order, all in memory: use
+            :meth:`stream` for many images.
 
         Raises:
-            ESCNetError: If an image or a word is not usable: the first that is not.
+            ESCNetError: If an image or a word cannot be used: the first such one.
         """
         results = self.stream(images, classes, **options)
         return list(results) if _are_several(images) else next(results)
@@ -132,58 +131,55 @@ class OpenVocabInferencer:
         images: object,
         classes: Words | None = None,
         *,
-        background: str | float | Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+        background: Background = None,
         threshold: float | None = None,
-        templates: str | Sequence[str] | None = None,
-        synonyms: Literal['mean', 'first', 'max'] | None = 'mean',
+        templates: Templates = None,
+        synonyms: Synonyms = 'mean',
         keep_class_scores: bool = True,
         text_features: np.ndarray | None = None,
     ) -> Iterator[SegmentationResult]:
-        """Segment images one after the other, each when its result is asked for.
+        """Segment images one by one, each when its result is requested.
 
-        With a single class and no background every pixel is of that class: there is nothing else
-        that it could be.
+        With a single class and no background every pixel is assigned to that class.
 
         Args:
             images: As for a call.
-            classes: See :meth:`.query.Query.create`; or a query, which has background and
-                threshold in it; None for :attr:`vocabulary`.
+            classes: See :meth:`.query.Query.create`; or a query, which includes background and
+                threshold; None for :attr:`vocabulary`.
             background: See :meth:`.query.Query.create`.
             threshold: Pixels whose best word is less probable have no class.
-            templates: Texts with '{}', where the word goes: 'scene' (one), 'imagenet' (80), or a
+            templates: Texts with '{}' in place of the word: 'scene' (one), 'imagenet' (80), or a
                 list; None for those of the config, with which the model was trained.
-            synonyms: Of several phrases of a class take the 'mean' of their embeddings, only the
-                'first', as benchmarks do, or with CLIP alone the 'max' of their scores; None does
-                what the config says.
+            synonyms: For several phrases of a class use the 'mean' of their embeddings, only the
+                'first', as benchmarks do, or, for CLIP alone, the 'max' of their scores; None
+                follows the config.
             keep_class_scores: Keep what :meth:`.SegmentationResult.class_scores` needs: M numbers
-                for each of, as a rule, 96 x 96 places of every view.
-            text_features: (M, D), what :meth:`text_features` returned for these classes, perhaps
-                in another process: nothing is encoded then, and templates and synonyms are those
-                with which they were made.
+                for each of, as a rule, 96 x 96 positions of every view.
+            text_features: (M, D) from :meth:`text_features` for these classes, perhaps computed in
+                another process; ``templates`` and ``synonyms`` are then ignored.
 
         Returns:
-            An iterator over the results. The words are checked before it is returned, an image
-            when it is its turn.
+            An iterator over the results. Words are checked immediately, each image in its turn.
 
         Raises:
-            ESCNetError: If an image or a word is not usable.
+            ESCNetError: If an image or a word cannot be used.
         """
         query = self._query(classes, background=background, threshold=threshold)
-        encoder = self.model.text_encoder.with_options(templates=templates, synonyms=synonyms)
-        owners = encoder.class_of_phrase(query.vocabulary)
+        encoder = self._encoder(templates, synonyms)
+        class_of_phrase = encoder.class_of_phrase(query.vocabulary)
         if text_features is None:
             text = self._embed(query, encoder)
         else:
-            rows = len(query.vocabulary) if owners is None else len(owners)
-            text = self._check_text(text_features, rows)
+            phrases = query.vocabulary if class_of_phrase is None else class_of_phrase
+            text = self._check_text(text_features, len(phrases))
         if len(query.names) == 1:
             warnings.warn(
-                f'The only class is {query.names[0]!r}, so every pixel will be of this class: '
-                "name what else there is by background=['...'] or background='other'.",
+                f'The only class is {query.names[0]!r}, so every pixel will be assigned to it: '
+                "name what else there is with background=['...'] or background='other'.",
                 stacklevel=2,
             )
         return (
-            self._segment(image, where, query, text, owners, keep_class_scores)
+            self._segment(image, where, query, text, class_of_phrase, keep_class_scores)
             for image, where in _each(images)
         )
 
@@ -193,20 +189,20 @@ class OpenVocabInferencer:
         classes: Words,
         word: str | Sequence[str],
         *,
-        background: str | float | Sequence[str] | Mapping[str, Sequence[str]] | None = None,
-        templates: str | Sequence[str] | None = None,
-        synonyms: Literal['mean', 'first', 'max'] | None = 'mean',
+        background: Background = None,
+        templates: Templates = None,
+        synonyms: Synonyms = 'mean',
     ) -> WordInside | list[WordInside]:
-        """Look at what the ESC blocks do for one word of an image.
+        """Inspect what the ESC blocks compute for one word of an image.
 
-        The whole image is one view here: a model that has windows sees it resized to the size of
-        one, which is its global view, and label maps come from its windows too.
+        The whole image is one view here: a model with windows sees it resized to the size of one,
+        which is its global view, whereas its label maps also depend on the windows.
 
         Args:
-            image: As for a call, one.
-            classes: As for a call: what a block does for a word depends on the other words.
-            word: The word, one of the classes or of the words of the background; or several, for
-                which the network runs once.
+            image: A single image, as for a call.
+            classes: As for a call: what a block computes for a word depends on the other words.
+            word: One of the classes or of the words of the background; or several, for which the
+                network runs once.
             background: See :meth:`.query.Query.create`.
             templates: See :meth:`stream`.
             synonyms: See :meth:`stream`.
@@ -216,7 +212,7 @@ class OpenVocabInferencer:
             changes the features: arrays, and a figure of them. A list for a list of words.
 
         Raises:
-            ESCNetError: If the image or a word is not usable.
+            ESCNetError: If the image or a word cannot be used.
         """
         if not isinstance(self.model, ESCNet):
             raise ESCNetError(
@@ -225,11 +221,8 @@ class OpenVocabInferencer:
             )
         query = self._query(classes, background=background)
         ids = [query.vocabulary.find(each) for each in ([word] if isinstance(word, str) else word)]
-        where = _name_of(image, 'The image')
-        pixels = self._reader.read(image, where)
-        encoder = self.model.text_encoder.with_options(templates=templates, synonyms=synonyms)
-        text = self._embed(query, encoder)
-        with _explain_out_of_memory(where, pixels, self.device, len(query.vocabulary)):
+        text = self._embed(query, self._encoder(templates, synonyms))
+        with self._pixels(image, num_words=len(query.vocabulary)) as pixels:
             view = whole_view(self.model, *self._inputs(pixels))
             names = {query.vocabulary.names[i]: i for i in ids}
             looks = look_inside(self.model, view, pixels[..., ::-1], text, names)
@@ -238,25 +231,23 @@ class OpenVocabInferencer:
 
     @torch.no_grad()
     def dense_features(self, image: object, *, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Text-aligned features of an image, for work of your own.
+        """Text-aligned features of an image.
 
-        They are F_v, of CLIP as it is in this checkpoint: what the ESC blocks make of it, F_v', is
-        in the space of SAM and cannot be compared with :meth:`text_features`.
+        They are F_v, of this checkpoint's CLIP. F_v', which the ESC blocks make of it, is in SAM's
+        space and cannot be compared with :meth:`text_features`.
 
         Args:
-            image: As for a call, one.
-            size: (height, width) in pixels that the image is resized to; the grid grows with it.
-                By default it is the view of :meth:`look_inside`.
+            image: A single image, as for a call.
+            size: (height, width) in pixels that the image is resized to, which determines the
+                grid. By default it is the view of :meth:`look_inside`.
 
         Returns:
             (D, h, w), float32, unit norm at every patch.
 
         Raises:
-            ESCNetError: If the image is not usable.
+            ESCNetError: If the image cannot be used.
         """
-        where = _name_of(image, 'The image')
-        pixels = self._reader.read(image, where)
-        with _explain_out_of_memory(where, pixels, self.device):
+        with self._pixels(image) as pixels:
             view = whole_view(self.model, *self._inputs(pixels), size)
             features = self.model.backbone(view).image
         return F.normalize(features[0].float(), dim=0).cpu().numpy()
@@ -266,10 +257,10 @@ class OpenVocabInferencer:
         self,
         classes: Words,
         *,
-        templates: str | Sequence[str] | None = None,
-        synonyms: Literal['mean', 'first', 'max'] | None = 'mean',
+        templates: Templates = None,
+        synonyms: Synonyms = 'mean',
     ) -> np.ndarray:
-        """What words mean, in the space of :meth:`dense_features`.
+        """Embed words in the space of :meth:`dense_features`.
 
         ``np.tensordot(text, features, 1)``, (M, h, w), are the cosines C_0 that the first block
         reads.
@@ -280,14 +271,14 @@ class OpenVocabInferencer:
             synonyms: See :meth:`stream`.
 
         Returns:
-            (M, D), float32, unit norm: the classes in their order, then, of a query, the words of
-            its background. For ``synonyms='max'`` each of their phrases has a row.
+            (M, D), float32, unit norm: the classes in their order, then, for a query, the words of
+            its background; one row for each of their phrases for ``synonyms='max'``.
 
         Raises:
-            ESCNetError: If a word is not usable.
+            ESCNetError: If a word cannot be used.
         """
         query = self._query(classes)
-        encoder = self.model.text_encoder.with_options(templates=templates, synonyms=synonyms)
+        encoder = self._encoder(templates, synonyms)
         return self._embed(query, encoder).float().cpu().numpy()
 
     def _query(self, classes: object, **options) -> Query:
@@ -302,32 +293,31 @@ class OpenVocabInferencer:
             classes = self.vocabulary
         return Query.create(classes, **options, max_words=self.max_words)
 
+    def _encoder(self, templates: Templates, synonyms: Synonyms) -> OpenCLIPTextEncoder:
+        return self.model.text_encoder.with_options(templates=templates, synonyms=synonyms)
+
     @torch.no_grad()
     def _embed(self, query: Query, encoder: OpenCLIPTextEncoder) -> Tensor:
         """F_l (M, D) of the words of a query, after checking them."""
         texts = sum(map(len, encoder.phrases(query.vocabulary))) * len(encoder.templates)
         if texts > _MOST_TEXTS:
             raise ESCNetError(
-                f'The words make {texts} texts in {len(encoder.templates)} templates, and at most '
-                f'{_MOST_TEXTS} are taken: give fewer words or templates.'
+                f'The words in {len(encoder.templates)} templates are {texts} texts, more than '
+                f'{_MOST_TEXTS}: give fewer words or templates.'
             )
         encoder.check(query.vocabulary, self.model.backbone.clip.context_length)
         return self.model.embed(query.vocabulary, encoder)
 
     def _check_text(self, text_features: np.ndarray, rows: int) -> Tensor:
-        """F_l (M, D) that somebody kept."""
-        expected = (rows, self.model.backbone.embed_dims)
+        """F_l (M, D) from the caller."""
         text = torch.as_tensor(np.asarray(text_features), dtype=torch.float32)
-        if tuple(text.shape) != expected:
+        shape, expected = tuple(text.shape), (rows, self.model.backbone.embed_dims)
+        norms = text.norm(dim=-1)
+        if shape != expected or not torch.allclose(norms, torch.ones_like(norms), atol=1e-3):
             raise ESCNetError(
-                f'text_features has the shape {tuple(text.shape)} instead of {expected}: give what '
-                'the method text_features returns for these words and this model.'
-            )
-        norms = text.norm(dim=1)
-        if not torch.allclose(norms, torch.ones_like(norms), atol=1e-3):
-            raise ESCNetError(
-                f'text_features has rows of norm {norms.min():.3g} to {norms.max():.3g} instead of '
-                '1: give what the method text_features returns.'
+                f'text_features has the shape {shape} and rows of norm {norms.min():.3g} to '
+                f'{norms.max():.3g} instead of {expected} and 1: use what text_features() returns '
+                'for these words and this model.'
             )
         return text.to(self.device)
 
@@ -341,12 +331,11 @@ class OpenVocabInferencer:
         class_of_phrase: Tensor | None,
         keep_class_scores: bool,
     ) -> SegmentationResult:
-        pixels = self._reader.read(image, where)
-        with _explain_out_of_memory(where, pixels, self.device, len(query.vocabulary)):
+        with self._pixels(image, where, len(query.vocabulary)) as pixels:
             inputs, meta = self._inputs(pixels)
             (scores,) = self.model.scores(inputs, text, [meta], class_of_phrase)
             best = scores.best()
-        labels, confidence = _answer(query, best.ids.cpu(), best.scores.cpu())
+        labels, confidence = _assign_classes(query, best.ids.cpu(), best.scores.cpu())
         normaliser = best.normaliser
         if not keep_class_scores:
             scores = normaliser = None
@@ -360,15 +349,52 @@ class OpenVocabInferencer:
             normaliser=None if normaliser is None else normaliser.cpu(),
         )
 
+    @contextmanager
+    def _pixels(
+        self, image: object, where: str = 'The image', num_words: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """Read an image (H, W, 3), BGR, and explain it if its processing runs out of memory."""
+        if isinstance(image, (str, os.PathLike)):
+            where = f'Image {printable(image)}'
+        pixels = self._reader.read(image, where)
+        try:
+            yield pixels
+        except (RuntimeError, MemoryError) as error:
+            kinds = (torch.cuda.OutOfMemoryError, MemoryError)
+            # the CPU's allocator has no exception of its own
+            if not isinstance(error, kinds) and "can't allocate memory" not in str(error):
+                raise
+            words, fewer = '', ''
+            if num_words is not None:
+                words, fewer = f' with {num_words} words', 'give fewer words, or '
+            raise ESCNetError(
+                f'{where}, {pixels.shape[1]}x{pixels.shape[0]} pixels{words}, does not fit into '
+                f'the memory of {self.device}: {fewer}make the image smaller.'
+            ) from error
+
     def _inputs(self, pixels: np.ndarray) -> tuple[Tensor, dict]:
-        """What the network reads of an image (H, W, 3) in BGR order, and meta information."""
+        """The network's input for an image (H, W, 3) in BGR order, and its meta information."""
         size = pixels.shape[:2]
         packed = self._pipeline(dict(img=pixels, img_shape=size, ori_shape=size))
         data = self.model.data_preprocessor(pseudo_collate([packed]), False)
         return data['inputs'], data['data_samples'][0].metainfo
 
 
-def _answer(query: Query, ids: Tensor, scores: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def _find_device(name: str) -> torch.device:
+    if name == 'auto':
+        name = 'cuda:0' if torch.cuda.is_available() else 'cpu'
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ESCNetError(
+            f'The device {str(name)!r} cannot be used ({str(error).splitlines()[0]}): give auto, '
+            'cpu or a GPU such as cuda:0.'
+        ) from error
+    return device
+
+
+def _assign_classes(query: Query, ids: Tensor, scores: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Labels and scores (H, W) from the best of M words and its probability."""
     labels = ids.clamp(max=query.num_asked)  # the words of the background are one class
     if query.background_below is not None:
@@ -384,39 +410,10 @@ def _are_several(images: object) -> bool:
     return isinstance(images, (list, tuple, Iterator))
 
 
-def _each(images: object) -> Iterator[tuple[object, str]]:
-    """The images, and what each is called in messages."""
+def _each(images: object) -> Iterable[tuple[object, str]]:
+    """The images, and what each is called in messages if it has no path."""
     if not _are_several(images):
-        images, first = [images], 'The image'
-    elif isinstance(images, (str, os.PathLike)):
-        images, first = [found.path for found in find_images(images)], ''
-    else:
-        first = ''
-    for number, image in enumerate(images, 1):
-        yield image, _name_of(image, first or f'Image number {number}')
-
-
-def _name_of(image: object, nameless: str) -> str:
-    """What an image is called in messages."""
-    return f'Image {printable(image)}' if isinstance(image, (str, os.PathLike)) else nameless
-
-
-@contextmanager
-def _explain_out_of_memory(
-    where: str, pixels: np.ndarray, device: torch.device, num_words: int | None = None
-) -> Iterator[None]:
-    """Explain that something does not fit into the memory."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        kinds = (torch.cuda.OutOfMemoryError, MemoryError)
-        # the CPU's allocator has no exception of its own
-        if not isinstance(error, kinds) and "can't allocate memory" not in str(error):
-            raise
-        words, fewer = '', ''
-        if num_words is not None:
-            words, fewer = f' with {num_words} words', 'give fewer words, or '
-        raise ESCNetError(
-            f'{where}, {pixels.shape[1]}x{pixels.shape[0]} pixels{words}, does not fit into the '
-            f'memory of {device}: {fewer}make the image smaller.'
-        ) from error
+        return [(images, 'The image')]
+    if isinstance(images, (str, os.PathLike)):
+        images = [found.path for found in find_images(images)]
+    return ((image, f'Image number {number}') for number, image in enumerate(images, 1))

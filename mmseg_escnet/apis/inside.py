@@ -8,7 +8,6 @@ import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,14 +18,12 @@ from torch import Tensor
 
 from ..errors import ESCNetError
 from ..files import check_suffix, write_file
-from ..models.necks.esc_neck import ESCFeatures
 from ..models.segmentors.escnet import ESCNet
 from ..models.segmentors.scores import undo_padding_and_flip
 from ..visualization.blocks import blocks_figure
+from ..visualization.figure_files import save_figure
 
-FIGURE_SUFFIXES = ('.png', '.pdf', '.svg')
 _LARGEST = 1024  # pixels of the longer side of the picture
-_RESOLUTION = 144  # pixels per inch
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,21 +38,21 @@ class WordInside:
             1024 pixels.
         point: (row, column) of the patch where C_T is highest.
         correlation: (T + 1, h, w), C_0 to C_T: block t reads C_{t-1} and makes C_t. The last block
-            leaves it as it is: the decoder reads that block's embedding.
-        probability: (y, x), of the word among all words, as the decoder reads it off the last
+            leaves it unchanged: the decoder reads that block's embedding.
+        probability: (y, x), of the word among all words, as the decoder computes it from the last
             block's embedding.
-        similarity_clip: (h, w), cosine of F_v at the point with F_v everywhere: what CLIP says
-            belongs together, before any SAM block.
-        similarity: (T, h, w), the same of F_v', which is what the SAM block makes of F_v, or
-            without one its projection. None without image guidance.
+        similarity_clip: (h, w), cosine of F_v at the point with F_v everywhere, before any SAM
+            block.
+        similarity: (T, h, w), the same of F_v', the output of the SAM block or, without one, of the
+            projection. None without image guidance.
         region: (T, h, w) bool, the patches where the word is nearly as probable as at its peak.
-            This and the following are the pseudo prompts, which block t reads off C_{t-1}; all of
-            them are None without a SAM block.
+            This and the following are the pseudo prompts, which block t derives from C_{t-1}; all
+            of them are None without a SAM block.
         objects: (T, h, w), which of the K objects (clusters) a patch of the region belongs to, from
-            0 on; -1 outside of the region.
+            0 on; -1 outside the region.
         points: (T, K, 2), the point (x, y) of each object, in [0, 1] image coordinates.
-        masks: (T, K, h, w), the peak-normalised probability of each object, 0 outside of it.
-        valid: (T, K) bool, False where there are fewer objects than K: point and mask mean nothing.
+        masks: (T, K, h, w), the peak-normalised probability of each object, 0 outside it.
+        valid: (T, K) bool, False where there are fewer objects than K: ignore point and mask.
         presence: (T,), how likely the word is in the image, among all words, as the block sees it.
     """
 
@@ -91,12 +88,9 @@ class WordInside:
         Raises:
             ESCNetError: If a path has another suffix, or cannot be written.
         """
-        check_suffix(path, FIGURE_SUFFIXES)
         if arrays is not None:
             check_suffix(arrays, ['.npz'])
-        buffer = io.BytesIO()
-        self.figure().savefig(buffer, format=Path(path).suffix[1:].lower(), dpi=_RESOLUTION)
-        write_file(path, buffer.getvalue())
+        save_figure(self.figure(), path)
         if arrays is not None:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **self.arrays())
@@ -105,48 +99,42 @@ class WordInside:
 
 @torch.no_grad()
 def look_inside(
-    model: ESCNet,
-    view: Tensor,
-    image: np.ndarray,
-    text: Tensor,
-    words: Mapping[str, int],
+    model: ESCNet, view: Tensor, image: np.ndarray, text: Tensor, words: Mapping[str, int]
 ) -> list[WordInside]:
-    """Run a model once on one view and keep what its blocks do for some words.
+    """Run a model once on one view and keep what its blocks compute for some words.
 
     Args:
         model: The network.
         view: (1, 3, height, width), as the network reads it.
         image: (H, W, 3) uint8, RGB: what the view shows, at any size.
         text: F_l (N, D) of all words.
-        words: Those to look at -> their ids among all.
+        words: The words of interest -> their ids among all.
     """
     features = model.extract_feat(view, text, keep_blocks=True)
-    probability = model.decode_head(features)[0].float().softmax(dim=0)
-    image = _shrink(image)
-    return [
-        WordInside(word=word, image=image, probability=_array(probability[i]), **_maps(features, i))
-        for word, i in words.items()
-    ]
-
-
-def _maps(features: ESCFeatures, class_id: int) -> dict:
-    """Everything that the neck computes for a word, under the names of :class:`WordInside`."""
     blocks = features.blocks
-    final = blocks[-1].correlation[0, class_id]
-    point = divmod(int(final.argmax()), final.shape[-1])
-    correlation = [blocks[0].read, *(block.correlation for block in blocks)]
-    found = dict(
-        point=point,
-        correlation=_array(torch.stack([maps[0, class_id] for maps in correlation])),
-        similarity_clip=_similarity(features.image, point),
-    )
-    if blocks[0].image_features is not None:
-        found['similarity'] = np.stack([_similarity(b.image_features, point) for b in blocks])
-    if blocks[0].prompts is not None:
-        for name in ('region', 'points', 'masks', 'valid', 'presence'):
-            values = [getattr(block.prompts, name)[0, class_id] for block in blocks]
-            found[name] = _array(torch.stack(values))
-        found['objects'] = np.where(found['region'], found['masks'].argmax(axis=1), -1)
+    probability = model.decode_head(features)[0].float().softmax(dim=0)
+    image = np.ascontiguousarray(image)
+    scale = _LARGEST / max(image.shape[:2])
+    if scale < 1:
+        size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    found = []
+    for word, i in words.items():
+        final = blocks[-1].correlation[0, i]
+        point = divmod(int(final.argmax()), final.shape[-1])
+        correlation = [blocks[0].read, *(block.correlation for block in blocks)]
+        maps = dict(
+            correlation=_array(torch.stack([values[0, i] for values in correlation])),
+            probability=_array(probability[i]),
+            similarity_clip=_similarity(features.image, point),
+        )
+        if blocks[0].image_features is not None:
+            maps['similarity'] = np.stack([_similarity(b.image_features, point) for b in blocks])
+        if blocks[0].prompts is not None:
+            for name in ('region', 'points', 'masks', 'valid', 'presence'):
+                maps[name] = _array(torch.stack([getattr(b.prompts, name)[0, i] for b in blocks]))
+            maps['objects'] = np.where(maps['region'], maps['masks'].argmax(axis=1), -1)
+        found.append(WordInside(word, image, point, **maps))
     return found
 
 
@@ -157,7 +145,7 @@ def whole_view(
 
     Args:
         model: Its test protocol is windows or the whole image.
-        inputs: (1, 3, H, W), what the pipeline and the preprocessor make of an image.
+        inputs: (1, 3, H, W), an image after the pipeline and the preprocessor.
         meta: Meta information of the image's sample.
         size: (height, width) in pixels to resize the image to; by default the size of a window, as
             for the global view, and without windows that of the image.
@@ -166,7 +154,7 @@ def whole_view(
         (1, 3, height, width), without padding and flip.
 
     Raises:
-        ESCNetError: If the size is not usable.
+        ESCNetError: If the size is invalid.
     """
     inputs = undo_padding_and_flip(inputs[0], meta)[None]
     if size is None and model.test_cfg.mode == 'whole':
@@ -183,15 +171,6 @@ def _similarity(features: Tensor, point: tuple[int, int]) -> np.ndarray:
     maps = F.normalize(features[0].float(), dim=0)
     row, column = point
     return _array(torch.einsum('chw,c->hw', maps, maps[:, row, column]))
-
-
-def _shrink(image: np.ndarray) -> np.ndarray:
-    scale = _LARGEST / max(image.shape[:2])
-    image = np.ascontiguousarray(image)
-    if scale >= 1:
-        return image
-    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _array(values: Tensor) -> np.ndarray:

@@ -10,17 +10,18 @@ from ..errors import ESCNetError
 
 def trace_regions(
     mask: np.ndarray, scores: np.ndarray, *, min_area: int, tolerance: float
-) -> Iterator[tuple[dict, int, float]]:
-    """Outline the regions of a mask along the edges of their pixels.
+) -> Iterator[tuple[dict, dict]]:
+    """Outline the 4-connected regions of a mask along the edges of their pixels.
 
     Args:
-        mask: (H, W) bool. A region is a set of pixels connected by their sides.
+        mask: (H, W) bool.
         scores: (H, W).
         min_area: Smaller regions are left out, in pixels.
-        tolerance: How far an outline may move if that saves points, in pixels.
+        tolerance: How far simplification may move an outline, in pixels.
 
     Yields:
-        GeoJSON geometry (a ``Polygon`` with holes), area in pixels and mean score of each region.
+        GeoJSON geometry (a ``Polygon`` with holes) of each region; its ``area`` in pixels and mean
+        ``score``.
 
     Raises:
         ESCNetError: If shapely is not installed.
@@ -29,21 +30,19 @@ def trace_regions(
         import shapely
     except ImportError as error:
         raise ESCNetError("Polygons need shapely: pip install 'mmseg_escnet[shapes]'.") from error
-    count, regions = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
-    areas = np.bincount(regions.ravel(), minlength=count)
-    sums = np.bincount(regions.ravel(), scores.ravel(), minlength=count)
-    is_start = np.ones(mask.shape, bool)  # of a run: a stretch of a row within one region
-    is_start[:, 1:] = regions[:, 1:] != regions[:, :-1]
-    y, left = np.nonzero(is_start)
-    right = np.append(left[1:], 0)
-    right[right == 0] = mask.shape[1]  # the next run starts a row, so this one ends one
-    owners = regions[y, left]
-    order = np.argsort(owners, kind='stable')
-    runs = np.split(order, np.bincount(owners, minlength=count).cumsum()[:-1])
+    count, regions, stats, _ = cv2.connectedComponentsWithStats(
+        mask.astype(np.uint8), connectivity=4
+    )
     for region in range(1, count):
-        if areas[region] >= min_area:
-            own = runs[region]
-            union = shapely.union_all(shapely.box(left[own], y[own], right[own], y[own] + 1))
-            polygon = shapely.orient_polygons(union.simplify(tolerance))
-            area = int(areas[region])
-            yield shapely.geometry.mapping(polygon), area, float(sums[region] / area)
+        left, top, width, height, area = stats[region].tolist()
+        if area < min_area:
+            continue
+        box = np.s_[top : top + height, left : left + width]
+        inside = regions[box] == region
+        # where the runs of each row begin and end
+        y, x = np.nonzero(np.diff(inside, axis=1, prepend=False, append=False))
+        y, x = y + top, x + left
+        union = shapely.union_all(shapely.box(x[::2], y[::2], x[1::2], y[::2] + 1))
+        polygon = shapely.orient_polygons(union.simplify(tolerance))
+        score = float(scores[box][inside].mean(dtype=np.float64))
+        yield shapely.geometry.mapping(polygon), dict(area=area, score=score)

@@ -33,7 +33,7 @@ class SegmentationResult:
             ``classes[i]``; :attr:`no_class` (255 or 65535) where no score reached the threshold.
         scores: (H, W), float32: the probability of the best word of every pixel, whether or not it
             reached a threshold.
-        query: What was asked for.
+        query: The classes.
         image: (H, W, 3) uint8, RGB: the image as it was segmented, upright.
         source: Path of the image; None if it was not read from a path.
         score_maps: Scores of the M words; None if not kept.
@@ -50,7 +50,7 @@ class SegmentationResult:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The N class names in the order asked for; a background is last."""
+        """The N class names in the given order; a background is last."""
         return self.query.names
 
     @property
@@ -73,15 +73,15 @@ class SegmentationResult:
     def class_scores(self, name: str | int) -> np.ndarray:
         """The probability of one class at every pixel.
 
-        For a background made of words it is that of the best of them, for a background that is a
-        low score 1 minus that of the best class.
+        For a background of words it is that of the best of them, for a background that is a low
+        score 1 minus that of the best class.
 
         Args:
             name: A class name, one of its synonyms, or its id.
 
         Returns:
-            (H, W), float32. Unless the background is a low score, the class with the highest one is
-            that of :attr:`labels`.
+            (H, W), float32. Unless the background is a low score, the highest of all classes is
+            that of the class in :attr:`labels`.
 
         Raises:
             ESCNetError: If there is no such class, or the scores were not kept.
@@ -105,25 +105,14 @@ class SegmentationResult:
         """(H, W) bool: the pixels of one class, given as for :meth:`class_scores`."""
         return self.labels == self._index(name)
 
-    def overlay(
-        self, *, opacity: float = 0.55, legend: bool = True, tags: bool = True
-    ) -> Image.Image:
+    def overlay(self, **options) -> Image.Image:
         """Draw the label map over the image.
 
         Args:
-            opacity: Of the colours, 0 to 1.
-            legend: List the classes present, with their share of the pixels.
-            tags: Write the names into the image too, where there is room.
+            options: ``opacity``, ``legend`` and ``tags`` of :func:`.overlay.draw_overlay`.
         """
-        return draw_overlay(
-            self.image,
-            self.labels,
-            names=self.classes,
-            palette=self.palette,
-            opacity=opacity,
-            legend=legend,
-            tags=tags,
-        )
+        colors = dict(names=self.classes, palette=self.palette)
+        return draw_overlay(self.image, self.labels, **colors, **options)
 
     def save(
         self,
@@ -132,12 +121,12 @@ class SegmentationResult:
         overlay: str | os.PathLike | None = None,
         scores: str | os.PathLike | None = None,
     ) -> None:
-        """Write the label map, and beside it what its ids mean (``photo.png``, ``photo.json``).
+        """Write the label map (``photo.png``), and what its ids mean (``photo.json``).
 
         Args:
-            path: A ``.png``: grey, of 8 bits for up to 255 classes and of 16 bits for more.
+            path: A grey ``.png``, of 8 bits for up to 255 classes, otherwise of 16 bits.
             overlay: Also write the overlay to this ``.png``.
-            scores: Also write the scores to this ``.png``, of 16 bits: 65535 is 1.
+            scores: Also write the scores to this 16-bit ``.png``: 65535 is 1.
 
         Raises:
             ESCNetError: If a path does not end in .png, or cannot be written.
@@ -149,7 +138,7 @@ class SegmentationResult:
             files[scores] = encode_scores(self.scores)
         for file in files:
             check_suffix(file, ['.png'])
-        files[Path(path).with_suffix('.json')] = encode_record(describe(self.query))
+        files[Path(path).with_suffix('.json')] = encode_record(self.query.record())
         for file, content in files.items():
             write_file(file, content)
 
@@ -197,12 +186,11 @@ class SegmentationResult:
 
         Args:
             min_area: Regions of fewer pixels are left out.
-            tolerance: Drop points as long as no outline moves by more than this, in pixels.
-                Neighbours may then overlap a little.
+            tolerance: Simplify outlines by at most this, in pixels. Neighbours may then overlap.
 
         Returns:
-            A feature for each region of pixels connected by their sides: a ``Polygon`` with holes,
-            and as ``properties`` its class, id, area in pixels and mean score.
+            A feature for each 4-connected region: a ``Polygon`` with holes, and as ``properties``
+            its class, id, area in pixels and mean score.
 
         Raises:
             ESCNetError: If shapely, the extra ``shapes``, is not installed.
@@ -210,10 +198,10 @@ class SegmentationResult:
         limits = dict(min_area=min_area, tolerance=tolerance)
         features = []
         for class_id, mask in self._masks():
-            named = {'class': self.classes[class_id], 'id': class_id}
-            for geometry, area, score in trace_regions(mask, self.scores, **limits):
-                properties = named | dict(area=area, score=score)
-                features.append(dict(type='Feature', geometry=geometry, properties=properties))
+            properties = {'class': self.classes[class_id], 'id': class_id}
+            for geometry, measures in trace_regions(mask, self.scores, **limits):
+                feature = dict(geometry=geometry, properties=properties | measures)
+                features.append(dict(type='Feature', **feature))
         return dict(type='FeatureCollection', features=features)
 
     def _masks(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -235,23 +223,3 @@ class SegmentationResult:
         total = self.labels.size
         shares = [f'{name} {format_share(area / total)}' for name, area in self.areas.items()]
         return f'{type(self).__name__}({width}x{height}: {first_few(shares) or "nothing"})'
-
-
-def describe(query: Query) -> dict:
-    """What the ids of a label map mean, for a file of names.
-
-    Returns:
-        ``names`` in the order of their ids, from ``first_id`` 0 on; ``ignore_index``, the id of
-        pixels without a class; ``words`` that stand for each name; ``palette`` (R, G, B);
-        ``background``, ``background_below`` and ``threshold`` as asked.
-    """
-    return dict(
-        names=query.names,
-        first_id=0,
-        ignore_index=query.no_class,
-        words=query.words,
-        palette=query.palette,
-        background=query.background,
-        background_below=query.background_below,
-        threshold=query.threshold,
-    )

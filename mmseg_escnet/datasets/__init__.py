@@ -1,4 +1,4 @@
-"""Data sets of open-vocabulary segmentation, and how their files are read."""
+"""Data sets for open-vocabulary segmentation, and transforms that load their files."""
 
 from importlib import import_module
 
@@ -24,7 +24,7 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """A class of the data sets and transforms, imported when needed: converters need no torch."""
+    """Import classes lazily: converters need no torch."""
     if name[:1].isupper():
         from .. import compat  # noqa: F401  before mmseg
 

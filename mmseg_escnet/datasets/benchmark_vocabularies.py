@@ -1,4 +1,4 @@
-"""What the published data sets hold: classes with the ids of their files, numbers of images."""
+"""Classes of the published data sets, their ids in the raw files, and numbers of images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import ESCNetError
 
 _FOLDER = Path(__file__).resolve().parent / 'vocabularies'
 
-# Number of images of a split, by the name of its list of images or else of its image folder.
+# Images per split, by the name of its list of images or else of its image folder.
 PUBLISHED_IMAGES = {
     'ade20k': {'training': 20_210, 'validation': 2_000},
     'ade20k_full': {'training': 25_574, 'validation': 2_000},
@@ -25,11 +25,11 @@ class BenchmarkClass(NamedTuple):
     """One class of a benchmark.
 
     Attributes:
-        name: Name as the text encoder gets it; synonyms are separated by ``', '``.
-        raw_id: Id in the annotation files as published; None where the benchmark has no ids
-            of its own (PC-59 and PAS-20b are made from other files). ADE20K-847: index into
-            the full ADE20K list; ADE20K-150, PASCAL-Context-459: 1-based label; COCO-Stuff:
-            pixel value of ``stuffthingmaps``; VOC: palette index.
+        name: Name for the text encoder; synonyms are separated by ``', '``.
+        raw_id: Id in the published annotation files; None for PC-59 and PAS-20b, which are derived
+            from other files. ADE20K-847: index into the full ADE20K list; ADE20K-150,
+            PASCAL-Context-459: 1-based label; COCO-Stuff: pixel value of ``stuffthingmaps``;
+            VOC: palette index.
     """
 
     name: str

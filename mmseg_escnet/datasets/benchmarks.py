@@ -1,7 +1,7 @@
-"""The published data sets as MMSegmentation reads them, checked at start-up.
+"""The published data sets, with start-up checks.
 
-A data set differs from another in its classes, colours and files. To add one: a class here, its
-words as ``vocabularies/NAME.json``, and a config in ``configs/_base_/datasets``.
+All arguments are those of ``BaseSegDataset``. To add a data set: a class here, its words in
+``vocabularies/NAME.json``, and a config in ``configs/_base_/datasets``.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _CONVERT = 'run `mmseg-escnet convert {} RAW --out data/{}` with RAW the folder 
 
 
 class _WideDataset(CheckedDatasetMixin, BaseSegDataset):
-    """A data set of more than 255 classes, whose label maps are PNGs of 16 bits.
+    """A data set of more than 255 classes, with label maps of 16 bits.
 
     Args:
-        ignore_index: Id of pixels without a class. Whatever else has such an argument (the metric,
-            cropping, padding, a loss) needs the same.
-        kwargs: All other arguments of ``BaseSegDataset``.
+        ignore_index: Id of pixels without a class. The metric, cropping, padding and losses need
+            the same value.
+        kwargs: Other arguments of ``BaseSegDataset``.
     """
 
     def __init__(self, *, ignore_index: int = 65_535, **kwargs) -> None:
@@ -46,8 +46,7 @@ class _WideDataset(CheckedDatasetMixin, BaseSegDataset):
 class COCOStuff171Dataset(CheckedDatasetMixin, COCOStuffDataset):
     """COCO-Stuff 164k with 171 classes; names, colours and files as in MMSegmentation.
 
-    Label maps hold 0..170, and 255 for unlabelled pixels; ``tools/dataset_converters/
-    coco_stuff164k.py`` makes them. All arguments are those of ``BaseSegDataset``.
+    Label maps hold 0..170, and 255 for unlabelled pixels.
     """
 
     METAINFO = dict(
@@ -61,8 +60,7 @@ class COCOStuff171Dataset(CheckedDatasetMixin, COCOStuffDataset):
 class ADE20K150Dataset(CheckedDatasetMixin, ADE20KDataset):
     """A-150, ADE20K with 150 classes; colours and files as in MMSegmentation.
 
-    Label maps are read as published: 1..150, and 0 for pixels without a class, which are ignored.
-    All arguments are those of ``BaseSegDataset``.
+    Label maps are used as published: 1..150, and 0 for pixels without a class, which are ignored.
     """
 
     METAINFO = dict(classes=vocabulary_names('ade150'), palette=ADE20KDataset.METAINFO['palette'])
@@ -76,9 +74,7 @@ class ADE20K150Dataset(CheckedDatasetMixin, ADE20KDataset):
 class ADE20K847Dataset(_WideDataset):
     """A-847, ADE20K-full with the 847 classes of the open-vocabulary benchmark.
 
-    Label maps hold 0..846, and 65535 for pixels without a class (255 is a class);
-    ``tools/dataset_converters/ade20k_847.py`` makes them. All arguments are those of
-    ``BaseSegDataset``; ``ignore_index`` is 65535 by default.
+    Label maps hold 0..846, and 65535 for pixels without a class (255 is a class).
     """
 
     METAINFO = dict(
@@ -93,14 +89,13 @@ class ADE20K847Dataset(_WideDataset):
 class PascalContext59Dataset(CheckedDatasetMixin, BaseSegDataset):
     """PC-59, PASCAL-Context with 59 classes; files and colours as in MMSegmentation.
 
-    These are its most frequent ones. Label maps hold 1..59, and 0 for all others, ignored;
-    ``tools/dataset_converters/pascal_context.py`` makes them, and those of MMSegmentation's own
-    converter can be read too. Not a subclass of ``PascalContextDataset59``, which asserts that its
-    folder exists even where the data set is built without reading it.
+    These are its most frequent ones. Label maps hold 1..59, and 0 for all others, which are
+    ignored; those of MMSegmentation's own converter work too. Not a subclass of
+    ``PascalContextDataset59``, which asserts that its folder exists even with ``lazy_init``.
 
     Args:
-        reduce_zero_label: Whether 0 is no class in the files.
-        kwargs: All other arguments of ``BaseSegDataset``.
+        reduce_zero_label: Whether 0 means no class in the files.
+        kwargs: Other arguments of ``BaseSegDataset``.
     """
 
     METAINFO = dict(
@@ -117,9 +112,7 @@ class PascalContext59Dataset(CheckedDatasetMixin, BaseSegDataset):
 class PascalContext459Dataset(_WideDataset):
     """PC-459, PASCAL-Context with all of its 459 classes.
 
-    Label maps hold 0..458, and 65535 for pixels without a class (255 is a class);
-    ``tools/dataset_converters/pascal_context.py`` makes them. All arguments are those of
-    ``BaseSegDataset``; ``ignore_index`` is 65535 by default.
+    Label maps hold 0..458, and 65535 for pixels without a class (255 is a class).
     """
 
     METAINFO = dict(
@@ -134,8 +127,7 @@ class PascalContext459Dataset(_WideDataset):
 class PascalVOC20Dataset(CheckedDatasetMixin, BaseSegDataset):
     """PAS-20, PASCAL VOC 2012 with its 20 objects; the background is ignored.
 
-    Label maps hold 0..19, and 255 for background and borders; ``tools/dataset_converters/
-    pascal_voc.py`` makes them. All arguments are those of ``BaseSegDataset``.
+    Label maps hold 0..19, and 255 for background and borders.
     """
 
     METAINFO = dict(
@@ -156,16 +148,13 @@ def _voc_palette(words: Sequence[str]) -> list[list[int]]:
 
 @DATASETS.register_module()
 class PascalVOC20bDataset(CheckedDatasetMixin, BaseSegDataset):
-    """PAS-20b, PASCAL VOC 2012 with its 20 objects and background; to evaluate, not to train.
+    """PAS-20b, PASCAL VOC 2012 with its 20 objects and background; for evaluation, not training.
 
-    21 classes are evaluated, but 59 words are looked for: after the 20 objects, the 39 classes of
-    PC-59 that are not among them stand for the background. So ``metainfo['classes']`` has 59 names
-    while label maps hold 0..19, 20 for background and 255 for borders, and
-    ``OpenVocabIoUMetric(background_from=20)`` counts every id from 20 on as background.
-    ``tools/dataset_converters/pascal_voc.py`` makes the label maps.
-
-    All arguments are those of ``BaseSegDataset``. ``metainfo['classes']`` can name other words for
-    the background; they come after the 20 objects.
+    21 classes are evaluated, but 59 words are predicted: after the 20 objects, the other 39 classes
+    of PC-59 represent the background. So ``metainfo['classes']`` has 59 names while label maps hold
+    0..19, 20 for background and 255 for borders, and ``OpenVocabIoUMetric(background_from=20)``
+    counts every id from 20 on as background. ``metainfo['classes']`` can give other words for the
+    background, after the 20 objects.
     """
 
     METAINFO = dict(classes=_WORDS, palette=_voc_palette(_WORDS), background_from=len(_OBJECTS))
@@ -173,16 +162,16 @@ class PascalVOC20bDataset(CheckedDatasetMixin, BaseSegDataset):
     prepare_hint = PascalVOC20Dataset.prepare_hint
 
     def get_label_map(self, new_classes: Sequence[str] | None = None) -> None:
-        """Nothing is mapped: ids in the files are the objects, and one for all other words.
+        """No mapping: ids in the files are the objects, and one for all other words.
 
         Raises:
-            ESCNetError: If the words do not begin with the 20 objects, or end there.
+            ESCNetError: If the words are not the 20 objects followed by others.
         """
         words = tuple(_WORDS if new_classes is None else new_classes)
         if words[: len(_OBJECTS)] != _OBJECTS or len(words) == len(_OBJECTS):
             raise ESCNetError(
                 f"{type(self).__name__} got metainfo['classes'] of {len(words)} words that are not "
-                'the 20 objects of PASCAL VOC, in their order, and then words for the background: '
+                'the 20 objects of PASCAL VOC, in order, followed by words for the background: '
                 'begin with those of load_benchmark("voc20").'
             )
 

@@ -1,4 +1,4 @@
-"""Checks at start-up that MMSegmentation's data sets leave to a traceback, or to nobody."""
+"""Start-up checks that MMSegmentation's data sets lack."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ..errors import ESCNetError, first_few
 
 
 class CheckedDatasetMixin:
-    """Put before a ``BaseSegDataset``: a missing or half-made data set is one clear sentence.
+    """Put before a ``BaseSegDataset``: a missing or incomplete data set is one clear error.
 
-    ``BaseSegDataset`` answers a missing folder with a traceback, an empty one with a data set of
-    length zero, and a missing label with a traceback in the middle of training. Here all of it is
-    an :class:`ESCNetError` before training starts, which says how to make the data.
+    ``BaseSegDataset`` raises a traceback for a missing folder, loads an empty folder as a data set
+    of length zero, and fails in the middle of training for a missing label map. Here these raise an
+    :class:`ESCNetError` before training starts, which says how to prepare the data.
 
-    It also keeps wide label sets right: classes left out of ``metainfo['classes']`` map to the
-    data set's own ``ignore_index`` (MMSegmentation always writes 255, which is a class of a wide
-    set), and each data info carries ``num_classes`` and ``ignore_index``, so that
-    :class:`LoadLabelMap` can check the ids in the files.
+    It also supports large label sets: classes left out of ``metainfo['classes']`` map to the data
+    set's own ``ignore_index`` (MMSegmentation always uses 255, which may be a class), and each data
+    info has ``num_classes`` and ``ignore_index``, so that :class:`LoadLabelMap` can check the ids
+    in the files.
 
     Attributes:
-        prepare_hint: What makes the data, completing '... does not exist: ' (``'run
+        prepare_hint: How to prepare the data, completing '... does not exist: ' (``'run
             `mmseg-escnet convert ...` '``).
         official_counts: Published number of images of each split, by the name of its ``ann_file``
             without suffix, or else of its image folder; for ``tools/check_dataset.py``.
@@ -48,7 +48,7 @@ class CheckedDatasetMixin:
         """Map from ids in the files to ids of ``new_classes``.
 
         Args:
-            new_classes: Class names asked for, or None for all.
+            new_classes: Class names, or None for all.
 
         Returns:
             File id -> class id, ``ignore_index`` for classes left out; None if nothing changes.
@@ -63,14 +63,14 @@ class CheckedDatasetMixin:
         if unknown:
             raise ESCNetError(
                 f'{type(self).__name__} has no labels for {first_few(map(repr, unknown), 3)}: '
-                "metainfo['classes'] can choose and reorder classes of the label files, while "
-                'other words belong into the vocabulary of the model.'
+                "metainfo['classes'] selects and reorders classes of the label files, while other "
+                'words belong in the vocabulary of the model.'
             )
         position = {name: index for index, name in enumerate(new_classes)}
         return {i: position.get(name, self.ignore_index) for i, name in enumerate(old_classes)}
 
     def _update_palette(self) -> list:
-        """Let the colours follow ``metainfo['classes']`` when they are chosen or reordered."""
+        """Reorder the colours together with ``metainfo['classes']``."""
         palette = self._metainfo.get('palette')
         if self.label_map is None or not palette or list(palette) != list(self.file_palette or ()):
             return super()._update_palette()
@@ -81,8 +81,8 @@ class CheckedDatasetMixin:
         """Check folders and files, then list them as the parent class does.
 
         Raises:
-            ESCNetError: If a folder or ``ann_file`` is missing, there is no image or no label,
-                or an image has no label.
+            ESCNetError: If a folder or ``ann_file`` is missing, there are no images or labels, or
+                an image has no label map.
         """
         self._check_ignore_index()
         image_dir = self.data_prefix.get('img_path')
@@ -90,33 +90,21 @@ class CheckedDatasetMixin:
         self._check_folder('image', image_dir)
         if label_dir is not None:
             self._check_folder('label', label_dir)
+        list_file = f'The list of images {self._path(self.ann_file or "")} (ann_file)'
         if self.ann_file and not fileio.exists(self.ann_file, backend_args=self.backend_args):
-            raise ESCNetError(
-                f'The list of images {self._path(self.ann_file)} (ann_file) does not exist: '
-                f'{self.prepare_hint}.'
-            )
+            raise self._error(f'{list_file} does not exist')
         listed = bool(self.ann_file) and not osp.isdir(self.ann_file)
-
-        images = self._files(image_dir, self.img_suffix)
-        if not images:
-            suffixes = [self.img_suffix] if isinstance(self.img_suffix, str) else self.img_suffix
-            raise ESCNetError(
-                f'The image directory {self._path(image_dir)} holds no file '
-                f'*{", *".join(suffixes)}: {self.prepare_hint}.'
-            )
+        images = self._files('image', image_dir, self.img_suffix)
         data_list = super().load_data_list()
         if not data_list:
-            raise ESCNetError(
-                f'The list of images {self._path(self.ann_file)} (ann_file) is empty: '
-                f'{self.prepare_hint}.'
-            )
+            raise self._error(f'{list_file} is empty')
         if listed:
             wanted = {osp.relpath(info['img_path'], image_dir) for info in data_list}
             if missing := wanted - images:
-                raise ESCNetError(
+                raise self._error(
                     f'{len(missing)} of {len(wanted)} images listed in '
                     f'{self._path(self.ann_file)} are not in {self._path(image_dir)} '
-                    f'({first_few(sorted(missing), 3)}): {self.prepare_hint}.'
+                    f'({first_few(sorted(missing), 3)})'
                 )
         if label_dir is not None:
             self._check_labels(data_list, images, label_dir, listed)
@@ -127,6 +115,9 @@ class CheckedDatasetMixin:
             if classes is not None:
                 info['num_classes'] = len(classes)
         return data_list
+
+    def _error(self, what: str) -> ESCNetError:
+        return ESCNetError(f'{what}: {self.prepare_hint}.')
 
     def _check_ignore_index(self) -> None:
         classes = self.file_classes or self._metainfo.get('classes') or ()
@@ -141,18 +132,12 @@ class CheckedDatasetMixin:
     def _check_labels(
         self, data_list: list[dict], images: set[str], label_dir: str, listed: bool
     ) -> None:
-        labels = self._files(label_dir, self.seg_map_suffix)
-        if not labels:
-            raise ESCNetError(
-                f'The label directory {self._path(label_dir)} holds no file '
-                f'*{self.seg_map_suffix}: {self.prepare_hint}.'
-            )
+        labels = self._files('label', label_dir, self.seg_map_suffix)
         expected = {osp.relpath(info['seg_map_path'], label_dir) for info in data_list}
         if missing := expected - labels:
-            raise ESCNetError(
+            raise self._error(
                 f'{len(missing)} of {len(expected)} images have no label map in '
-                f'{self._path(label_dir)} ({first_few(sorted(missing), 3)}): '
-                f'{self.prepare_hint}.'
+                f'{self._path(label_dir)} ({first_few(sorted(missing), 3)})'
             )
         if not listed and (surplus := labels - expected):
             print_log(
@@ -170,12 +155,10 @@ class CheckedDatasetMixin:
                 ', seg_map_path=...).'
             )
         if not fileio.isdir(folder, backend_args=self.backend_args):
-            raise ESCNetError(
-                f'The {kind} directory {self._path(folder)} does not exist: {self.prepare_hint}.'
-            )
+            raise self._error(f'The {kind} directory {self._path(folder)} does not exist')
 
-    def _files(self, folder: str, suffix: str) -> set[str]:
-        return set(
+    def _files(self, kind: str, folder: str, suffix: str | Sequence[str]) -> set[str]:
+        found = set(
             fileio.list_dir_or_file(
                 dir_path=folder,
                 list_dir=False,
@@ -184,7 +167,13 @@ class CheckedDatasetMixin:
                 backend_args=self.backend_args,
             )
         )
+        if not found:
+            suffixes = ', *'.join([suffix] if isinstance(suffix, str) else suffix)
+            raise self._error(
+                f'The {kind} directory {self._path(folder)} contains no file *{suffixes}'
+            )
+        return found
 
     def _path(self, path: str) -> str:
-        """A local path in full: a relative one does not say where it was looked for."""
+        """A local path in full, since a relative one may be misleading."""
         return path if self.backend_args else osp.abspath(path)

@@ -1,16 +1,14 @@
-"""What the converters share: from raw label maps to checked label files.
+"""What the converters share: turning raw label maps into checked label files.
 
-A converter lists its jobs, and says how raw ids are read and which label files they become. Files
-that are there and right are kept, so that the same command resumes an interrupted conversion.
+A converter lists its jobs, and defines how raw ids are read and which label files they become.
+Valid output files are kept, so the same command resumes an interrupted conversion.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,14 +28,14 @@ _MOST_ERRORS = 10
 
 
 class LabelSet(NamedTuple):
-    """One kind of label files, and how raw ids become its ids.
+    """A set of label files, and how raw ids map to its ids.
 
     Attributes:
         name: Name of the data set.
-        folder: Where its label files are, inside OUT.
-        table: Raw id -> id in the file, (number of raw ids,); ``NO_SUCH_ID`` for raw ids that the
-            publication does not have.
-        classes: Names of the classes, in the order of their ids.
+        folder: Folder of its label files, below OUT.
+        table: Raw id -> id in the file, (number of raw ids,); ``NO_SUCH_ID`` for raw ids that do
+            not exist in the publication.
+        classes: Class names, in the order of their ids.
         ignored: Id of pixels without a class.
         first_id: Id of the first class.
     """
@@ -51,36 +49,24 @@ class LabelSet(NamedTuple):
 
     @property
     def dtype(self) -> type:
-        """Type of the files: 16 bits where an id needs them."""
+        """Type of the ids in the files: 16 bits if an id needs them."""
         return np.uint8 if max(self.table.max(), self.ignored) <= 255 else np.uint16
 
 
 class Job(NamedTuple):
-    """One image with its label map, and the files they become.
+    """An image with its label map, and the output files.
 
     Attributes:
         raw_label: The published label map.
         raw_image: The published image.
-        image: Where it is put; None if only label maps are made.
-        labels: The label files, one for each label set.
+        image: The image in OUT; None if only label maps are made.
+        labels: The label files, one per label set.
     """
 
     raw_label: Path
     raw_image: Path | None
     image: Path | None
     labels: tuple[Path, ...]
-
-
-class Converted(NamedTuple):
-    """What became of one job.
-
-    Attributes:
-        is_new: For each label set, whether its file was written.
-        counts: For each label set, the pixels of each class and then of none, (N + 1,).
-    """
-
-    is_new: tuple[bool, ...]
-    counts: tuple[np.ndarray, ...]
 
 
 def add_arguments(
@@ -91,7 +77,7 @@ def add_arguments(
     default: Sequence[str],
     links: Sequence[str] = ('symlink', 'copy'),
 ) -> None:
-    """Add the arguments that the converters of published data sets have in common."""
+    """Add the arguments shared by the converters of published data sets."""
     parser.add_argument('raw', metavar='RAW', type=Path)
     parser.add_argument('--out', type=Path, default=Path(out), help='default: %(default)s')
     parser.add_argument(
@@ -106,36 +92,29 @@ def add_arguments(
         '--link',
         choices=links,
         default='symlink',
-        help='how images get into OUT, where it is not RAW (default: %(default)s)',
+        help='how images get into OUT, if it is not RAW (default: %(default)s)',
     )
     parser.add_argument(
-        '--allow-partial', action='store_true', help='convert what is there, however little'
+        '--allow-partial', action='store_true', help='convert an incomplete data set'
     )
 
 
 def check_count(*, what: str, folder: Path, found: int, expected: int, remedy: str) -> None:
     """Compare a number of files with the published one.
 
-    Args:
-        what: What is counted.
-        folder: Where it was looked for.
-        found: The number there.
-        expected: The published number.
-        remedy: What to do if they differ.
-
     Raises:
-        ESCNetError: If the numbers differ.
+        ESCNetError: If they differ; ``remedy`` says what to do.
     """
     if found != expected:
         raise ESCNetError(
-            f'{folder} holds {found} of {expected} {what}: {remedy}, or pass --allow-partial to '
-            'convert what is there.'
+            f'{folder} holds {found} of {expected} {what}: {remedy}, or pass --allow-partial '
+            'to convert an incomplete data set.'
         )
 
 
 @contextmanager
 def open_image(path: Path, what: str = 'Image') -> Iterator[Image.Image]:
-    """Open an image with Pillow, to read its header or to decode it in the block.
+    """Open an image with Pillow, to read its header or decode it in the block.
 
     Raises:
         ESCNetError: If it cannot be read.
@@ -163,7 +142,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_label(job: Job) -> np.ndarray:
-    """The ids (height, width) of a job whose raw label map is a grey or palette PNG.
+    """The ids (height, width) in a raw label map that is a grey or palette PNG.
 
     Raises:
         ESCNetError: If it cannot be read.
@@ -179,14 +158,14 @@ def read_label(job: Job) -> np.ndarray:
 
 
 def place(job: Job, *, link: str) -> None:
-    """Put the image of a job in place, but never in the place of another data set's.
+    """Link or copy the image of a job into OUT, without replacing that of another data set.
 
     Args:
         job: The job.
         link: ``'symlink'`` or ``'copy'``.
 
     Raises:
-        ESCNetError: If another file has its name, or the file system refuses symbolic links.
+        ESCNetError: If a different file has its name, or it cannot be written.
     """
     target, source = job.image, job.raw_image
     if target is None:
@@ -194,24 +173,19 @@ def place(job: Job, *, link: str) -> None:
     if target.exists():
         if not target.samefile(source) and target.stat().st_size != source.stat().st_size:
             raise ESCNetError(
-                f'{target} exists and is not {source}: that folder belongs to another data set, '
-                'so give --out one of its own.'
+                f'{target} exists and differs from {source}: the folder belongs to another data '
+                'set, so choose another --out.'
             )
         return
     target.unlink(missing_ok=True)  # a broken link
     if link == 'copy':
-        part = target.with_name(f'.{target.name}.{os.getpid()}.part')
-        try:
-            shutil.copyfile(source, part)
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
-        return
+        return write_file(target, source.read_bytes())
     try:
         target.symlink_to(source.resolve())
     except OSError as error:
         raise ESCNetError(
-            f'Symbolic link {target} cannot be made ({error.strerror or error}): use --link copy.'
+            f'Cannot create the symbolic link {target} ({error.strerror or error}): use '
+            '--link copy.'
         ) from error
 
 
@@ -221,24 +195,28 @@ def convert(
     read: Callable[[Job], np.ndarray],
     sets: tuple[LabelSet, ...],
     put_image: Callable[[Job], None],
-) -> Converted:
-    """Put one image in place and make its label files; files that are there and right are kept.
+) -> tuple[list[bool], list[np.ndarray]]:
+    """Put an image into OUT and make its label files; valid files are kept.
 
     Args:
         job: What to convert.
         read: Reads the raw ids of a job, (height, width), at the size of its image in OUT.
         sets: The label sets, in the order of ``job.labels``.
-        put_image: Puts the image of a job in place.
+        put_image: Puts the image of a job into OUT.
+
+    Returns:
+        For each label set whether its file was written, and the pixels of each class followed by
+        the ignored ones, (N + 1,).
 
     Raises:
-        ESCNetError: If a file is damaged, sizes differ, or the publication has no such id.
+        ESCNetError: If a file is damaged, sizes differ, or a raw id does not exist.
     """
     put_image(job)
     size = image_size(job.image or job.raw_label)
     counts = [
         count_file(path, size, label_set) for path, label_set in zip(job.labels, sets, strict=True)
     ]
-    is_new = tuple(count is None for count in counts)
+    is_new = [count is None for count in counts]
     if any(is_new):
         raw = read(job)
         if raw.shape != size:
@@ -252,14 +230,14 @@ def convert(
                 ids = to_file_ids(raw, label_set, job.raw_label)
                 write_file(path, encode_label_map(ids))
                 counts[i] = count_ids(ids, label_set)
-    return Converted(is_new, tuple(counts))
+    return is_new, counts
 
 
 def to_file_ids(raw: np.ndarray, label_set: LabelSet, file: Path) -> np.ndarray:
-    """Ids of a label file, (height, width), from raw ids.
+    """Map raw ids to those of a label file, (height, width).
 
     Raises:
-        ESCNetError: If the publication has no such raw id.
+        ESCNetError: If a raw id does not exist in the publication.
     """
     table = label_set.table
     present = np.flatnonzero(np.bincount(raw.ravel())).tolist()
@@ -273,7 +251,7 @@ def to_file_ids(raw: np.ndarray, label_set: LabelSet, file: Path) -> np.ndarray:
 
 
 def count_ids(ids: np.ndarray, label_set: LabelSet) -> np.ndarray | None:
-    """Pixels of each class and then of none, (N + 1,); None if there is an id of neither."""
+    """Pixels of each class, then of ignored ones, (N + 1,); None if there is any other id."""
     start, end = label_set.first_id, label_set.first_id + len(label_set.classes)
     counts = np.bincount(ids.ravel(), minlength=max(end, label_set.ignored + 1))
     result = np.append(counts[start:end], counts[label_set.ignored])
@@ -281,7 +259,7 @@ def count_ids(ids: np.ndarray, label_set: LabelSet) -> np.ndarray | None:
 
 
 def count_file(path: Path, size: tuple[int, int], label_set: LabelSet) -> np.ndarray | None:
-    """Like :func:`count_ids`, of a label file; None also if it is missing, damaged or misfit."""
+    """Like :func:`count_ids` for a label file; None also if missing, damaged or of another size."""
     if png_header(path) != (*size, 8 * np.dtype(label_set.dtype).itemsize):
         return None
     try:
@@ -301,10 +279,10 @@ def run(
     workers: int,
     description: str,
 ) -> int:
-    """Run the jobs under a progress bar, and print what the label files hold.
+    """Run the jobs under a progress bar, and print what the label files contain.
 
     Returns:
-        The exit status: 1 if a file failed, or if the label files of a set hold no class at all.
+        The exit status: 1 if a file failed, or if no pixel of a label set has a class.
     """
     for folder in {job.image.parent for job in jobs if job.image}:
         folder.mkdir(parents=True, exist_ok=True)
@@ -315,9 +293,10 @@ def run(
         if outcome.error is not None:
             failed.append(outcome.error)
             continue
-        num_new += outcome.result.is_new
-        for total, counts in zip(totals, outcome.result.counts, strict=True):
-            total += counts
+        is_new, counts = outcome.result
+        num_new += is_new
+        for total, count in zip(totals, counts, strict=True):
+            total += count
 
     for message in failed[:_MOST_ERRORS]:
         print(f'error: {message}', file=sys.stderr)
@@ -343,11 +322,11 @@ def run(
 
 
 def describe(counts: np.ndarray, label_set: LabelSet) -> str:
-    """One line on what label files hold: share of ignored pixels, classes that never occur.
+    """Share of ignored pixels and classes that never occur, in one line.
 
     Args:
-        counts: Pixels of each class and then of none, (N + 1,).
-        label_set: Whose files they are.
+        counts: Pixels of each class, then of ignored ones, (N + 1,).
+        label_set: The label set they belong to.
     """
     counted = zip(label_set.classes, counts[:-1].tolist(), strict=True)
     absent = [repr(name) for name, count in counted if not count]
@@ -358,13 +337,54 @@ def describe(counts: np.ndarray, label_set: LabelSet) -> str:
     )
 
 
+def run_splits(
+    plans: Mapping[str, Sequence[Job]],
+    args: argparse.Namespace,
+    *,
+    name: str,
+    sets: Callable[[str], tuple[LabelSet, ...]],
+    read: Callable[[Job], np.ndarray] = read_label,
+    put_image: Callable[..., None] = place,
+    image_list: str | None = None,
+) -> int:
+    """:func:`run` the jobs of each split, and write the list of its images.
+
+    Args:
+        plans: The jobs of each split.
+        args: What :func:`add_arguments` read.
+        name: Name of the data set, for the progress bar.
+        sets: The label sets of a split, in the order of ``Job.labels``.
+        read: Reads the raw ids of a job, (height, width), at the size of its image in OUT.
+        put_image: Puts the image of a job in place; called with ``link``.
+        image_list: Folder of the lists ``SPLIT.txt``, inside OUT; None to write none.
+
+    Returns:
+        The exit status: 1 if a file failed.
+    """
+    status = 0
+    for split, jobs in plans.items():
+        status |= run(
+            jobs,
+            out=args.out,
+            read=read,
+            sets=sets(split),
+            put_image=partial(put_image, link=args.link),
+            workers=args.workers,
+            description=f'{name} {split}',
+        )
+        if image_list is not None:
+            stems = [job.image.stem for job in jobs]
+            write_list(args.out / image_list / f'{split}.txt', stems)
+    return status
+
+
 def write_list(path: Path, stems: Sequence[str]) -> None:
-    """Write the list of images that a data set reads, last of all: it says that all are there."""
+    """Write the list of images of a data set; last of all, since it means they are complete."""
     content = ''.join(f'{stem}\n' for stem in stems)
     if path.is_file():
         before = path.read_text(encoding='utf-8', errors='replace')
         if before == content:
             return
-        print(f'{path}: replaces a list of {len(before.split())} images')
+        print(f'{path}: replacing a list of {len(before.split())} images')
     write_file(path, content.encode())
     print(f'{path}: {len(stems)} images')

@@ -1,4 +1,4 @@
-"""Data of one's own: a folder of images, a folder of label maps and a file of names."""
+"""Custom data: a folder of images, a folder of label maps and a file of names."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 
 class _AnyImageSuffix(BaseSegDataset):
-    """``BaseSegDataset``, whose images may end in one of several suffixes."""
+    """``BaseSegDataset`` whose images may have different suffixes."""
 
     def load_data_list(self) -> list[dict]:
         image_dir = self.data_prefix['img_path']
         label_dir = self.data_prefix.get('seg_map_path')
         by_stem: dict[str, str] = {}
-        for name in sorted(self._files(image_dir, self.img_suffix)):
+        for name in sorted(self._files('image', image_dir, self.img_suffix)):
             stem = osp.splitext(name)[0]
             if stem in by_stem:
                 raise ESCNetError(
-                    f'{by_stem[stem]} and {name} in {self._path(image_dir)} have the label map '
-                    f'{stem}{self.seg_map_suffix} in common: rename one of them.'
+                    f'{by_stem[stem]} and {name} in {self._path(image_dir)} share the label map '
+                    f'{stem}{self.seg_map_suffix}: rename one of them.'
                 )
             by_stem[stem] = name
         stems = list(by_stem)
@@ -66,25 +66,25 @@ class FolderDataset(CheckedDatasetMixin, _AnyImageSuffix):
             labels/train/a.png   ...
 
     Line i of the names, from 0, is id i in the label maps: grey PNGs of 8 or 16 bits, or palette
-    PNGs; never colours. Pixels of ``ignore_index`` (255) have no class. Words for training and
-    evaluation are the names, with synonyms between bars. Phrases that stand for a class in place of
-    its name (``boat: a small boat``) are in ``metainfo['phrases']``, by name.
+    PNGs; never colours. Pixels of ``ignore_index`` (255) have no class. The names, with synonyms
+    between bars, are the words for training and evaluation. Phrases that replace a name
+    (``boat: a small boat``) are in ``metainfo['phrases']``, by name.
 
     Args:
         names: The file of names, below ``data_root`` (see :func:`.vocabulary.read_classes`), or a
             list of names.
-        metainfo: As in ``BaseSegDataset``; ``classes`` chooses among the names.
-        img_suffix: One suffix of images, or several.
-        kwargs: All other arguments of ``BaseSegDataset``. ``ann_file`` lists names of images
-            without their suffix; ``ignore_index=65535`` where 255 is a class.
+        metainfo: As in ``BaseSegDataset``; ``classes`` selects some of the names.
+        img_suffix: One or several suffixes of images.
+        kwargs: Other arguments of ``BaseSegDataset``. ``ann_file`` lists images without suffix;
+            use ``ignore_index=65535`` if 255 is a class.
 
     Raises:
-        ESCNetError: If a folder or the file of names is missing or not usable.
+        ESCNetError: If a folder or the file of names is missing or invalid.
     """
 
     prepare_hint = (
-        'FolderDataset reads images, label maps and names as docs/own_data.md describes; correct '
-        'data_root or data_prefix'
+        'see docs/own_data.md for the layout of images, label maps and names, or correct data_root '
+        'or data_prefix'
     )
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What is in the files of a prepared data set.
+"""What the files of a prepared data set contain, and what is wrong with them.
 
 Shapes: H x W pixels, N classes.
 """
@@ -19,11 +19,11 @@ from ..errors import ESCNetError
 from .benchmark_vocabularies import PUBLISHED_IMAGES
 from .parallel import parallel_map
 from .transforms import LoadImage, LoadLabelMap
+from .transforms.load_label_map import to_class_ids
 
-IGNORED, OUTSIDE = -1, -2  # what stands for no class in a map of class ids
+IGNORED, OUTSIDE = -1, -2  # in place of a class id: pixels without a class, ids out of range
 _NUM_FILE_IDS = 65_536
-
-_OF_MMSEG = {  # MMSegmentation's own classes of published data sets
+_MMSEG_DATASETS = {  # MMSegmentation's own classes of published data sets
     'ADE20KDataset': 'ade20k',
     'COCOStuffDataset': 'coco_stuff',
     'PascalContextDataset': 'pascal_context',
@@ -33,16 +33,16 @@ _OF_MMSEG = {  # MMSegmentation's own classes of published data sets
 
 
 class Reading(NamedTuple):
-    """What the files of one image hold.
+    """Contents of the files of one image.
 
     Attributes:
         image: The image file.
         label: The label map.
         image_size: Of the image, (height, width).
         label_size: Of the label map, (height, width).
-        bits: Bits of a pixel of the label map, 8 or 16.
+        bits: Bits per pixel of the label map, 8 or 16.
         ids: (k,) the ids in the label map, ascending.
-        pixels: (k,) how many pixels have each.
+        pixels: (k,) number of pixels of each id.
     """
 
     image: str
@@ -56,14 +56,13 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelIds:
-    """What the ids in the label files of a data set stand for.
+    """What the ids in the label files of a data set mean.
 
     Attributes:
         names: The N class names.
         ignore_index: Id of pixels without a class.
-        reduce_zero_label: Whether id 0 stands for no class and id 1 for the first one.
-        label_map: Place of a class among those of the files -> class id; None if they are the
-            same.
+        reduce_zero_label: Whether id 0 means no class and id 1 is the first class.
+        label_map: Class index in the files -> class id; None if they are the same.
     """
 
     names: tuple[str, ...]
@@ -73,45 +72,43 @@ class LabelIds:
 
     @property
     def first(self) -> int:
-        """The id of the files' first class."""
+        """The id of the first class in the files."""
         return 1 if self.reduce_zero_label else 0
 
     @property
     def last(self) -> int:
-        """The id of the files' last class."""
+        """The id of the last class in the files."""
         return self.first + len(self.label_map or self.names) - 1
 
     @cached_property
     def table(self) -> np.ndarray:
-        """(65536,) int64: class id, ``IGNORED`` or ``OUTSIDE`` for each id that a file may have.
+        """(65536,) int64: class id, ``IGNORED`` or ``OUTSIDE`` for each possible id in a file.
 
-        It is what :class:`LoadLabelMap` makes of them.
+        The same mapping as that of :class:`LoadLabelMap`.
         """
-        file_ids = np.arange(_NUM_FILE_IDS)
-        targets = file_ids - self.first
-        for position, class_id in (self.label_map or {}).items():
-            targets[position + self.first] = class_id
-        ignored = (file_ids == self.ignore_index) | (file_ids < self.first)
-        ignored |= targets == self.ignore_index
-        outside = (targets < 0) | (targets >= len(self.names))
-        return np.where(ignored, IGNORED, np.where(outside, OUTSIDE, targets))
+        targets = to_class_ids(
+            range(_NUM_FILE_IDS), self.ignore_index, self.reduce_zero_label, self.label_map
+        )
+        outside = np.where(targets >= len(self.names), OUTSIDE, targets)
+        return np.where(targets == self.ignore_index, IGNORED, outside)
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is in the files of a data set, or of a part of it.
+    """Contents of the files of a data set, or of a sample of them.
 
     Attributes:
-        labels: What the ids in the label files stand for.
-        load: Reads an image and a label map, see :func:`load_pair`.
-        casts_to_bytes: Whether the pipeline's label loader is MMSegmentation's, which wraps wide
-            ids around.
+        labels: What the ids in the label files mean.
+        load: Reads an image (H, W, 3) uint8 BGR and its label map (H, W) uint8 or uint16, given
+            both paths.
+        casts_to_bytes: Whether the pipeline loads labels with MMSegmentation's transform, in which
+            ids above 255 wrap around.
         total: Number of images of the data set.
         files: (image, label map) of those inspected.
-        readings: What is in those that can be read.
-        unreadable: What is wrong with the others.
-        expected: Published number of images; None if not known.
-        hint: How the data set is made, as a clause; '' if not known.
+        readings: Contents of those that can be read.
+        unreadable: Error messages of the others.
+        expected: Published number of images; None if unknown.
+        hint: How to make the data set, as a clause; '' if unknown.
     """
 
     labels: LabelIds
@@ -126,7 +123,7 @@ class Inspection:
 
     @cached_property
     def id_pixels(self) -> np.ndarray:
-        """(65536,) int64, pixels with each id of the files."""
+        """(65536,) int64, pixels of each id in the files."""
         total = np.zeros(_NUM_FILE_IDS, np.int64)
         for reading in self.readings:
             total[reading.ids] += reading.pixels
@@ -141,7 +138,7 @@ class Inspection:
 
     @cached_property
     def class_images(self) -> np.ndarray:
-        """(N,) int64, images in which each class occurs."""
+        """(N,) int64, number of images in which each class occurs."""
         images = np.zeros(len(self.labels.names), np.int64)
         for reading in self.readings:
             targets = self.labels.table[reading.ids]
@@ -150,7 +147,7 @@ class Inspection:
 
     @property
     def ignored_pixels(self) -> int:
-        """Pixels that stand for no class on purpose."""
+        """Number of pixels without a class, not counting ids out of range."""
         return int(self.id_pixels[self.labels.table == IGNORED].sum())
 
     @property
@@ -160,12 +157,12 @@ class Inspection:
 
     @property
     def bits(self) -> set[int]:
-        """Bits of a pixel that occur among the label maps."""
+        """Bit depths of the label maps."""
         return {reading.bits for reading in self.readings}
 
     @property
     def matching(self) -> list[Reading]:
-        """Readings of which image and label map have the same size."""
+        """Readings in which image and label map have the same size."""
         return [reading for reading in self.readings if reading.image_size == reading.label_size]
 
 
@@ -173,9 +170,8 @@ def build_dataset(cfg: dict) -> BaseDataset:
     """Build a data set without its pipeline.
 
     Raises:
-        ESCNetError: If it cannot be built: files are missing, or it is not described right.
+        ESCNetError: If it cannot be built, because files are missing or its config is wrong.
     """
-    kind = cfg.get('type')
     try:
         # an empty list cannot be serialized
         return DATASETS.build(dict(cfg, pipeline=[], lazy_init=False, serialize_data=False))
@@ -184,9 +180,9 @@ def build_dataset(cfg: dict) -> BaseDataset:
     except (AssertionError, KeyError, OSError, TypeError, ValueError) as error:
         why = error.args[0] if isinstance(error, KeyError) else str(error)
         raise ESCNetError(
-            f'The data set of type {kind} cannot be built '
-            f'({why or "a file or folder of it does not exist"}): check data_root, data_prefix '
-            'and ann_file, see data/README.md.'
+            f'The data set of type {cfg.get("type")} cannot be built '
+            f'({why or "one of its files or folders does not exist"}): check data_root, '
+            'data_prefix and ann_file, see data/README.md.'
         ) from error
 
 
@@ -199,27 +195,26 @@ def inspect_dataset(
     workers: int = 1,
     description: str = 'images',
 ) -> Inspection:
-    """Read the images and label maps of a data set and count what is in them.
+    """Read the images and label maps of a data set and count the ids.
 
     Args:
         dataset: A ``BaseSegDataset``.
-        pipeline: Its pipeline, for how files are read.
-        background_from: Class from which on all are counted as one, the background, as
-            ``OpenVocabIoUMetric`` does; None counts each by itself.
+        pipeline: Its pipeline, whose loading transforms say how files are read.
+        background_from: Merge the classes from this index on into one, 'background', as
+            ``OpenVocabIoUMetric`` does.
         limit: Number of images to inspect, evenly spaced; None for all.
         workers: Number of processes; 0 or 1 works in this one.
         description: Label of the progress bar.
 
     Raises:
-        ESCNetError: If it holds no image, or does not say its class names or label maps.
+        ESCNetError: If it has no images, class names or label maps.
     """
-    kind = type(dataset).__name__
-    hint = getattr(dataset, 'prepare_hint', '')
+    kind, hint = type(dataset).__name__, getattr(dataset, 'prepare_hint', '')
     if not dataset.metainfo.get('classes'):
         raise ESCNetError(f"{kind} has no class names: give metainfo=dict(classes=['...']).")
     if len(dataset) == 0:
         raise ESCNetError(
-            f'{kind} holds no image in {dataset.data_prefix.get("img_path")}: '
+            f'{kind} has no images in {dataset.data_prefix.get("img_path")}: '
             f'{hint or "check data_root, data_prefix and img_suffix"}.'
         )
     if dataset.get_data_info(0).get('seg_map_path') is None:
@@ -227,18 +222,13 @@ def inspect_dataset(
             f'{kind} has no label maps: give data_prefix=dict(img_path=..., seg_map_path=...), or '
             'leave it out with --phase.'
         )
-    step = {each.get('type'): each for each in pipeline}
-    image_step = step.get('LoadImage', step.get('LoadImageFromFile', {}))
-    label_step = step.get('LoadLabelMap', step.get('LoadAnnotations', {}))
+    steps = {step.get('type'): step for step in pipeline}
+    image_step = steps.get('LoadImage', steps.get('LoadImageFromFile', {}))
+    label_step = steps.get('LoadLabelMap', steps.get('LoadAnnotations', {}))
+    options = image_step.keys() & {'color_type', 'imdecode_backend', 'backend_args'}
     load = partial(
-        load_pair,
-        load_image=LoadImage(
-            **{
-                key: image_step[key]
-                for key in ('color_type', 'imdecode_backend', 'backend_args')
-                if key in image_step
-            }
-        ),
+        _load,
+        load_image=LoadImage(**{key: image_step[key] for key in options}),
         load_labels=LoadLabelMap(backend_args=label_step.get('backend_args')),
     )
     infos = map(dataset.get_data_info, spread(len(dataset), limit))
@@ -254,16 +244,30 @@ def inspect_dataset(
         files=files,
         readings=[outcome.result for outcome in outcomes if outcome.error is None],
         unreadable=[outcome.error for outcome in outcomes if outcome.error is not None],
-        expected=_official_count(dataset),
+        expected=_published_count(dataset),
         hint=hint,
     )
 
 
+def _load(
+    files: tuple[str, str], *, load_image: LoadImage, load_labels: LoadLabelMap
+) -> tuple[np.ndarray, np.ndarray]:
+    image, label = files
+    return load_image.transform(dict(img_path=image))['img'], load_labels.read(label)
+
+
+def _read(files: tuple[str, str], *, load: partial) -> Reading:
+    image, ids = load(files)
+    pixels = np.bincount(ids.ravel())
+    present = np.flatnonzero(pixels)
+    return Reading(*files, image.shape[:2], ids.shape, 8 * ids.itemsize, present, pixels[present])
+
+
 def _label_ids(
-    dataset: BaseDataset, of_loader: int | None, background_from: int | None
+    dataset: BaseDataset, loader_ignore_index: int | None, background_from: int | None
 ) -> LabelIds:
     names, label_map = dataset.metainfo['classes'], dataset.label_map
-    ignore_index = dataset.ignore_index if of_loader is None else of_loader
+    ignore_index = dataset.ignore_index if loader_ignore_index is None else loader_ignore_index
     if background_from is not None:
         label_map = label_map or {i: i for i in range(len(names))}
         label_map = {
@@ -275,41 +279,19 @@ def _label_ids(
 
 
 def spread(count: int, limit: int | None) -> list[int]:
-    """Choose up to ``limit`` of ``count`` numbers, evenly spaced from the first to the last."""
+    """Up to ``limit`` of the numbers below ``count``, evenly spaced from the first to the last."""
     if limit is None or limit >= count:
         return list(range(count))
     return np.linspace(0, count - 1, limit).round().astype(int).tolist()
 
 
-def _official_count(dataset: BaseDataset) -> int | None:
-    if dataset._indices is not None:  # a part on purpose
+def _published_count(dataset: BaseDataset) -> int | None:
+    if dataset._indices is not None:  # a subset on purpose
         return None
     split = dataset.ann_file or dataset.data_prefix.get('img_path') or ''
     split = split.rstrip('/').rsplit('/', 1)[-1].removesuffix('.txt')
     counts = getattr(dataset, 'official_counts', None)
     if counts is None:
-        of_mmseg = (_OF_MMSEG.get(cls.__name__) for cls in type(dataset).__mro__)
-        counts = PUBLISHED_IMAGES.get(next(filter(None, of_mmseg), None), {})
+        keys = (_MMSEG_DATASETS.get(cls.__name__) for cls in type(dataset).__mro__)
+        counts = PUBLISHED_IMAGES.get(next(filter(None, keys), None), {})
     return counts.get(split)
-
-
-def load_pair(
-    files: tuple[str, str], *, load_image: LoadImage, load_labels: LoadLabelMap
-) -> tuple[np.ndarray, np.ndarray]:
-    """Load an image and its label map as training does.
-
-    Returns:
-        The image (H, W, 3) uint8 in BGR order, and the ids of the file (H, W), uint8 or uint16.
-
-    Raises:
-        ESCNetError: If one of them cannot be read.
-    """
-    image, label = files
-    return load_image.transform(dict(img_path=image))['img'], load_labels.read(label)
-
-
-def _read(files: tuple[str, str], *, load: partial) -> Reading:
-    image, ids = load(files)
-    pixels = np.bincount(ids.ravel())
-    present = np.flatnonzero(pixels)
-    return Reading(*files, image.shape[:2], ids.shape, 8 * ids.itemsize, present, pixels[present])

@@ -1,4 +1,4 @@
-"""A function applied to many files in several processes."""
+"""Apply a function to many files in several processes."""
 
 from __future__ import annotations
 
@@ -18,25 +18,19 @@ from ..errors import ESCNetError
 Item = TypeVar('Item')
 Result = TypeVar('Result')
 
-_CHUNK = 16  # items a worker gets at a time
+_CHUNK = 16  # items sent to a worker at a time
 
 
 class Outcome(NamedTuple):
-    """What became of one item.
-
-    Attributes:
-        item: The item as given.
-        result: What the function returned; None if it failed.
-        error: The message of the ESCNetError it raised; None if it succeeded.
-    """
+    """An item with the result of the function, or the message of the ESCNetError it raised."""
 
     item: object
     result: object
-    error: str | None
+    error: str | None  # None if it succeeded
 
 
 def default_workers() -> int:
-    """Number of processors this process may use."""
+    """Number of processor cores available to this process."""
     if hasattr(os, 'sched_getaffinity'):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -51,20 +45,19 @@ def parallel_map(
 ) -> Iterator[Outcome]:
     """Apply a function to every item in several processes, under a progress bar.
 
-    An ESCNetError of one item is part of its outcome and the others go on; any other exception (a
-    full disk, a mistake in the program) stops everything.
+    An ESCNetError does not stop the other items; any other exception (a full disk, a bug) does.
 
     Args:
-        function: What to apply; importable by name, for processes of their own.
-        items: What to apply it to.
+        function: A picklable function of one item.
+        items: Its arguments.
         workers: Number of processes; 0 or 1 works in this one.
         description: Label of the progress bar.
 
     Yields:
-        One outcome for each item, in their order.
+        One outcome per item, in order.
 
     Raises:
-        ESCNetError: If a process dies.
+        ESCNetError: If a worker process dies.
     """
     work = partial(_attempt, function)
     bar = partial(tqdm, total=len(items), desc=description, unit='file', disable=None)
@@ -74,7 +67,7 @@ def parallel_map(
         return
     pool = ProcessPoolExecutor(workers, initializer=_start_worker)
     try:
-        # Ctrl-C is for this process alone, also while the others start
+        # only this process handles Ctrl-C, even while the workers start
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             results = pool.map(work, items, chunksize=_CHUNK)
@@ -83,16 +76,16 @@ def parallel_map(
         yield from bar(results)
     except BrokenProcessPool as error:
         raise ESCNetError(
-            f'One of {workers} processes died, of too little memory or on a damaged file: give '
-            'fewer as --workers; --workers 1 dies on the same file.'
+            f'One of {workers} worker processes died, out of memory or on a damaged file: use '
+            'fewer --workers, or check the files.'
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process answers Ctrl-C
-    cv2.setNumThreads(0)  # its thread pool does not survive a fork, and the cores are taken
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
+    cv2.setNumThreads(0)  # its thread pool does not survive a fork, and all cores are busy
 
 
 def _attempt(function: Callable, item: object) -> Outcome:

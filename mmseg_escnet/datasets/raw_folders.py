@@ -1,4 +1,4 @@
-"""Published data sets on disk: their folders, lists of images and files found and checked."""
+"""Find and check the folders, image lists and files of published data sets."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _STEM = re.compile(r'[\w-]+')  # no folders, no second column
 
 
 def find_folder(raw: Path, *, inside: Sequence[str], what: str, remedy: str) -> Path:
-    """Find a published folder, whether RAW is the folder itself or lies above it.
+    """Find a published folder at RAW or below it.
 
     Args:
         raw: RAW as given.
-        inside: What the folder holds, one of which has to be there.
+        inside: Contents of the folder, at least one of which must exist.
         what: Its published path, such as ``'VOCdevkit/VOC2012'``.
-        remedy: Where it comes from.
+        remedy: How to get it, completing '..., which comes '.
 
     Raises:
-        ESCNetError: If it is not there.
+        ESCNetError: If it does not exist.
     """
     parts = Path(what).parts
     for base in (raw, *(raw.joinpath(*parts[i:]) for i in range(len(parts)))):
@@ -33,10 +33,10 @@ def find_folder(raw: Path, *, inside: Sequence[str], what: str, remedy: str) -> 
 
 
 def read_stems(path: Path, remedy: str) -> list[str]:
-    """Read a list of images, one name without suffix a line.
+    """Read a list of images, one name without suffix per line.
 
     Raises:
-        ESCNetError: If it is missing, or holds something else.
+        ESCNetError: If it is missing, or contains anything else.
     """
     try:
         lines = path.read_text(encoding='utf-8').splitlines()
@@ -47,7 +47,7 @@ def read_stems(path: Path, remedy: str) -> list[str]:
     for stem in stems:
         if not _STEM.fullmatch(stem):
             raise ESCNetError(
-                f'The list of images {path} holds {stem!r}, not a name of an image: {remedy}.'
+                f'The list of images {path} contains {stem!r}, not a name of an image: {remedy}.'
             )
     return list(dict.fromkeys(stems))
 
@@ -65,19 +65,19 @@ def devkit_jobs(
     sets: Sequence[LabelSet],
     allow_partial: bool,
 ) -> list[Job]:
-    """Check the raw files of one split of a PASCAL VOC folder and list what is to be converted.
+    """Check the raw files of one split of a PASCAL VOC folder and list the jobs.
 
     Args:
         raw: The folder, with ``JPEGImages``.
-        image_list: The list of the split, inside ``raw``.
-        label_folder: Where the raw label maps are.
-        label_suffix: How their names end.
+        image_list: The list of the split, below ``raw``.
+        label_folder: Folder of the raw label maps.
+        label_suffix: Suffix of their names.
         expected: The published number of images.
         remedy: How to get the list and the images.
         label_remedy: How to get the label maps.
         out: OUT.
         sets: The label sets to be written.
-        allow_partial: Whether to leave out what is missing.
+        allow_partial: Skip images that are missing.
 
     Raises:
         ESCNetError: If something is missing.
@@ -102,8 +102,8 @@ def devkit_jobs(
     )
     if not chosen:
         raise ESCNetError(
-            f'{raw} holds no image in JPEGImages that is listed in {image_list} and has a label '
-            f'map in {label_folder}: {label_remedy}.'
+            f'No image in {raw / "JPEGImages"} is listed in {image_list} and has a label map in '
+            f'{label_folder}: {label_remedy}.'
         )
     return [
         Job(

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a crash, and the one that a training resumes from."""
+"""Checkpoints that survive a crash, and the one to resume from."""
 
 import logging
 import os
@@ -19,10 +19,7 @@ from ..preflight import check_checkpoint
 
 @register_backend('atomic', force=True)
 class AtomicBackend(LocalBackend):
-    """MMEngine's local backend, which writes a file whole or not at all (ours).
-
-    ``backend_args=dict(backend='atomic')`` chooses it.
-    """
+    """MMEngine's local backend with atomic writes (ours): ``dict(backend='atomic')``."""
 
     def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
         """Write a file (see :func:`~mmseg_escnet.files.write_file`)."""
@@ -31,11 +28,10 @@ class AtomicBackend(LocalBackend):
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
-    """MMEngine's ``CheckpointHook``, whose files are whole at any moment (ours).
+    """MMEngine's ``CheckpointHook`` with files that are complete at any time (ours).
 
-    A checkpoint takes its name when it is on the disk, and only then an outdated one is removed:
-    whenever the process dies, the last whole checkpoint is there, and
-    :func:`latest_whole_checkpoint` finds it.
+    A checkpoint gets its name when it is on disk, and only then is an outdated one removed:
+    whenever the process dies, :func:`latest_whole_checkpoint` finds the last complete one.
 
     Args:
         **kwargs: Of ``CheckpointHook``.
@@ -45,19 +41,14 @@ class AtomicCheckpointHook(CheckpointHook):
         super().__init__(backend_args=backend_args or dict(backend='atomic'), **kwargs)
 
     def before_train(self, runner: Runner) -> None:
-        """Remove the half-written files of a killed run."""
+        """Remove the partial files of a killed run."""
         super().before_train(runner)
         if is_main_process():
             for part in Path(self.out_dir).glob('.*.part'):
                 part.unlink(missing_ok=True)
 
     def save(self, runner: Runner, iterations: int) -> None:
-        """Write a checkpoint now.
-
-        Args:
-            runner: The runner of the training.
-            iterations: How many iterations it has done.
-        """
+        """Write a checkpoint now, after the given number of iterations."""
         self._save_checkpoint_with_step(
             runner, iterations, meta=dict(epoch=runner.epoch, iter=iterations)
         )
@@ -81,20 +72,16 @@ class AtomicCheckpointHook(CheckpointHook):
 
 
 def latest_whole_checkpoint(work_dir: str | Path) -> str | None:
-    """The latest checkpoint of a training that can be read.
+    """The latest readable checkpoint in a work dir.
 
-    That is the one that MMEngine's ``last_checkpoint`` names; if that note or its checkpoint is
-    missing or damaged, the latest written of the others. Of several processes the first one
-    chooses for all, so that all see the same files.
-
-    Args:
-        work_dir: Work dir of the training.
+    That is the one in MMEngine's ``last_checkpoint`` file; if that file or its checkpoint is
+    missing or damaged, the most recent other one. The main process chooses for all.
 
     Returns:
         Its path; None if nothing was saved yet.
 
     Raises:
-        ESCNetError: If there are checkpoints, and all are damaged.
+        ESCNetError: If there are checkpoints, but all are damaged.
     """
     found = [_latest_whole(Path(work_dir)) if is_main_process() else None]
     broadcast_object_list(found)
@@ -118,12 +105,12 @@ def _latest_whole(work_dir: Path) -> str | None:
             check_checkpoint(str(candidate))
         except ESCNetError as error:
             damaged.append(str(error))
-            print_log(f'Not resumed from: {error}', logger='current', level=logging.WARNING)
+            print_log(f'Skipped checkpoint: {error}', logger='current', level=logging.WARNING)
         else:
             return str(candidate)
     if damaged:
         raise ESCNetError(
-            f'None of the checkpoints in {work_dir} can be read ({damaged[0]}): give a whole one '
+            f'None of the checkpoints in {work_dir} can be read ({damaged[0]}): give another one '
             'with --cfg-options load_from=..., or start over without --resume.'
         )
     return None

@@ -1,4 +1,4 @@
-"""MMEngine's FSDP for a model with a CLIP in it."""
+"""MMEngine's FSDP for a model that contains a CLIP."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 @STRATEGIES.register_module()
 class ESCNetFSDPStrategy(FSDPStrategy):
-    """MMEngine's ``FSDPStrategy`` with four things that it leaves to the user.
+    """MMEngine's ``FSDPStrategy`` with four fixes.
 
-    - CLIP's logit scale is a scalar, which FSDP cannot divide among processes: every process keeps
-      the whole of it. It is frozen, so there is nothing to be exchanged.
-    - Gradients are clipped by their norm over all processes, as ``FullyShardedDataParallel`` does
-      it. MMEngine would clip the share of each process by the norm of that share.
-    - The state of the optimiser is loaded in the order of arguments that PyTorch has had since 2.1.
+    - CLIP's logit scale is a scalar, which FSDP cannot shard: every process keeps it. It is frozen,
+      so nothing has to be synchronised.
+    - Gradients are clipped by their norm over all processes, as ``FullyShardedDataParallel`` does;
+      MMEngine would clip each shard by its own norm.
+    - The optimiser state is loaded with the argument order of PyTorch 2.1 and later.
     - Without a GPU the model stays on the CPU.
 
-    Its arguments are those of ``FSDPStrategy``. ``state_dict_cfg='full'`` writes checkpoints that
-    any number of processes can load.
+    Arguments are those of ``FSDPStrategy``. Checkpoints written with ``state_dict_cfg='full'`` can
+    be loaded by any number of processes.
     """
 
     def _wrap_model(self, model: nn.Module) -> FullyShardedDataParallel:
@@ -32,23 +32,23 @@ class ESCNetFSDPStrategy(FSDPStrategy):
         wrapper['ignored_states'] = [p for p in model.parameters() if p.dim() == 0]
         if not torch.cuda.is_available():
             wrapper['device_id'] = torch.device('cpu')
-            # what is on the CPU already would be moved there, and freed where it was
+            # FSDP would offload tensors that are on the CPU already, and free the originals
             self.state_dict_config.offload_to_cpu = False
             self.optim_state_dict_config.offload_to_cpu = False
         self.model_wrapper = wrapper
         return super()._wrap_model(model)
 
     def build_optim_wrapper(self, *args, **kwargs) -> BaseOptimWrapper:
-        """As ``FSDPStrategy``'s, with the norm over all processes."""
+        """Build it as ``FSDPStrategy`` does, clipping by the norm over all processes."""
         optim_wrapper = super().build_optim_wrapper(*args, **kwargs)
         if getattr(optim_wrapper, 'clip_func', None) is nn.utils.clip_grad_norm_:
-            # all of it: a process whose share is frozen has nothing to clip, and would not call
-            # clip_func, in which the others would wait for it
+            # not only clip_func: a process whose shard is frozen would not call it, and the others
+            # would wait forever
             optim_wrapper._clip_grad = partial(self._clip_grad_norm, optim_wrapper)
         return optim_wrapper
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
-        """Give the optimiser back the state that a checkpoint holds for all processes."""
+        """Load the optimiser state of all processes from a checkpoint."""
         optimizer = self.optim_wrapper.optimizer
         state_dict = FullyShardedDataParallel.optim_state_dict_to_load(
             model=self.model, optim=optimizer, optim_state_dict=state_dict

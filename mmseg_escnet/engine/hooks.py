@@ -1,4 +1,4 @@
-"""Hooks: the vocabulary, numbers that are not finite, interruptions, and the log of a test."""
+"""Hooks for the vocabulary, non-finite numbers, interruptions, and the log of a test."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ..errors import ESCNetError, first_few
 from ..models.finite import non_finite
 from .checkpoints import AtomicCheckpointHook
 
-_RESUME = 'add --resume to go on from the latest checkpoint'
+_RESUME = 'add --resume to continue from the latest checkpoint'
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The segmentor inside what distributed training and test-time augmentation put around it."""
+    """The segmentor inside the wrappers of distributed training and test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
@@ -32,36 +32,30 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 @HOOKS.register_module()
 class VocabularyHook(Hook):
-    """Set the model's vocabulary from the data set under training, validation or test.
+    """Set the model's vocabulary to that of the data set in training, validation or test.
 
-    Which words the model looks for is thus written in one place, the data set; after a validation
-    in the middle of training the training vocabulary is back.
+    The data set is thus the only place that defines the classes; after a validation during training
+    the training vocabulary is restored.
     """
 
     def __init__(self) -> None:
         self._in_training = False
 
     def before_train(self, runner: Runner) -> None:
-        """Use the words of the training data set."""
         self._in_training = True
         self._follow(runner, runner.train_dataloader)
 
     def after_train(self, runner: Runner) -> None:
-        """Training is over."""
         self._in_training = False
 
     def before_val(self, runner: Runner) -> None:
-        """Use the words of the validation data set."""
         self._follow(runner, runner.val_dataloader)
 
     def after_val(self, runner: Runner) -> None:
-        """Back to the words of the training data set, in the middle of training."""
-        # not asked of the runner: its train_dataloader builds the training data when looked at
-        if self._in_training:
+        if self._in_training:  # otherwise runner.train_dataloader would build the training data
             self._follow(runner, runner.train_dataloader)
 
     def before_test(self, runner: Runner) -> None:
-        """Use the words of the test data set."""
         self._follow(runner, runner.test_dataloader)
 
     @staticmethod
@@ -78,13 +72,12 @@ class VocabularyHook(Hook):
 
 @HOOKS.register_module()
 class FiniteHook(Hook):
-    """End the training when a loss or the weights are NaN or Inf, before anything is saved (ours).
+    """Stop training when a loss or the weights are NaN or Inf, before anything is saved (ours).
 
-    The loss scaler of float16 skips steps whose gradient overflows: those are counted, and no
-    error.
+    Steps skipped by the loss scaler of float16 because of a gradient overflow are only counted.
 
     Raises:
-        ESCNetError: Naming the losses or weights and the iteration.
+        ESCNetError: With the losses or weights and the iteration.
     """
 
     priority = 'HIGH'  # before the checkpoint of the same iteration
@@ -95,11 +88,8 @@ class FiniteHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: dict | None = None
     ) -> None:
-        """Look at the losses, and where the norm that clipping computed is not finite at weights.
-
-        MMEngine has copied these numbers from the GPU for its log; here they are read from there.
-        """
-        scalars = runner.message_hub.log_scalars
+        """Check the losses, and the weights if the gradient norm of clipping is not finite."""
+        scalars = runner.message_hub.log_scalars  # MMEngine has copied them from the GPU
 
         def is_finite(name: str) -> bool:
             return math.isfinite(scalars[f'train/{name}'].current())
@@ -112,12 +102,12 @@ class FiniteHook(Hook):
         self._check('The weights', non_finite(model.named_parameters()), runner.iter + 1)
         self.skipped_steps += 1
         runner.logger.warning(
-            f'Iteration {runner.iter + 1}: the gradient was not finite and the loss scaler skipped '
-            f'the step ({self.skipped_steps} so far)'
+            f'Iteration {runner.iter + 1}: the loss scaler skipped the step because the gradient '
+            f'was not finite ({self.skipped_steps} so far)'
         )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Look at what is about to be saved."""
+        """Check the weights to be saved."""
         self._check('The weights', non_finite(checkpoint['state_dict']), runner.iter)
 
     @staticmethod
@@ -125,21 +115,20 @@ class FiniteHook(Hook):
         if names:
             raise ESCNetError(
                 f'{what} {first_few(names)} are not finite (NaN or Inf) after iteration '
-                f'{iteration}: nothing was saved since; resume from the last checkpoint with '
-                '--resume and a smaller learning rate, or with bfloat16 if the type is float16, '
-                'and check the images if that does not help.'
+                f'{iteration}: they were not saved; continue from the last checkpoint with '
+                '--resume and a smaller learning rate, or bfloat16 instead of float16, and check '
+                'the images if that does not help.'
             )
 
 
 class InterruptHook(Hook):
-    """Save a checkpoint and end at the next iteration after Ctrl-C or SIGTERM (ours).
+    """Save a checkpoint and stop at the next iteration after Ctrl-C or SIGTERM (ours).
 
-    As a context manager it listens to the signals, which has to begin before the workers of the
-    data loaders do, so that they go on loading until the end. A second Ctrl-C ends at once.
+    It handles signals while used as a context manager, entered before the data loaders start their
+    workers, so that those keep loading until the end. A second Ctrl-C stops immediately.
 
-    In distributed training the processes end together, after the iteration in which the first of
-    them was interrupted; they leave SIGTERM to the launcher, which ends a job with it whose other
-    processes are dead.
+    In distributed training all processes stop after the iteration in which the first one was
+    interrupted. They do not handle SIGTERM, with which the launcher ends a job after a crash.
     """
 
     priority = 'LOWEST'  # after the checkpoint of the same iteration
@@ -162,26 +151,25 @@ class InterruptHook(Hook):
         self._previous.clear()
 
     def after_train_iter(self, runner: Runner, *_, **__) -> None:
-        """End here if requested."""
-        self._end_if_requested(runner, runner.iter + 1)
+        self._stop_if_requested(runner, runner.iter + 1)
 
     def before_val(self, runner: Runner) -> None:
-        """Find out how many batches every process has: a sampler may give some one more."""
+        """Find the number of batches common to all processes: some may have one more."""
         batches = torch.tensor(len(runner.val_dataloader), device=dist.get_comm_device())
         dist.all_reduce(batches, op='min')
         self._common_val_iters = int(batches)
 
     def after_val_iter(self, runner: Runner, batch_idx: int, *_, **__) -> None:
-        """End here if requested: the validation is lost, no training is."""
+        """Stop here if requested: the validation is lost, but no training."""
         if batch_idx < self._common_val_iters:
-            self._end_if_requested(runner, runner.iter)
+            self._stop_if_requested(runner, runner.iter)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        if self._requested and not dist.is_distributed():  # a launcher passes it on once more
+        if self._requested and not dist.is_distributed():  # a launcher sends it again
             raise KeyboardInterrupt(_RESUME)
         self._requested = True
 
-    def _end_if_requested(self, runner: Runner, iterations: int) -> None:
+    def _stop_if_requested(self, runner: Runner, iterations: int) -> None:
         if not self._requested_anywhere():
             return
         hooks = [hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)]
@@ -191,7 +179,7 @@ class InterruptHook(Hook):
         hooks[0].save(runner, iterations)
         dist.barrier()
         raise KeyboardInterrupt(
-            f'iteration {iterations} is saved in {runner.work_dir}: add --resume to go on'
+            f'iteration {iterations} is saved in {runner.work_dir}: add --resume to continue'
         )
 
     def _requested_anywhere(self) -> bool:
@@ -204,18 +192,13 @@ class InterruptHook(Hook):
 
 @HOOKS.register_module()
 class MainProcessLoggerHook(LoggerHook):
-    """MMEngine's ``LoggerHook``, whose file of test figures has one writer (ours).
+    """MMEngine's ``LoggerHook``, with test metrics written by the main process only (ours).
 
-    In MMEngine 0.10 every process of a distributed test writes ``TIMESTAMP/TIMESTAMP.json``: from
-    time to time their writes mix and leave a file that is not JSON.
+    In MMEngine 0.10 every process of a distributed test writes ``TIMESTAMP/TIMESTAMP.json``, which
+    occasionally results in invalid JSON.
     """
 
     @dist.master_only
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Log the figures of a test, and write them where the main process runs.
-
-        Args:
-            runner: The runner of the test.
-            metrics: Figures by name.
-        """
+        """Log the metrics of a test and write them to a file."""
         super().after_test_epoch(runner, metrics)

@@ -1,4 +1,4 @@
-"""Test-time augmentation: one image seen several ways, and the probabilities averaged."""
+"""Test-time augmentation: average the probabilities over versions of an image."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ from ..models.segmentors.scores import Scores, write_result
 class OpenVocabTTAModel(SegTTAModel):
     """``SegTTAModel`` for ESC-Net.
 
-    MMSegmentation's applies a softmax to all scores; in 'windows' mode those are probabilities
-    already, and a second softmax would flatten them. It also takes a vocabulary of one word for a
-    binary problem, and holds the scores of all classes at the size of the image, of all versions
-    at once. Here they are averaged in parts.
+    MMSegmentation's applies a softmax to all scores, although in 'windows' mode they are already
+    probabilities; it treats a vocabulary of one class as binary segmentation; and it keeps the
+    scores of all classes and versions in full resolution. Here they are averaged in parts.
     """
 
     def test_step(self, data: dict) -> SampleList:
         """Segment all versions of every image and merge them.
 
         Args:
-            data: ``inputs`` and ``data_samples``: for every version a list over the images.
+            data: ``inputs`` and ``data_samples``, each a list over the images for every version.
 
         Returns:
-            As :meth:`merge_preds`.
+            The result of :meth:`merge_preds`.
         """
         versions, text = [], self.module.text_features()
         for number in range(len(data['inputs'])):
@@ -49,13 +48,13 @@ class OpenVocabTTAModel(SegTTAModel):
         """Average over the versions of each image.
 
         Args:
-            data_samples_list: For each image its versions: sample, and scores brought back to the
+            data_samples_list: For each image its versions: sample, and scores mapped back to the
                 original image.
 
         Returns:
-            For each image its first sample with the class of highest mean probability at every
-            pixel as ``pred_sem_seg`` (1, H, W); and, if ``test_cfg.keep_scores``, the mean
-            probabilities as ``seg_logits`` (N, H, W).
+            For each image its first sample with the class of highest mean probability as
+            ``pred_sem_seg`` (1, H, W) and, with ``test_cfg.keep_scores``, the mean probabilities as
+            ``seg_logits`` (N, H, W).
         """
         merged = []
         for versions in data_samples_list:
@@ -67,12 +66,12 @@ class OpenVocabTTAModel(SegTTAModel):
 
 
 def use_tta(cfg: Config) -> None:
-    """Test-time augmentation: the config's own, or every image also mirrored.
+    """Enable test-time augmentation: the config's own, or horizontal flips.
 
-    ``tta_pipeline`` and ``tta_model`` of the config are used as MMSegmentation uses them. Without
-    them, the test pipeline is run on the image and on its mirror image, so that the protocol of the
-    config (size, windows, global view) stays, and probabilities are averaged. A ``tta_model`` that
-    is not ours gets the scores of all classes, at the size of the image, by ``keep_scores``.
+    ``tta_pipeline`` and ``tta_model`` of the config are used as in MMSegmentation. By default, the
+    test pipeline is applied to the image and its mirror image, with the protocol of the config
+    (size, windows, global view), and probabilities are averaged. A ``tta_model`` that is not ours
+    gets the scores of all classes in full resolution by ``keep_scores``.
 
     Args:
         cfg: The config, changed in place.
@@ -93,10 +92,10 @@ def _mirrored(pipeline: Sequence[dict]) -> list[dict]:
     load = next((i for i, name in enumerate(types) if name.startswith('LoadImage')), None)
     if load is None or any(name.startswith(('LoadAnn', 'LoadLabel')) for name in types[:load]):
         raise ESCNetError(
-            'This test pipeline has no step that loads the image, with labels loaded after it, so '
-            '--tta does not know where to mirror: give tta_pipeline in the config.'
+            '--tta cannot tell where to mirror images, since this test pipeline has no transform '
+            'that loads the image before its labels: give tta_pipeline in the config.'
         )
-    # before the labels are loaded: predictions are turned back, labels stay as they are
+    # before the labels are loaded: predictions are flipped back, labels are not flipped
     flips = [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0.0, 1.0)]
     rest = [[step] for step in pipeline[load + 1 :]]
     return [

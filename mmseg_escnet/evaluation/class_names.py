@@ -1,4 +1,4 @@
-"""Which classes of a data set have a name in another vocabulary, such as that of training."""
+"""Match the classes of a data set with another vocabulary, such as that of training."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from ..vocabulary import split_synonyms
 
-# COCO-Stuff marks names that a thing or a finer class has too: 'building-other', 'door-stuff'.
+# COCO-Stuff marks names shared with a thing or a finer class: 'building-other', 'door-stuff'.
 _SUFFIXES = ('-other', '-stuff')
-# One thing, called one way by COCO-Stuff and another way by ADE20K, PASCAL VOC and its Context.
+# Names of the same thing in COCO-Stuff and in ADE20K, PASCAL VOC and PASCAL-Context.
 _SAME = (
     ('airplane', 'aeroplane'),
     ('motorcycle', 'motorbike'),
@@ -24,11 +24,11 @@ _WIDTH = 100
 
 
 def normalise(name: str) -> str:
-    """What two spellings of one name have in common.
+    """A key that is equal for different spellings of a name.
 
-    Case, spaces, hyphens and underscores do not count ('potted plant', 'pottedplant'), nor do the
-    endings '-other' and '-stuff' of COCO-Stuff ('building-other' is a building). A short list of
-    words that the benchmarks use for the same thing ('aeroplane', 'airplane') is brought together.
+    It ignores case, spaces, hyphens and underscores ('potted plant', 'pottedplant') and the
+    suffixes '-other' and '-stuff' of COCO-Stuff ('building-other' is a building), and maps the
+    different words of the benchmarks for one thing ('aeroplane', 'airplane') to one key.
 
     Args:
         name: One name without synonyms.
@@ -45,54 +45,40 @@ _CANONICAL.update({normalise(other): normalise(same[0]) for same in _SAME for ot
 
 
 def match_classes(classes: Sequence[str], names: Sequence[str]) -> list[str | None]:
-    """Find the classes that have a synonym in common with one of some names.
+    """Find the classes that have a synonym in common with one of ``names``.
 
     Args:
-        classes: N class names; each may hold synonyms (see ``split_synonyms``).
-        names: Class names to look in, with synonyms likewise.
+        classes: N class names, possibly with synonyms (see ``split_synonyms``).
+        names: Class names to match, likewise.
 
     Returns:
-        For each of the N classes the first of ``names`` that it matches, None for none.
+        For each of the N classes the first matching name, or None.
     """
     known: dict[str, str] = {}
     for name in names:
         for synonym in split_synonyms(name):
             known.setdefault(normalise(synonym), name)
-    return [
-        next(
-            (known[key] for key in map(normalise, split_synonyms(name)) if key in known),
-            None,
-        )
-        for name in classes
-    ]
+    keys = (map(normalise, split_synonyms(name)) for name in classes)
+    return [next((known[key] for key in own if key in known), None) for own in keys]
 
 
 def describe_split(classes: Sequence[str], matches: Sequence[str | None]) -> str:
-    """Lines that say which classes are seen, and under which other name, and which are not.
+    """Lists the classes that are seen, with their other names, and those that are unseen.
 
     Args:
         classes: N class names.
-        matches: As :func:`match_classes` returns them.
+        matches: As returned by :func:`match_classes`.
     """
-    seen = [
-        first if normalise(match) == normalise(first) else f'{first} ({match})'
-        for name, match in zip(classes, matches, strict=True)
-        if match is not None
-        for first in split_synonyms(name)[:1]
-    ]
-    unseen = [
-        split_synonyms(name)[0]
-        for name, match in zip(classes, matches, strict=True)
-        if match is None
-    ]
+    seen, unseen = [], []
+    for name, match in zip(classes, matches, strict=True):
+        first = split_synonyms(name)[0]
+        if match is None:
+            unseen.append(first)
+        else:
+            seen.append(first if normalise(match) == normalise(first) else f'{first} ({match})')
     lines = []
     for title, names in (('seen in training', seen), ('unseen', unseen)):
         lines.append(f'{title}: {len(names)} of {len(classes)} classes')
-        lines += textwrap.wrap(
-            ', '.join(names),
-            _WIDTH,
-            initial_indent='    ',
-            subsequent_indent='    ',
-            break_on_hyphens=False,
-        )
+        text = textwrap.fill(', '.join(names), _WIDTH - 4, break_on_hyphens=False)
+        lines += textwrap.indent(text, '    ').splitlines()
     return '\n'.join(lines)

@@ -1,4 +1,4 @@
-"""Predictions saved by a test, and evaluated again without a model."""
+"""Save the predictions of a test, and evaluate them again without a model."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ..errors import ESCNetError
-from ..label_folder import (
-    STEM_FILE,
-    LabelFiles,
-    LabelReader,
-    image_dir_of,
-    image_name,
-    image_paths,
-    label_file,
-)
+from ..label_folder import STEM_FILE, LabelFiles, LabelReader, image_name, label_file
 from ..preflight import check_datasets
 from .open_vocab_iou_metric import OpenVocabIoUMetric
+
+
+def _image_dir(dataset: Dataset) -> str | None:
+    return (getattr(dataset, 'data_prefix', None) or {}).get('img_path')
+
+
+def _image_paths(dataset: Dataset) -> list[str]:
+    return [dataset.get_data_info(index)['img_path'] for index in range(len(dataset))]
 
 
 def save_predictions(
     cfg: Config, dataset: Dataset, folder: str, dataset_name: str | None = None
 ) -> None:
-    """Let the metric write its predictions, and make sure that every image gets a file.
+    """Let the metric write its predictions, one file per image.
 
     Args:
         cfg: The config, changed in place.
-        dataset: The data set under test, built.
-        folder: Where to.
-        dataset_name: What to call the data set; the name of its class by default.
+        dataset: The test data set, built.
+        folder: Output folder.
+        dataset_name: Name of the data set; that of its class by default.
 
     Raises:
         ESCNetError: If there are several metrics, two images would share a file, or the folder
@@ -48,9 +48,9 @@ def save_predictions(
         )
     if Path(folder).exists() and not Path(folder).is_dir():
         raise ESCNetError(f'--out {folder} is a file: give a folder.')
-    image_dir = image_dir_of(dataset)
+    image_dir = _image_dir(dataset)
     files = LabelFiles(STEM_FILE, image_dir)
-    for path in image_paths(dataset):
+    for path in _image_paths(dataset):
         files.of(path)
     cfg.test_evaluator.update(output_dir=folder, keep_results=True)
     if cfg.test_evaluator.type == 'OpenVocabIoUMetric':
@@ -60,26 +60,26 @@ def save_predictions(
 
 
 def evaluate_predictions(cfg: Config, folder: str | os.PathLike) -> dict[str, float]:
-    """Evaluate label maps that ``tools/test.py --out`` or ``tools/infer.py`` wrote.
+    """Evaluate label maps written by ``tools/test.py --out`` or ``tools/infer.py``.
 
-    Labels are read by the config's own test pipeline and compared by its own metric.
+    Ground truth is loaded by the config's test pipeline and compared by its metric.
 
     Args:
-        cfg: A whole config, with the data set and metric the predictions were made for.
+        cfg: A complete config, with the data set and metric the predictions were made for.
         folder: The predictions.
 
     Returns:
-        The figures of the metric.
+        The results of the metric.
 
     Raises:
-        ESCNetError: If names, files, sizes or ids do not fit the data set, or the metric counts
-            otherwise than the one that wrote the names.
+        ESCNetError: If names, files, sizes or ids do not match the data set, or settings of the
+            metric differ from those recorded with the predictions.
     """
     reader = LabelReader(folder)
     dataset = check_datasets(cfg, 'test')['test']
     reader.check_classes(dataset.metainfo['classes'], f'the data set {type(dataset).__name__}')
-    image_dir = image_dir_of(dataset)
-    reader.check_files(image_name(path, image_dir) for path in image_paths(dataset))
+    image_dir = _image_dir(dataset)
+    reader.check_files(image_name(path, image_dir) for path in _image_paths(dataset))
 
     own = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
     evaluator = Evaluator([{k: v for k, v in each.items() if k != 'output_dir'} for each in own])
@@ -112,7 +112,7 @@ def _with_prediction(sample: dict, reader: LabelReader, image_dir: str | None) -
 def _check_metric(metric: OpenVocabIoUMetric, reader: LabelReader) -> None:
     for name in ('ignore_index', 'background_from'):
         own = getattr(metric, name, None)
-        saved = reader.record.get(name, own)  # tools/infer.py knows of no background_from
+        saved = reader.record.get(name, own)  # tools/infer.py records no background_from
         if saved != own:
             raise ESCNetError(
                 f'The predictions in {reader.folder} were made with {name}={saved}, the metric of '

@@ -1,4 +1,4 @@
-"""CLIP weights: found by open_clip tag or as a file, with the activation they were trained with."""
+"""CLIP weights from an open_clip tag or a file, with the activation they were trained with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from ..errors import ESCNetError
 from .weights import load_strict, read_state_dict
 
-# scalars that OpenAI's archives carry beside the weights; no other CLIP has them
+# scalars beside the weights in OpenAI's archives; no other CLIP has them
 _OPENAI_SCALARS = ('input_resolution', 'context_length', 'vocab_size')
 
 
@@ -28,12 +28,12 @@ def find_clip(model_name: str | None, pretrained: str) -> tuple[Path, bool | Non
     """Find CLIP weights.
 
     Args:
-        model_name: open_clip's name of the architecture; None for one of our own.
+        model_name: open_clip's name of the architecture; None for a custom one.
         pretrained: A path, or one of open_clip's tags for that architecture ('openai'), which is
-            downloaded into open_clip's cache if it is not there.
+            downloaded into open_clip's cache if needed.
 
     Returns:
-        The file, and whether it was trained with QuickGELU where the tag says so, else None.
+        The file, and whether it was trained with QuickGELU according to the tag; None for a path.
 
     Raises:
         ESCNetError: If there is no such file or tag, or the download fails.
@@ -44,7 +44,7 @@ def find_clip(model_name: str | None, pretrained: str) -> tuple[Path, bool | Non
     if not tag:
         tags = open_clip.list_pretrained_tags_by_model(model_name) if model_name else []
         raise ESCNetError(
-            f'CLIP weights {pretrained!r} are neither a file nor a tag of open_clip for '
+            f'CLIP weights {pretrained!r} are neither a file nor an open_clip tag for '
             f'{model_name}: set model.backbone.pretrained to a file, to one of {tags}, or to None '
             'for random weights.'
         )
@@ -62,10 +62,10 @@ def find_clip(model_name: str | None, pretrained: str) -> tuple[Path, bool | Non
 
 
 def _find_in_cache(tag: dict) -> str | None:
-    """The file of a tag that was downloaded before: huggingface_hub would ask its server first."""
+    """The cached file of a tag, found without a network, which huggingface_hub would ask first."""
     repository, name = os.path.split(tag.get('hf_hub', ''))
     if not repository:
-        return None  # open_clip finds what it downloaded from elsewhere at once
+        return None  # downloads from elsewhere open_clip finds without a network
     # in open_clip's own order
     names = [f'{Path(name).stem}.safetensors', name] if name else []
     for candidate in names or [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]:
@@ -78,13 +78,13 @@ def _find_in_cache(tag: dict) -> str | None:
 def load_clip(clip: nn.Module, *, model_name: str | None, pretrained: str, activation: str) -> bool:
     """Load CLIP weights strictly into an open_clip CustomTextCLIP.
 
-    With the wrong activation nothing fails and accuracy is lost, so it is taken from the weights:
-    open_clip's tags state it, and OpenAI's own files (TorchScript, or a state dict of one) need
-    QuickGELU; EVA-02 needs GELU. Of any other file it cannot be known and must be given.
+    The wrong activation silently costs accuracy, so it is taken from the weights: open_clip's tags
+    specify it, OpenAI's own files (TorchScript, or a state dict of one) need QuickGELU, EVA-02
+    needs GELU. For any other file it is unknown and must be given.
 
     Args:
-        clip: The model to fill.
-        model_name: open_clip's name of its architecture, if it has one.
+        clip: The model to load into.
+        model_name: open_clip's name of its architecture, if any.
         pretrained: See :func:`find_clip`.
         activation: 'auto' to take it from the weights, or 'quick_gelu' or 'gelu'.
 
@@ -101,7 +101,7 @@ def load_clip(clip: nn.Module, *, model_name: str | None, pretrained: str, activ
     if quick_gelu is None and (file_format == 'torchscript' or scalars[0] is not None):
         quick_gelu = True
     elif quick_gelu is None and isinstance(clip.visual, TimmModel):
-        quick_gelu = False  # an EVA-02: all were trained with GELU in their text towers
+        quick_gelu = False  # an EVA-02: all text towers were trained with GELU
     if activation == 'auto' and quick_gelu is None:
         raise ESCNetError(
             f'The file {path} does not say whether this CLIP was trained with QuickGELU or GELU, '
@@ -125,7 +125,7 @@ def load_clip(clip: nn.Module, *, model_name: str | None, pretrained: str, activ
 
 
 def _fit_positions(state_dict: dict[str, Tensor], clip: nn.Module) -> None:
-    """Bring the positional embeddings of weights for another image size to the model's grid."""
+    """Resize positional embeddings of weights for another image size to the model's grid."""
     key, grid = 'visual.positional_embedding', tuple(clip.visual.grid_size)
     length = len(state_dict[key]) - 1
     side = math.isqrt(length)
@@ -136,16 +136,16 @@ def _fit_positions(state_dict: dict[str, Tensor], clip: nn.Module) -> None:
 def resize_positions(embedding: Tensor, grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
     """Resize positional embeddings by plain bicubic interpolation (recipe).
 
-    Not antialiased as open_clip does it: that takes another cubic kernel, also where the grid
-    grows, and moves the dense features of ViT-B/16 at 384 px by 2 % (norm).
+    Without antialiasing, unlike open_clip: that uses another cubic kernel even for upsampling and
+    changes the dense features of ViT-B/16 at 384 px by 2 % (norm).
 
     Args:
-        embedding: Of the class token and an h x w grid, (1 + L, W).
+        embedding: (1 + L, W), of the class token and an h x w grid.
         grid: (h, w).
-        new_grid: The grid wanted.
+        new_grid: The target grid.
 
     Returns:
-        (1 + L', W), float32 unless nothing was to be done.
+        (1 + L', W), float32 unless the grids are equal.
     """
     if grid == new_grid:
         return embedding
@@ -155,10 +155,10 @@ def resize_positions(embedding: Tensor, grid: tuple[int, int], new_grid: tuple[i
 
 
 class ChosenGELU(nn.Module):
-    """GELU or QuickGELU, as the weights need it.
+    """GELU or QuickGELU, depending on the weights.
 
-    Which of them is known when the weights are loaded. MMEngine does not allow that modules come
-    or go then, so both are there from the beginning.
+    The choice is known only when the weights are loaded. MMEngine does not allow adding or removing
+    modules at that point, so both are present from the start.
     """
 
     def __init__(self) -> None:
@@ -167,14 +167,14 @@ class ChosenGELU(nn.Module):
         self.gelu, self.quick_gelu = nn.GELU(), QuickGELU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the chosen one."""
+        """Apply the chosen activation."""
         return self.quick_gelu(x) if self.quick else self.gelu(x)
 
 
 def set_activation(clip: nn.Module, quick_gelu: bool) -> None:
-    """Give every transformer block of both towers the activation its weights were trained with.
+    """Set the activation of every transformer block in both towers.
 
-    The image tower of an EVA-02 has one of its own, SwiGLU.
+    The image tower of an EVA-02 keeps its own, SwiGLU.
     """
     for tower in (clip.visual, clip.text):
         if isinstance(tower, TimmModel):

@@ -1,4 +1,4 @@
-"""Published weights: downloaded whole, and compared with their SHA-256."""
+"""Downloads of published weights, verified by their SHA-256."""
 
 import http.client
 import os
@@ -12,7 +12,7 @@ from ..files import sha256
 
 
 def check_sha256(path: str | os.PathLike, expected: str) -> None:
-    """Refuse a file whose content is not the published one.
+    """Check that a file is the published one.
 
     Raises:
         ESCNetError: If the digest differs.
@@ -26,11 +26,11 @@ def check_sha256(path: str | os.PathLike, expected: str) -> None:
 
 
 def download(url: str, target: str | os.PathLike, *, expected_sha256: str | None = None) -> Path:
-    """Download a file, which takes its name when it is whole and checked.
+    """Download a file; it appears under its name only when it is complete and verified.
 
     Args:
-        url: Where the file is.
-        target: Where it goes; nothing is done if it exists.
+        url: URL of the file.
+        target: Destination; an existing file is kept.
         expected_sha256: The published digest, if known.
 
     Returns:
@@ -45,7 +45,7 @@ def download(url: str, target: str | os.PathLike, *, expected_sha256: str | None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(target), hash_prefix=expected_sha256)
-    except (OSError, http.client.HTTPException, RuntimeError) as error:  # the last of a wrong hash
+    except (OSError, http.client.HTTPException, RuntimeError) as error:  # the last: wrong hash
         by_hand = shlex.join(['wget', '-c', '-O', str(target), url])
         raise ESCNetError(
             f'Cannot download {url} ({str(error).strip()}): check the network and run the same '

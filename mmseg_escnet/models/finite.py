@@ -1,4 +1,4 @@
-"""NaN and Inf are refused in weights and in scores, before they become a map of nonsense (ours)."""
+"""Refuse NaN and Inf in weights and scores, which would give meaningless label maps (ours)."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,40 +8,40 @@ from ..errors import ESCNetError, first_few
 
 
 def non_finite(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> list[str]:
-    """The names of the tensors that hold a NaN or an Inf."""
+    """The names of the tensors that contain NaN or Inf."""
     items = tensors.items() if isinstance(tensors, Mapping) else tensors
     return [name for name, tensor in items if not tensor.isfinite().all()]
 
 
 def check_weights(weights: Mapping[str, Tensor], *, source: str) -> None:
-    """Check that weights about to be loaded are numbers.
+    """Check that weights are finite before they are loaded.
 
     Args:
         weights: By name.
-        source: What errors call them.
+        source: What is loaded, for the message.
 
     Raises:
-        ESCNetError: Naming some of those that are not.
+        ESCNetError: Naming the first few that are not.
     """
     names = non_finite(weights)
     if names:
         raise ESCNetError(
-            f'{source} holds numbers that are not finite (NaN or Inf) in {first_few(names)}: the '
-            'training that wrote it diverged, or the file is damaged; give another one.'
+            f'{source} contains values that are not finite (NaN or Inf) in {first_few(names)}: the '
+            'training that wrote it diverged, or the file is damaged; use another one.'
         )
 
 
 def check_scores(scores: Tensor) -> None:
-    """Check that labels are not about to be chosen among NaN.
+    """Check that scores are finite before labels are chosen.
 
     Args:
         scores: (B, N, h, w).
 
     Raises:
-        ESCNetError: If one is NaN or Inf.
+        ESCNetError: If any is NaN or Inf.
     """
     if not scores.isfinite().all():
         raise ESCNetError(
-            'The scores are not finite (NaN or Inf): check the images and the weights, or set '
-            'test_cfg.autocast to a larger type if it is float16.'
+            'The scores are not finite (NaN or Inf): check the images and the weights; if '
+            "test_cfg.autocast is 'float16', use 'bfloat16' or None."
         )

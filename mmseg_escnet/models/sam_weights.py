@@ -1,4 +1,4 @@
-"""SAM checkpoints: where they are, which part of them we use, how it is loaded."""
+"""SAM checkpoints: finding, downloading and loading the part that ESC-Net uses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OFFICIAL_SAM_FILES = {
 _PROMPT_ENCODER = 'prompt_encoder.'
 _TRANSFORMER = 'mask_decoder.transformer.'
 _LAYERS = _TRANSFORMER + 'layers.'
-# of the transformer, what follows its layers does not reach the image tokens
+# parts of the transformer after its layers, which do not affect the image tokens
 _UNUSED = ('final_attn_token_to_image.', 'norm_final_attn.')
 WEIGHTS_DIR = Path('data/weights')
 
@@ -42,13 +42,13 @@ def find_sam(source: str, *, verify: bool = True) -> Path:
 
     Args:
         source: A path, or an http(s) URL, which is downloaded to ``data/weights``.
-        verify: Check the SHA-256 of a file that bears an official name.
+        verify: Check the SHA-256 of a file with an official name.
 
     Returns:
         The path of the file.
 
     Raises:
-        ESCNetError: If it is not there or not the published file.
+        ESCNetError: If it does not exist or is not the published file.
     """
     if source.startswith(('http://', 'https://')):
         name = source.rsplit('/', 1)[-1]
@@ -75,7 +75,7 @@ def sam_decoder_state_dict(state_dict: Mapping[str, Tensor], source: str) -> dic
     """The part of a SAM checkpoint that ESC-Net uses, in SAM's own key layout.
 
     Args:
-        state_dict: A whole SAM (ViT-B, L or H: the decoder is the same) or this part of one.
+        state_dict: A complete SAM (ViT-B, L or H: the same decoder shapes), or this part of one.
         source: Its name, for the message.
 
     Returns:
@@ -92,14 +92,14 @@ def sam_decoder_state_dict(state_dict: Mapping[str, Tensor], source: str) -> dic
     }
     if not part:
         raise ESCNetError(
-            f'{source} is not a SAM checkpoint: it has no key that begins with '
-            f'{_PROMPT_ENCODER!r} or {_TRANSFORMER!r}; give the path of one.'
+            f'{source} is not a SAM checkpoint: no key begins with {_PROMPT_ENCODER!r} or '
+            f'{_TRANSFORMER!r}; give the path of a SAM checkpoint.'
         )
     unexpected = [key for key in part if not key.startswith((_PROMPT_ENCODER, _LAYERS))]
     if unexpected:
         raise ESCNetError(
-            f'{source} is not a SAM checkpoint: it has the key {unexpected[0]!r}, which no SAM '
-            'has; give the path of an official one.'
+            f'{source} is not a SAM checkpoint: the key {unexpected[0]!r} does not belong to SAM; '
+            'give the path of an official checkpoint.'
         )
     return part
 
@@ -116,9 +116,9 @@ def load_sam_decoder(
     Args:
         source: Path or URL of a SAM checkpoint or of the extracted decoder part.
         prompt_encoder: ``segment_anything``'s PromptEncoder.
-        transformer_layers: For each of our copies of the TwoWayTransformer, the layers that it has,
-            by their number in the checkpoint.
-        depth: Layers of SAM's own, all of which the checkpoint must have, used or not.
+        transformer_layers: For each of our copies of the TwoWayTransformer, its layers by their
+            number in the checkpoint.
+        depth: Number of SAM's layers, all of which must be in the checkpoint, used or not.
 
     Raises:
         ESCNetError: Naming what is missing, unexpected or misshapen.

@@ -1,7 +1,7 @@
-"""Matrices stored as the rows that are not zero.
+"""Matrices stored as their non-zero rows.
 
-The toy world needs a hundred of the 49408 token embeddings of CLIP; all of them would take 25 MB
-in each of its committed files.
+The toy world uses a hundred of CLIP's 49408 token embeddings; all of them would take 25 MB in each
+of its committed files.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ..errors import ESCNetError
 
-_MAX_DENSE = 1 << 28  # numbers that a sparse tensor may become: a GiB
+_MAX_DENSE = 1 << 28  # most elements of the dense tensor: 1 GiB
 
 
 def sparse_rows(weight: Tensor) -> Tensor:
-    """The rows of a matrix that are not all zero; :func:`to_dense` undoes it.
+    """Store a matrix as its non-zero rows; :func:`to_dense` is the inverse.
 
     Args:
         weight: (N, W), strided.
@@ -32,14 +32,14 @@ def sparse_rows(weight: Tensor) -> Tensor:
 
 
 def to_dense(state_dict: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:
-    """Make sparse tensors dense, and leave the others as they are.
+    """Convert sparse tensors to dense ones; others are unchanged.
 
     Args:
         state_dict: Tensors by name, strided or sparse COO.
-        source: Where they come from, for the message.
+        source: What is loaded, for the message.
 
     Raises:
-        ESCNetError: If a sparse tensor is damaged or of another layout.
+        ESCNetError: If a sparse tensor is damaged or has another layout.
     """
     return {key: _to_dense(value, key, source) for key, value in state_dict.items()}
 
@@ -49,17 +49,17 @@ def _to_dense(value: Tensor, key: str, source: str) -> Tensor:
         return value
     if value.layout != torch.sparse_coo:
         raise ESCNetError(
-            f'{source} holds a tensor of the layout {value.layout} under {key!r}: store it dense.'
+            f'{source} contains a tensor of layout {value.layout} under {key!r}: store it dense.'
         )
     try:
-        # torch.load leaves the indices unchecked, and to_dense would write wherever they point
+        # torch.load does not check the indices, and to_dense would write wherever they point
         indices, values = value._indices(), value._values()
         if max(value.numel(), indices.numel(), values.numel()) > _MAX_DENSE:
-            raise RuntimeError(f'it has more than {_MAX_DENSE} numbers')
+            raise RuntimeError(f'it has more than {_MAX_DENSE} elements')
         checked = torch.sparse_coo_tensor(indices, values, value.shape, check_invariants=True)
         return checked.to_dense()
     except RuntimeError as error:
         raise ESCNetError(
-            f'{source} holds a damaged sparse tensor under {key!r} '
-            f'({str(error).splitlines()[0][:200]}): get it again.'
+            f'{source} contains a damaged sparse tensor under {key!r} '
+            f'({str(error).splitlines()[0][:200]}): get the file again.'
         ) from error

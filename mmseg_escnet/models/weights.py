@@ -1,4 +1,4 @@
-"""Reading weights that others made: checked, never executed, loaded strictly."""
+"""Reading untrusted weights: checked, never executed, loaded strictly."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ..files import sha256
 from .finite import check_weights
 from .sparse_rows import to_dense
 
-_ZIP_START = b'PK\x03\x04'  # by which torch itself tells its archives from its older files
-# What entries of an archive may unpack to beyond the size of the file: torch packs code alone.
+_ZIP_START = b'PK\x03\x04'  # torch itself tells archives from its legacy format by this
+# Allowed unpacked size beyond the size of the file: torch compresses nothing but code.
 _MAX_UNPACKED = 64 << 20
 _DTYPES = (
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
@@ -30,31 +30,31 @@ _DTYPES = (
 def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str]:
     """Read a state dict without executing anything from the file.
 
-    Damage is noticed by the checksums of torch's archives. Safetensors and the files of torch
-    before 1.6 have none: there a changed number is noticed only if it is no longer finite, so for
-    files of which a SHA-256 is published see :func:`.check_sha256`.
+    The checksums in torch's archives reveal damage. Safetensors and the format of torch < 1.6 have
+    none, so a changed number is detected only if it is not finite; for files with a published
+    SHA-256 see :func:`.check_sha256`.
 
     Args:
-        path: A ``.safetensors`` file, what ``torch.save`` wrote, with the tensors at the top or
-            under ``state_dict``, or one of the TorchScript archives that OpenAI published.
+        path: A ``.safetensors`` file, a file written by ``torch.save`` with the tensors at the top
+            level or under ``state_dict``, or a TorchScript archive published by OpenAI.
 
     Returns:
-        The tensors by name, dense and on the CPU, and the format: 'safetensors', 'torchscript',
+        The tensors by name, dense and on the CPU, and the format: 'safetensors', 'torchscript' or
         'pickle'.
 
     Raises:
-        ESCNetError: If the file is missing, damaged, could run code or unpacks to a giant, or holds
-            anything but tensors of finite numbers by name.
+        ESCNetError: If the file is missing, damaged, could run code, is a decompression bomb, or
+            contains anything but named tensors of finite numbers.
     """
     content, file_format = _read(Path(path))
     return _tensors_of(content, Path(path)), file_format
 
 
 def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
-    """Read a checkpoint of MMEngine as :func:`read_state_dict` does.
+    """Read an MMEngine checkpoint, as safely as :func:`read_state_dict`.
 
     Returns:
-        The tensors by name; ``meta``, the records beside them, empty where there are none.
+        The tensors by name; the checkpoint's ``meta``, empty if there is none.
     """
     content, _ = _read(Path(path))
     meta = content.get('meta') if isinstance(content, Mapping) else None
@@ -62,7 +62,7 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
 
 
 def _read(path: Path) -> tuple[object, str]:
-    """What a file holds, and its format."""
+    """The content of a file, and its format."""
     if not path.is_file():
         raise ESCNetError(f'The weights file {path} does not exist: check the path.')
     try:
@@ -70,41 +70,41 @@ def _read(path: Path) -> tuple[object, str]:
             return load_file(path), 'safetensors'
         if (is_archive := _is_archive(path)) and _check_archive(path) == 'torchscript':
             return torch.jit.load(path, map_location='cpu').state_dict(), 'torchscript'
-        # mapped where the format allows it: the tensors are read when they are copied
+        # memory-mapped if the format allows it: tensors are read when they are copied
         content = torch.load(
-            str(path),  # torch < 2.3 maps no Path
+            str(path),  # torch < 2.3 cannot map a Path
             map_location='cpu',
             weights_only=True,
             mmap=is_archive,
         )
     except ESCNetError:
         raise
-    except Exception as error:  # there is no end to what a damaged pickle stream raises
+    except Exception as error:  # a damaged pickle stream may raise anything
         raise _unreadable(path, error) from error
     return content, 'pickle'
 
 
 def _tensors_of(content: object, path: Path) -> dict[str, Tensor]:
-    """The tensors by name, after checking that they are nothing else."""
+    """The tensors by name, after checking that there is nothing else."""
     if isinstance(content, Mapping) and isinstance(content.get('state_dict'), Mapping):
         content = content['state_dict']
     if not isinstance(content, Mapping):
         raise ESCNetError(
-            f'{path} holds a {type(content).__name__} and not tensors by name: give a file with '
-            'a state dict.'
+            f'{path} contains a {type(content).__name__} instead of named tensors: give a file '
+            'with a state dict.'
         )
-    # `module.` is left by DataParallel
+    # DataParallel prepends `module.`
     tensors = {str(key).removeprefix('module.'): value for key, value in content.items()}
     if len(tensors) < len(content):
         raise ESCNetError(
-            f"{path} holds tensors with and without 'module.' before the same name: remove one of "
+            f"{path} contains the same names with and without the prefix 'module.': remove one of "
             'each.'
         )
     for key, value in tensors.items():
         if not isinstance(value, Tensor):
             raise ESCNetError(
-                f'{path} holds a {type(value).__name__} under {key!r} and not a tensor: give a '
-                'file with a state dict.'
+                f'{path} contains a {type(value).__name__} under {key!r} instead of a tensor: give '
+                'a file with a state dict.'
             )
         _check_kind(value, key, str(path))
     tensors = to_dense(tensors, source=str(path))
@@ -118,30 +118,30 @@ def _is_archive(path: Path) -> bool:
 
 
 def _check_archive(path: Path) -> str:
-    """Check what torch does not: checksums, the size when unpacked, and who wrote code in it.
+    """Check what torch does not: checksums, the unpacked size, and the origin of code.
 
     Returns:
         'torchscript' or 'pickle'.
 
     Raises:
-        ESCNetError: If it is larger than it looks, or a TorchScript archive that is not OpenAI's.
+        ESCNetError: If it is a decompression bomb, or a TorchScript archive that is not OpenAI's.
         zipfile.BadZipFile: If it is damaged.
     """
     with zipfile.ZipFile(path) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
         if size > path.stat().st_size + _MAX_UNPACKED:
             raise ESCNetError(
-                f'The weights file {path} unpacks to {size} bytes, which no file of tensors does: '
-                'get it from somewhere else.'
+                f'The weights file {path} unpacks to {size} bytes, too many for tensors in a file '
+                'of its size: get it from another source.'
             )
-        # torch finds entries whatever the case of their names
+        # torch finds entries case-insensitively
         names = [name.lower() for name in archive.namelist()]
         if any('/code/' in name or name.endswith('constants.pkl') for name in names):
             if sha256(path) not in _openai_digests():
                 raise ESCNetError(
                     f'The weights file {path} is a TorchScript archive, which may run code when it '
                     "is read, and is not one of OpenAI's: save its state dict with torch.save or "
-                    'as safetensors, and give that.'
+                    'as safetensors and use that.'
                 )
             return 'torchscript'
         if damaged := archive.testzip():
@@ -150,13 +150,13 @@ def _check_archive(path: Path) -> str:
 
 
 def _openai_digests() -> set[str]:
-    """SHA-256 of the CLIP archives that OpenAI published, which is part of their addresses."""
+    """SHA-256 of the CLIP archives published by OpenAI, taken from their URLs."""
     models = open_clip.list_pretrained_models_by_tag('openai')
     return {open_clip.get_pretrained_url(model, 'openai').split('/')[-2] for model in models}
 
 
 def _check_kind(value: Tensor, key: str, source: str) -> None:
-    """Refuse tensors that have no numbers of their own, or not those of weights."""
+    """Refuse tensors without storage of their own, or of a dtype that weights do not have."""
     if value.device.type != 'cpu':
         what = f'is on the device {value.device}'
     elif value.is_quantized or value.dtype not in _DTYPES:
@@ -165,11 +165,11 @@ def _check_kind(value: Tensor, key: str, source: str) -> None:
         value.layout == torch.strided
         and value.numel() * value.element_size() > value.untyped_storage().nbytes()
     ):
-        what = f'of shape {tuple(value.shape)} repeats fewer numbers'
+        what = f'of shape {tuple(value.shape)} has a smaller storage'
     else:
         return
     raise ESCNetError(
-        f'{source} holds a tensor under {key!r} that {what}: store it as a whole float32 tensor.'
+        f'{source} contains a tensor {key!r} that {what}: store it as a contiguous float32 tensor.'
     )
 
 
@@ -184,18 +184,18 @@ def _unreadable(path: Path, error: Exception) -> ESCNetError:
 def check_fit(
     module: nn.Module, state_dict: Mapping[str, Tensor], *, source: str, prefix: str = ''
 ) -> None:
-    """Check that tensors fit a module: every key is there, known, and of the right shape and kind.
+    """Check that tensors fit a module: no missing or unexpected keys, the right shapes and kinds.
 
-    Floating point numbers of any precision are of one kind, whole numbers of another.
+    Floating-point numbers of any precision are of the same kind, integers of another.
 
     Args:
-        module: The module to be filled.
-        state_dict: Tensors by name, which begins with ``prefix``.
-        source: What is being loaded, for the message.
-        prefix: What comes before the module's own names.
+        module: The module to load into.
+        state_dict: Tensors by name; all names begin with ``prefix``.
+        source: What is loaded, for the message.
+        prefix: Prefix of the module's own names.
 
     Raises:
-        ESCNetError: Naming the missing, unexpected, misshapen or mistyped keys.
+        ESCNetError: Naming missing, unexpected, misshapen or mistyped keys.
     """
     own = {prefix + key: tuple(value.shape) for key, value in module.state_dict().items()}
     given = {key: tuple(value.shape) for key, value in state_dict.items()}
@@ -218,14 +218,14 @@ def check_fit(
             (missing, 'missing'),
             (unexpected, 'unexpected'),
             (misshapen, 'of another shape'),
-            (mistyped, 'of another kind of number'),
+            (mistyped, 'of another dtype kind'),
         )
         if keys
     ]
     if problems:
         raise ESCNetError(
-            f'{source} does not fit {type(module).__name__}: of its keys, '
-            f'{"; ".join(problems)}; use weights of the architecture in the config.'
+            f'{source} does not fit {type(module).__name__}: {"; ".join(problems)}; use weights '
+            'for the architecture in the config.'
         )
 
 
@@ -236,13 +236,13 @@ def _kind(value: Tensor) -> tuple[bool, bool]:
 def load_strict(
     module: nn.Module, state_dict: Mapping[str, Tensor], *, source: str, prefix: str = ''
 ) -> None:
-    """Load tensors into a module that they must fit (see :func:`check_fit`).
+    """Load tensors into a module, which they must fit (see :func:`check_fit`).
 
     Args:
-        module: The module to fill.
-        state_dict: Tensors by name.
-        source: What is being loaded, for the message.
-        prefix: What the names in the file begin with; they are ours with it taken off.
+        module: The module to load into.
+        state_dict: Tensors by name; those without ``prefix`` are ignored.
+        source: What is loaded, for the message.
+        prefix: Prefix of the module's names in ``state_dict``.
     """
     state_dict = {key: value for key, value in state_dict.items() if key.startswith(prefix)}
     check_fit(module, state_dict, source=source, prefix=prefix)

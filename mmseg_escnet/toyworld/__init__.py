@@ -1,4 +1,1 @@
-"""A drawn world in which the whole chain is trained and measured (docs/toyworld.md).
-
-The tools that draw, train and measure it are in ``tools/toyworld``.
-"""
+"""A synthetic world to train and evaluate everything end to end (docs/toyworld.md)."""

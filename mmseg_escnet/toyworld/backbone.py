@@ -1,4 +1,4 @@
-"""A CLIP so small that it needs help to learn shapes from little data."""
+"""A miniature CLIP with a convolutional stem, to learn shapes from little data."""
 
 from collections.abc import Sequence
 
@@ -12,19 +12,19 @@ from ..models.backbones.open_clip import OpenCLIPBackbone
 
 @MODELS.register_module()
 class ToyCLIPBackbone(OpenCLIPBackbone):
-    """:class:`OpenCLIPBackbone` whose patch embedding is a stem of overlapping convolutions.
+    """:class:`OpenCLIPBackbone` with overlapping convolutions as patch embedding.
 
-    The patch embedding of a published CLIP is one linear layer.
+    The patch embedding of published CLIP models is one linear layer.
 
     Args:
-        stem_channels: Of the 3x3 convolutions, each of which halves the resolution; a last one
-            brings it to patches.
-        trainable: As in :class:`OpenCLIPBackbone`; the stem is trained with 'all' alone.
-        kwargs: All other arguments of :class:`OpenCLIPBackbone`.
+        stem_channels: Channels of 3x3 convolutions with stride 2; a last one reduces the resolution
+            to patches.
+        trainable: As in :class:`OpenCLIPBackbone`; the stem is trained only with 'all'.
+        kwargs: Other arguments of :class:`OpenCLIPBackbone`.
 
     Raises:
-        ESCNetError: If the halvings do not make up the patch, channels are not a multiple of 8, or
-            the image tower is not open_clip's own vision transformer.
+        ESCNetError: If the strides do not divide the patch size, channels are not multiples of 8,
+            or the image tower is not open_clip's own vision transformer.
     """
 
     def __init__(
@@ -42,15 +42,15 @@ class ToyCLIPBackbone(OpenCLIPBackbone):
 
 
 class _Stem(nn.Sequential):
-    out_channels: int  # which the tower reads as its width
+    out_channels: int  # read by the tower as its width
 
 
 def _build_stem(channels: Sequence[int], patch_embedding: nn.Conv2d) -> _Stem:
     patch = patch_embedding.stride[0]
     if patch % 2 ** len(channels) or any(count < 1 or count % 8 for count in channels):
         raise ESCNetError(
-            f'ToyCLIPBackbone: stem_channels={tuple(channels)} must be multiples of 8, and no '
-            f'more of them than times that a patch of {patch} pixels can be halved.'
+            f'ToyCLIPBackbone: stem_channels={tuple(channels)} must be multiples of 8, and at most '
+            f'as many as a patch of {patch} pixels can be halved.'
         )
     layers, width = [], patch_embedding.in_channels
     for out_channels in channels:

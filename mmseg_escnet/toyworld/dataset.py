@@ -14,17 +14,16 @@ from .vocabulary import palette_of, vocabulary_of
 
 @DATASETS.register_module()
 class ToyWorldDataset(CheckedDatasetMixin, BaseSegDataset):
-    """Scenes of coloured shapes on textured ground; ``tools/toyworld/make_scenes.py`` makes them.
+    """Scenes of coloured shapes on textured ground, from ``tools/toyworld/make_scenes.py``.
 
     Args:
-        vocabulary: Which names the ids of the label files stand for: ``'seen'`` (the 42 names
-            whose masks training uses; the files in ``annotations/train``), ``'all'`` (all 72
-            names; the files in ``annotations/val``) or ``'large'`` (174 names with synonyms, of
-            which the first 72 are those of 'all', so that it reads ``annotations/val`` too; the
-            others never occur).
-        metainfo: As in ``BaseSegDataset``; ``classes`` chooses among the vocabulary.
+        vocabulary: Names of the ids in the label files: ``'seen'`` (42 names with masks in
+            training; for ``annotations/train``), ``'all'`` (72; for ``annotations/val``) or
+            ``'large'`` (174, with synonyms; the first 72 are those of 'all', the others never
+            occur).
+        metainfo: As in ``BaseSegDataset``; ``classes`` selects from the vocabulary.
         img_suffix: As in ``BaseSegDataset``.
-        kwargs: All other arguments of ``BaseSegDataset``.
+        kwargs: Other arguments of ``BaseSegDataset``.
     """
 
     def __init__(

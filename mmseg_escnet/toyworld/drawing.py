@@ -1,4 +1,4 @@
-"""The scenes of the toy world as files, in the layout of a real data set."""
+"""Write the scenes of the toy world as a data set."""
 
 import json
 from functools import partial
@@ -25,14 +25,13 @@ def draw_scenes(
     size: int = IMAGE_SIZE,
     workers: int = 1,
 ) -> int:
-    """Write the scenes that are missing.
+    """Write missing scenes as ``images/{train,val}/*.png`` and ``annotations/{train,val}/*.png``.
 
-    ``images/{train,val}/000000.png`` and ``annotations/{train,val}/000000.png``. Training labels
-    hold ids of the vocabulary 'seen' (255 where the class has no masks), validation labels those
-    of 'all'.
+    Training labels have the ids of the vocabulary 'seen' (255 for classes without masks),
+    validation labels those of 'all'.
 
     Args:
-        out: Folder.
+        out: Output folder.
         train: Number of training scenes.
         val: Number of validation scenes.
         seed: Seed of the world.
@@ -40,10 +39,10 @@ def draw_scenes(
         workers: Number of processes.
 
     Returns:
-        How many scenes were drawn.
+        Number of scenes that were drawn.
 
     Raises:
-        ESCNetError: If a number is out of range or the folder holds scenes of another world.
+        ESCNetError: If a number is out of range or the folder contains scenes of another world.
     """
     counts = dict(train=train, val=val)
     if min(counts.values()) < 0 or max(counts.values()) > VAL_OFFSET or size < 16:
@@ -66,7 +65,7 @@ def draw_scenes(
 
 
 def _write_scene(item: tuple[str, int], *, out: Path, seed: int, size: int) -> bool:
-    """Write one scene, the label first: an image then always has one. False if both are there."""
+    """Write one scene, the label before the image. Returns False if both exist."""
     split, number = item
     image_file, label_file = (
         out / kind / split / f'{number:06d}.png' for kind in ('images', 'annotations')

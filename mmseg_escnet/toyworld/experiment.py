@@ -1,5 +1,4 @@
-"""Trainings of ESC-Net on the toy world, and what they reach beside CLIP's raw read-out, chance
-and a control.
+"""Train ESC-Net on the toy world, and compare it with raw CLIP, chance and a control.
 
 Shapes: B images of H x W pixels, N classes.
 """
@@ -27,7 +26,7 @@ from ..models.segmentors.open_vocab_segmentor import correlate
 from ..models.sparse_rows import sparse_rows
 from .vocabulary import vocabulary_of
 
-GROUPS = {  # vocabularies of the toy world, and what they are called
+GROUPS = {  # vocabularies of the toy world -> titles
     'seen_things': 'shapes with masks in training',
     'seen_stuff': 'grounds with masks in training',
     'unseen_combination': 'colour and shape masked, not together',
@@ -50,14 +49,14 @@ def _quiet_log() -> Iterator[None]:
 
 
 def use_scenes(cfg, root: Path) -> None:
-    """Point a config to scenes; there is no validation during training."""
+    """Set the scenes of a config, and disable validation during training."""
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     for phase in ('train', 'test'):
         cfg[f'{phase}_dataloader'].dataset.data_root = f'{root}/'
 
 
 def shorten(cfg, iterations: int) -> None:
-    """Train for another number of iterations; the rate falls to zero at the last."""
+    """Change the number of iterations, with a learning rate that decays to zero at the end."""
     cfg.train_cfg.max_iters = cfg.train_cfg.val_interval = iterations
     warm_up, decay = cfg.param_scheduler
     warm_up.end = decay.begin = min(warm_up.end, iterations // 2)
@@ -70,11 +69,11 @@ def train(cfg, checkpoint: str | None = None):
     """Build the model and train it, or load a trained one.
 
     Returns:
-        The model; the model as it was before training, for its raw read-out; and the values
-        logged at each iteration by title.
+        The model; the untrained model, for :func:`raw_readout`; and the values logged at each
+        iteration by title.
     """
     untrained = MODELS.build(cfg.model)
-    with _quiet_log():  # which would list every parameter
+    with _quiet_log():  # would list every parameter
         untrained.init_weights()
     if checkpoint is not None:
         model = MODELS.build(cfg.model)
@@ -90,9 +89,9 @@ def train(cfg, checkpoint: str | None = None):
 
 
 def save_weights(model, path: Path) -> None:
-    """Write a model's weights in half precision, without the token embeddings that are zero.
+    """Write a model's weights in half precision, with sparse token embeddings.
 
-    With the words it was last used for, where MMSegmentation's ``init_model`` looks for them.
+    Its current vocabulary is stored as ``dataset_meta`` for MMSegmentation's ``init_model``.
     """
     state = {}
     for key, value in model.state_dict().items():
@@ -101,7 +100,6 @@ def save_weights(model, path: Path) -> None:
         state[key] = sparse_rows(value) if key.endswith('token_embedding.weight') else value
     buffer = io.BytesIO()
     torch.save(dict(state_dict=state, meta=dict(dataset_meta=model.dataset_meta)), buffer)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, buffer.getbuffer())
 
 
@@ -110,12 +108,12 @@ def save_weights(model, path: Path) -> None:
 
 @dataclass
 class Measurement:
-    """What a model reaches on a data set.
+    """Results of a model on a data set.
 
     Attributes:
         metrics: Of OpenVocabIoUMetric, in percent.
-        class_iou: (N,) in percent, NaN for a class that does not occur.
-        results: The metric's intermediate results, one for every image.
+        class_iou: (N,) in percent, NaN for classes that do not occur.
+        results: Intermediate results of the metric.
         predictions: Label maps (H, W) of the first images.
     """
 
@@ -126,7 +124,7 @@ class Measurement:
 
 
 def build_dataset(cfg, **overrides):
-    """The data set of a config's test phase, with some of its settings changed."""
+    """Build the test data set of a config, with some settings changed."""
     return DATASETS.build(dict(cfg.test_dataloader.dataset, **overrides))
 
 
@@ -155,8 +153,8 @@ def measure(
         model: ESCNet.
         dataset: A built data set.
         evaluator: Config of the metric.
-        words: The classes as the model gets them, if not by their names.
-        predict: From model, inputs and meta information to logits; ESC-Net's own by default.
+        words: Words for the model in place of the class names.
+        predict: Maps model, inputs and meta information to logits; ESC-Net's own by default.
         description: Of the progress bar.
         keep: Number of predictions to keep.
     """
@@ -177,15 +175,15 @@ def measure(
         if number < keep:
             predictions.append(samples[0].pred_sem_seg.data[0].cpu().numpy())
     class_iou, _ = metric.class_iou(metric.results)
-    with _quiet_log():  # which would have a table of all classes
+    with _quiet_log():  # would contain a table of all classes
         metrics = metric.compute_metrics(metric.results)
     return Measurement(metrics, class_iou, metric.results, predictions)
 
 
 def permuted(names: Sequence[str]) -> list[str]:
-    """The names with those without masks exchanged within their group: a control.
+    """The names, with those without masks permuted within their group, as a control.
 
-    A model that finds a class by its word must lose it; one that finds it otherwise keeps it.
+    A model that recognises a class by its word must fail.
     """
     result = list(names)
     for key in ('unseen_combination', 'unseen_attribute'):
@@ -196,13 +194,13 @@ def permuted(names: Sequence[str]) -> list[str]:
 
 
 def chance_iou(dataset) -> np.ndarray:
-    """IoU (N,) in percent of guessing every pixel, NaN for classes that do not occur."""
+    """IoU (N,) in percent of random guesses, NaN for classes that do not occur."""
     num_classes = len(dataset.metainfo['classes'])
     counts = np.zeros(num_classes)
     for item in dataset:
         labels = item['data_samples'].gt_sem_seg.data.numpy()
         counts += np.bincount(labels[labels < num_classes], minlength=num_classes)
     share = counts / counts.sum()
-    # right in share / N of the pixels, labelled or guessed in share + 1 / N - share / N
+    # intersection share / N, union share + 1 / N - share / N
     iou = share / (share * num_classes + 1 - share)
     return np.where(counts > 0, 100 * iou, np.nan)

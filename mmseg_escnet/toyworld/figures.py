@@ -6,12 +6,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-_COLORS = ('#0072b2', '#e69f00')  # Okabe and Ito's, which the colour-blind can tell apart
+_COLORS = ('#0072b2', '#e69f00')  # Okabe and Ito, colour-blind safe
 _QUIET = '#6b7078'
 
 
 def curves_figure(curves: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw a panel for each curve, every point the mean of ten iterations.
+    """Draw a panel for each curve, averaged over ten iterations.
 
     Args:
         curves: Title -> value at each iteration.
@@ -33,12 +33,12 @@ def classes_figure(
     groups: Mapping[str, Sequence[str]],
     scores: Mapping[str, np.ndarray],
 ) -> Figure:
-    """Draw the IoU of each class, a panel for each group, best class of the first method on top.
+    """Draw the IoU of each class in a panel per group, sorted by the first method.
 
     Args:
         names: The N class names.
         groups: Title -> class names.
-        scores: Method -> (N,) IoU in %; NaN where a class does not occur: such a class is left out.
+        scores: Method -> (N,) IoU in %; classes with NaN are left out.
     """
     first = next(iter(scores.values()))
     shown = {}
@@ -71,8 +71,8 @@ def study_figure(rows: Mapping[str, Sequence[float]], *, baseline: str, metric: 
 
     Args:
         rows: Variant -> value of each seed.
-        baseline: The variant whose mean is a vertical line, if it is among them.
-        metric: What the values are, with the unit.
+        baseline: The variant whose mean is drawn as a vertical line.
+        metric: Label of the values, with the unit.
     """
     figure = Figure(figsize=(8, 0.34 * len(rows) + 1.15), layout='constrained')
     axes = figure.subplots()

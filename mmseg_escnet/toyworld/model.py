@@ -1,4 +1,4 @@
-"""The trained miniature model of the toy world: what there is to try before one has weights."""
+"""The trained miniature model of the toy world, to try everything without other weights."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ _SIZE = (96, 96)  # of its scenes
 
 
 def toy_model() -> tuple[Config, Path]:
-    """The config and the weights of the toy world, which come with the package.
+    """The config and weights of the toy model, which come with the package.
 
-    It knows drawings of coloured shapes on textured ground (docs/toyworld.md). Images of another
-    size than its scenes are resized to it, as the full model's are to 640x640.
+    It segments drawings of coloured shapes on textured ground (docs/toyworld.md). Images are
+    resized to the size of its scenes, as those of the full model to 640x640.
 
     Raises:
-        ESCNetError: If they are not there.
+        ESCNetError: If the weights are missing.
     """
     configs = config_folder()
     checkpoint = configs.parent / 'data/toyworld/escnet.pth'
     if not checkpoint.is_file():
         raise ESCNetError(
-            f'The model of the toy world is not here ({checkpoint} is missing): it comes with the '
-            'repository and its wheel, so give a config and a checkpoint of your own.'
+            f'The weights of the toy model are missing ({checkpoint}): they come with the '
+            'repository and the wheel, so reinstall the package or give your own config and '
+            'checkpoint.'
         )
     cfg = Config.fromfile(configs / 'toyworld/escnet_toy.py')
     pipeline = cfg.test_dataloader.dataset.pipeline

@@ -1,7 +1,6 @@
-"""The toy world: coloured shapes on textured ground, drawn by a procedure.
+"""The toy world: procedurally drawn coloured shapes on textured ground.
 
-A scene is a pure function of (seed, index), whatever was drawn before it and in which process.
-Its words are in :mod:`.vocabulary`.
+A scene is a pure function of (seed, index). Its classes are in :mod:`.vocabulary`.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ import numpy as np
 
 from .vocabulary import ALL_NAMES, COLORS, TEXTURES, THING_NAMES
 
-WORLD_VERSION = 2  # to be raised when any scene changes: weights and files are for one world
-IMAGE_SIZE = 96  # pixels; lengths below are for this size and grow with it
+WORLD_VERSION = 2  # increment when any scene changes, since weights and files depend on it
+IMAGE_SIZE = 96  # pixels; lengths below are for this size and scale with it
 
 _EXAMPLES = {  # scenes that no training draws, and words for them
     1_000_000: 'yellow heart, orange ring, wood, sea | water',
@@ -30,8 +29,8 @@ _EXAMPLES = {  # scenes that no training draws, and words for them
 def scene(seed: int, index: int, size: int = IMAGE_SIZE) -> tuple[np.ndarray, np.ndarray]:
     """Draw one scene.
 
-    One or two grounds and two to five shapes of varying size, turn and brightness, which may
-    partly hide each other, under mild noise.
+    One or two grounds and two to five shapes of varying size, rotation and brightness, which may
+    partly occlude each other, with mild noise.
 
     Args:
         seed: Seed of the world.
@@ -51,7 +50,7 @@ def scene(seed: int, index: int, size: int = IMAGE_SIZE) -> tuple[np.ndarray, np
 
 
 def example_scenes(enlarge: int = 5) -> list[tuple[np.ndarray, str]]:
-    """Scenes to try a model on, each with words for it; every pixel is repeated to be seen better.
+    """Example scenes with words for them, enlarged by repeating pixels.
 
     Returns:
         Images (96 * enlarge, 96 * enlarge, 3), uint8, RGB, with words separated by commas.
@@ -81,9 +80,9 @@ def _add_shape(
     label: np.ndarray,
     owner: np.ndarray,
 ) -> None:
-    """Draw a shape in place, where it leaves at least 60 % of each other one as visible as it was.
+    """Draw a shape in place, hiding at most 40 % of what is visible of any other shape.
 
-    Draws nothing if eight tries find no such place.
+    Draws nothing if eight attempts find no such position.
     """
     size = label.shape[0]
     color, shape = name.split()
@@ -107,7 +106,7 @@ def _add_shape(
 def _draw_shape(
     shape: str, center: np.ndarray, radius: float, angle: float, size: int
 ) -> np.ndarray:
-    """Share of each pixel that a shape covers, (size, size), float32, in [0, 1]."""
+    """Fraction of each pixel covered by a shape, (size, size), float32, in [0, 1]."""
     fine = 4  # sub-pixels a side
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     outlines = [

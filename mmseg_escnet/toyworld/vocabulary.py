@@ -1,18 +1,19 @@
-"""The words of the toy world: what there is, what it is called, and whose masks training sees.
+"""The words of the toy world: what it contains, and which classes are annotated for training.
 
-Three kinds of names are kept from the masks. A colour and a shape may each be known without their
-combination (*unseen*); a whole shape or a whole texture may be (*unseen attribute*); and a large
-vocabulary has words for what never occurs at all.
+Its vocabularies are in ``datasets/vocabularies/toyworld_*.json``. Two kinds of names have no masks
+in training: *unseen combinations* of a colour and a shape that each occur in other masks (two of
+every eight, so every annotated shape has six colours), and *unseen attributes*, names with a shape
+(ring, heart) or texture (wood, tiles) that no mask shows. The large vocabulary adds words for
+things that never occur.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 
 import numpy as np
 
-from ..errors import ESCNetError
+from ..datasets.benchmark_vocabularies import vocabulary_names
 
 IGNORE_INDEX = 255
 
@@ -37,8 +38,7 @@ TEXTURES: dict[str, tuple[int, int, int]] = {  # name -> colour in pictures of l
     'tiles': (168, 184, 178),
     'fabric': (118, 76, 104),
 }
-# Another word for the same thing; captions use either.
-SYNONYMS = {
+SYNONYMS = {  # captions use either word
     'circle': 'disc',
     'square': 'box',
     'star': 'asterisk',
@@ -50,45 +50,30 @@ SYNONYMS = {
     'wood': 'timber',
     'stone': 'cobbles',
 }
-HELD_OUT_SHAPES = ('ring', 'heart')
-HELD_OUT_TEXTURES = ('wood', 'tiles')
 
 
-def _is_held_out_combination(color_index: int, shape_index: int) -> bool:
-    """Two of every eight, like a Latin square: every shape that is masked has six colours."""
-    return (color_index + shape_index) % 8 in (2, 5)
+def vocabulary_of(key: str) -> tuple[str, ...]:
+    """Class names in the order of their ids.
+
+    Args:
+        key: ``'all'`` (72 names), ``'seen'`` (the 42 with masks in training), ``'large'`` ('all'
+            with synonyms, then words for what never occurs), or a group of 'all':
+            ``'unseen_combination'`` (12), ``'unseen_attribute'`` (18), ``'seen_things'``,
+            ``'seen_stuff'``.
+
+    Raises:
+        ESCNetError: If there is no such vocabulary.
+    """
+    return vocabulary_names(f'toyworld_{key}')
 
 
-THING_NAMES = tuple(f'{color} {shape}' for color, shape in product(COLORS, SHAPES))
-ALL_NAMES = THING_NAMES + tuple(TEXTURES)
-UNSEEN_ATTRIBUTE_NAMES = tuple(
-    name for name in ALL_NAMES if name.split()[-1] in HELD_OUT_SHAPES + HELD_OUT_TEXTURES
-)
-UNSEEN_NAMES = tuple(
-    f'{color} {shape}'
-    for (i, color), (j, shape) in product(enumerate(COLORS), enumerate(SHAPES))
-    if _is_held_out_combination(i, j) and shape not in HELD_OUT_SHAPES
-)
-SEEN_NAMES = tuple(
-    name for name in ALL_NAMES if name not in UNSEEN_NAMES and name not in UNSEEN_ATTRIBUTE_NAMES
-)
-SEEN_STUFF_NAMES = tuple(name for name in TEXTURES if name in SEEN_NAMES)
-SEEN_THING_NAMES = tuple(name for name in THING_NAMES if name in SEEN_NAMES)
-
-# Words for what is in no scene. Those of the first two lines share a word with what there is.
-_ABSENT_COMBINATIONS = tuple(
-    [f'{color} {shape}' for color, shape in product(COLORS, ('hexagon', 'arrow'))]
-    + [f'{color} {shape}' for color, shape in product(('pink', 'black'), SHAPES)]
-)
-_EVERYDAY = (
-    'airplane apple armchair backpack banana bear bench bicycle bird boat book bottle bridge bus '
-    'candle car carrot cat chair clock cloud computer cow curtain dog donkey door elephant fence '
-    'flag flower fork giraffe guitar hammer hat helmet horse house kite knife ladder lamp laptop '
-    'leaf mirror motorcycle mountain orchard oven painting person pillow pizza plate rabbit river '
-    'road rocket sheep ship shoe sofa spoon stairs suitcase table telephone tower train'
-)
-EVERYDAY_WORDS = tuple(_EVERYDAY.split())
-LARGE_NAMES = ALL_NAMES + _ABSENT_COMBINATIONS + EVERYDAY_WORDS
+ALL_NAMES = vocabulary_of('all')
+THING_NAMES = ALL_NAMES[: -len(TEXTURES)]
+SEEN_NAMES = vocabulary_of('seen')
+UNSEEN_NAMES = vocabulary_of('unseen_combination')
+UNSEEN_ATTRIBUTE_NAMES = vocabulary_of('unseen_attribute')
+LARGE_NAMES = tuple(name.split(' | ')[0] for name in vocabulary_of('large'))
+EVERYDAY_WORDS = tuple(name for name in LARGE_NAMES[len(ALL_NAMES) :] if ' ' not in name)
 
 
 def with_synonyms(name: str) -> str:
@@ -97,38 +82,6 @@ def with_synonyms(name: str) -> str:
     if noun not in SYNONYMS:
         return name
     return ' | '.join((name, ' '.join([*color, SYNONYMS[noun]])))
-
-
-_VOCABULARIES = {
-    'all': ALL_NAMES,
-    'seen': SEEN_NAMES,
-    'large': tuple(with_synonyms(name) for name in LARGE_NAMES),
-    # groups of 'all', over which IoU is averaged
-    'unseen_combination': UNSEEN_NAMES,
-    'unseen_attribute': UNSEEN_ATTRIBUTE_NAMES,
-    'seen_things': SEEN_THING_NAMES,
-    'seen_stuff': SEEN_STUFF_NAMES,
-}
-VOCABULARY_KEYS = tuple(_VOCABULARIES)
-
-
-def vocabulary_of(key: str) -> tuple[str, ...]:
-    """Class names in the order of their ids.
-
-    Args:
-        key: ``'all'`` (72 names), ``'seen'`` (the 42 that training has masks of), ``'large'``
-            ('all' with synonyms, then words for what never occurs), or a group of 'all':
-            ``'unseen_combination'`` (12), ``'unseen_attribute'`` (18), ``'seen_things'``,
-            ``'seen_stuff'``.
-
-    Raises:
-        ESCNetError: If there is no such vocabulary.
-    """
-    if key not in _VOCABULARIES:
-        raise ESCNetError(
-            f'The toy world has no vocabulary {key!r}: choose one of {", ".join(_VOCABULARIES)}.'
-        )
-    return _VOCABULARIES[key]
 
 
 def palette_of(names: Sequence[str]) -> list[list[int]]:
@@ -150,7 +103,7 @@ def palette_of(names: Sequence[str]) -> list[list[int]]:
 
 
 def to_seen_ids(label: np.ndarray) -> np.ndarray:
-    """Turn ids of the vocabulary 'all' into ids of 'seen'; classes without masks become 255.
+    """Map ids of the vocabulary 'all' to ids of 'seen'; classes without masks become 255.
 
     Args:
         label: (height, width), uint8.

@@ -1,4 +1,4 @@
-"""Pictures of what the model sees and does."""
+"""Pictures of label maps, and figures of the ESC blocks."""
 
 from .. import compat  # noqa: F401  before mmseg
 from .blocks import blocks_figure

@@ -1,4 +1,4 @@
-"""The figure of what the ESC blocks do for one word of an image.
+"""Figure of what the ESC blocks do for one word of an image.
 
 Shapes: h x w patch grid, K objects, T blocks.
 """
@@ -20,27 +20,27 @@ from .fonts import font_for
 Arrays = Mapping[str, np.ndarray]  # by the names of :class:`.WordInside`
 _HEAT, _CHANGE = 'viridis', 'RdBu_r'
 _TITLE, _LABEL, _SMALL = 10, 8.5, 7.5  # font sizes
-_EXTENT = (0, 1, 1, 0)  # of the picture and, patch by patch, of the maps
+_EXTENT = (0, 1, 1, 0)  # of the picture and of the maps, whose pixels are patches
 # inches
 _PANEL, _GAP, _MARGIN = 2.1, 0.1, 0.1
 _HEADING, _PANEL_TITLE, _RANGE = 0.2, 0.28, 0.3
 _FLATTEST = 0.45  # height by width of a panel, and width by height
-_HIGHEST_LOW, _LEAST_CHANGE = 0.99, 0.01  # of the cosines: what is less is rounding
+_HIGHEST_LOW, _LEAST_CHANGE = 0.99, 0.01  # of the cosines: smaller ranges are rounding
 _SUBSCRIPTS = str.maketrans('0123456789', '₀₁₂₃₄₅₆₇₈₉')
 
 
 def blocks_figure(arrays: Arrays) -> Figure:
     """Draw what the ESC blocks do for one word: a column for each block.
 
-    From top to bottom: the correlation that the block reads; the pseudo prompts made of it; how
-    similar the features of every patch, after the block's SAM block, are to those of one; and how
-    that differs from before it. On the left the picture and CLIP's features, which every block
-    starts from; on the right what the decoder makes of it all. The range of a correlation map is
-    written below it; the maps of the lower rows share theirs.
+    From top to bottom: the correlation that the block reads; its pseudo prompts; the similarity of
+    the features of every patch to those of one, after the block's SAM block; and the change of it.
+    On the left the picture and the similarity of CLIP's features, which every block starts from; on
+    the right the decoder's probability. Correlation maps have a range each, written below them; the
+    maps of each lower row share one.
 
     Args:
-        arrays: As :meth:`.WordInside.arrays` returns them, or ``numpy.load`` of the ``.npz`` that
-            ``WordInside.save`` writes. Rows of what the model does not have are left out.
+        arrays: From :meth:`.WordInside.arrays`, or ``numpy.load`` of the ``.npz`` that
+            ``WordInside.save`` writes. Rows of parts that the model lacks are left out.
     """
     arrays = dict(arrays)
     has_prompts, has_similarity = 'region' in arrays, 'similarity' in arrays
@@ -61,7 +61,7 @@ def blocks_figure(arrays: Arrays) -> Figure:
         _draw_prompts(next(lower), arrays)
     if has_similarity:
         _draw_similarity(next(lower), next(lower), arrays)
-    for text in figure.findobj(Text):  # a name with two dollar signs is no formula
+    for text in figure.findobj(Text):  # a name with two dollar signs is not a formula
         text.set_parse_math(False)
     return figure
 
@@ -110,25 +110,24 @@ def _draw_prompts(row: np.ndarray, arrays: Arrays) -> None:
     _explain(
         row[0],
         'Pseudo prompts',
-        'made of the map above. Outline: the\n'
+        'from the map above. Outline: the\n'
         'region around its peak. Colours: its\n'
         'objects (k-means), more opaque where\n'
         'their masks are higher. Numbers: their\n'
         'points. Presence: this word among all.',
     )
-    columns = (
-        arrays[name] for name in ('region', 'objects', 'masks', 'points', 'valid', 'presence')
-    )
-    for axes, region, objects, masks, points, valid, presence in zip(
-        row[1:-1], *columns, strict=True
+    names = ('region', 'objects', 'masks', 'points', 'valid', 'presence')
+    blocks = zip(*(arrays[name] for name in names), strict=True)
+    for axes, (region, objects, masks, points, valid, presence) in zip(
+        row[1:-1], blocks, strict=True
     ):
         colors = np.array([to_rgb(c) for c in islice(cycle(OKABE_ITO), len(valid))])
         layer = np.zeros((*region.shape, 4))
         layer[region, :3] = colors[objects[region]]
         layer[region, 3] = 0.9 * masks.max(axis=0)[region]
         _draw_map(axes, arrays, layer, alpha=1)
-        if not region.all():  # else there is no outline
-            fine = np.kron(region, np.ones((8, 8)))  # so that the contour follows the patches
+        if not region.all():  # otherwise there is no outline
+            fine = np.kron(region, np.ones((8, 8)))  # makes the contour follow the patches
             axes.contour(fine, levels=[0.5], colors='white', linewidths=0.8, extent=(0, 1, 0, 1))
         numbers = np.flatnonzero(valid)
         for number in numbers:
@@ -152,11 +151,11 @@ def _draw_similarity(after: np.ndarray, change: np.ndarray, arrays: Arrays) -> N
         _draw_map(axes, arrays, values, cmap=_HEAT, vmin=lowest, vmax=1)
         _mark(axes, arrays)
         axes.set_title(title, fontsize=_LABEL)
-    _add_bar(after[0], after[-1], 'how similar each patch\nis to the one at +:\ncosine of features')
+    _add_bar(after[0], after[-1], 'similarity of each\npatch to the one at +:\ncosine of features')
     _explain(
         change[0],
         f'What the {made_by} changed',
-        'Fᵥ′ minus Fᵥ, of the row above.\nRed: more similar to the patch at +.\nBlue: less.',
+        'Fᵥ′ minus Fᵥ in the row above.\nRed: more similar to the patch at +.\nBlue: less.',
     )
     for axes, values in zip(change[1:-1], changes, strict=True):
         _draw_map(axes, arrays, values, cmap=_CHANGE, vmin=-largest, vmax=largest)
@@ -165,7 +164,7 @@ def _draw_similarity(after: np.ndarray, change: np.ndarray, arrays: Arrays) -> N
 
 
 def _mark(axes: Axes, arrays: Arrays) -> None:
-    """Mark the patch that the others are compared with."""
+    """Mark the patch that all others are compared with."""
     row, column = arrays['point']
     height, width = arrays['similarity_clip'].shape
     x, y = (column + 0.5) / width, (row + 0.5) / height
@@ -183,7 +182,7 @@ def _explain(axes: Axes, title: str, text: str) -> None:
 def _add_range(axes: Axes) -> None:
     """Draw the colours and the range of a map below it."""
     heat = axes.images[-1]
-    ends = np.unique(heat.get_clim())  # before the bar makes two of one
+    ends = np.unique(heat.get_clim())  # the bar would widen a range of one value
     cax = axes.inset_axes((0, -0.07, 1, 0.035))
     bar = axes.figure.colorbar(heat, cax=cax, orientation='horizontal')
     bar.set_ticks(ends, labels=[f'{value:.2g}' for value in ends])
@@ -195,7 +194,7 @@ def _add_range(axes: Axes) -> None:
 
 
 def _add_bar(drawn: Axes, place: Axes, text: str) -> None:
-    """Draw the colours that the maps of a row share in a panel of its own."""
+    """Draw the colour bar that the maps of a row share, in a panel of its own."""
     cax = place.inset_axes((0.05, 0.08, 0.07, 0.84))
     bar = drawn.figure.colorbar(drawn.images[-1], cax=cax)
     bar.ax.tick_params(labelsize=_SMALL, length=2)

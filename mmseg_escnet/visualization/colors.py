@@ -1,12 +1,12 @@
-"""Colours of drawings, and colours of classes that can be told apart in one picture."""
+"""Colours of drawings, and distinguishable colours for the classes of one picture."""
 
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-INK, QUIET = '#1e2126', '#6b7078'  # of text, and of what is less important
-# of Okabe and Ito: the colour-blind can tell them apart
+INK, QUIET = '#1e2126', '#6b7078'  # of text, and of less important text
+# of Okabe and Ito, distinguishable for the colour-blind
 OKABE_ITO = ('#d55e00', '#0072b2', '#009e73', '#cc79a7', '#b07d00', '#56b4e9')
 # In CIELAB (CIE 1976), where about 2 is just noticeable. Of 20 random names of A-847 the two most
 # similar are 6.5 apart (median); an overlay over a photograph halves every distance.
@@ -19,15 +19,15 @@ _LEAST_VALUE = 110  # of the brightest channel: dark ones hide the photograph
 def tell_apart(
     palette: Sequence[Sequence[int]], class_ids: Sequence[int]
 ) -> dict[int, tuple[int, int, int]]:
-    """Give the classes of one picture colours that can be told apart.
+    """Give the classes of one picture distinguishable colours.
 
-    A class keeps its colour unless that of a class before it is similar; then it gets the one that
-    is least similar to all others.
+    A class keeps its colour unless that of an earlier class is similar; then it gets the colour
+    that is least similar to all others.
 
     Args:
         palette: N colours (R, G, B).
-        class_ids: Those in the picture, the most important first. Up to sixty can be told apart; of
-            more, the last ones may keep theirs.
+        class_ids: The classes in the picture, the most important first. Beyond about sixty, the
+            last ones may keep similar colours.
 
     Returns:
         Class id -> colour, for the classes whose colour changed.
@@ -38,12 +38,10 @@ def tell_apart(
         if all(_distance(own[i], own[j]) >= LEAST_DISTANCE for j in kept):
             kept.append(i)
     choice = np.stack(np.meshgrid(_LEVELS, _LEVELS, _LEVELS), axis=-1).reshape(-1, 3)
-    choice = choice[
-        (np.ptp(choice, axis=1) >= _LEAST_SPREAD) & (choice.max(axis=1) >= _LEAST_VALUE)
-    ]
-    choice = choice.astype(np.uint8)
+    usable = (np.ptp(choice, axis=1) >= _LEAST_SPREAD) & (choice.max(axis=1) >= _LEAST_VALUE)
+    choice = choice[usable].astype(np.uint8)
     places = _lab(choice)
-    room = np.full(len(choice), np.inf)  # how far each is from the nearest one in use
+    room = np.full(len(choice), np.inf)  # distance of each to the nearest colour in use
     for i in kept:
         room = np.minimum(room, _distance(places, own[i]))
     changed = {}

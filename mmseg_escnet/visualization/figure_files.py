@@ -6,12 +6,18 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ..files import write_file
+from ..files import check_suffix, write_file
+
+FIGURE_SUFFIXES = ('.png', '.pdf', '.svg')
 
 
 def save_figure(figure: Figure, path: str | os.PathLike, *, dpi: float = 144) -> None:
-    """Write a figure as PNG, whole or not at all; its folder is made."""
+    """Write a figure as ``.png``, ``.pdf`` or ``.svg``, whole or not at all, with its folders.
+
+    Raises:
+        ESCNetError: If the path has another suffix, or cannot be written.
+    """
+    check_suffix(path, FIGURE_SUFFIXES)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=dpi)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(buffer, format=Path(path).suffix[1:].lower(), dpi=dpi)
     write_file(path, buffer.getvalue())

@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
-from PIL import ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 _OUR_FONT = Path(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf')
 
@@ -18,13 +18,27 @@ def font_for(text: str, size: int) -> tuple[ImageFont.FreeTypeFont, str]:
     other scripts (Chinese, ...) it is the first installed font that covers the text.
 
     Returns:
-        The font, and the text as it can be written: '?' for letters that no font covers.
+        The font, and the text with '?' for letters that no font covers.
     """
     path = _find_font(text)
-    if path is not None:
-        return _load(path, size), text
-    letters = _letters(_OUR_FONT)
-    return _load(_OUR_FONT, size), ''.join(c if ord(c) in letters else '?' for c in text)
+    if path is None:
+        path, letters = _OUR_FONT, _letters(_OUR_FONT)
+        text = ''.join(c if ord(c) in letters else '?' for c in text)
+    return ImageFont.truetype(str(path), size), text
+
+
+def text_width(text: str, size: int) -> int:
+    """Width of a text in pixels."""
+    font, text = font_for(text, size)
+    return round(font.getlength(text))
+
+
+def write(
+    canvas: Image.Image, x: float, y: float, text: str, size: int, color: str, anchor: str
+) -> None:
+    """Write a text into an image, at a position that Pillow's ``anchor`` describes."""
+    font, text = font_for(text, size)
+    ImageDraw.Draw(canvas).text((x, y), text, font=font, fill=color, anchor=anchor)
 
 
 @lru_cache(maxsize=4096)
@@ -35,14 +49,11 @@ def _find_font(text: str) -> Path | None:
     return next((path for path in _installed_fonts() if needed <= _letters(path)), None)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _installed_fonts() -> tuple[Path, ...]:
-    upright = (
-        font
-        for font in font_manager.fontManager.ttflist
-        if (font.style, font.weight) == ('normal', 400)
-    )
-    return tuple(sorted({Path(font.fname) for font in upright if Path(font.fname).is_file()}))
+    fonts = font_manager.fontManager.ttflist
+    upright = {Path(f.fname) for f in fonts if (f.style, f.weight) == ('normal', 400)}
+    return tuple(sorted(path for path in upright if path.is_file()))
 
 
 @cache
@@ -53,8 +64,3 @@ def _letters(path: Path) -> frozenset[int]:
         return frozenset(FT2Font(str(path)).get_charmap())
     except (OSError, RuntimeError):
         return frozenset()
-
-
-@lru_cache(maxsize=32)
-def _load(path: Path, size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(path), size)

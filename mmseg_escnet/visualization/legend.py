@@ -1,4 +1,4 @@
-"""The legend of a picture: names of the classes present, their colours and shares.
+"""The legend of a picture: the classes present, their colours and shares.
 
 Shapes: H x W pixels, N classes.
 """
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from ..vocabulary import cut, short_name
 from .colors import INK, QUIET
-from .fonts import font_for
+from .fonts import text_width, write
 
 MOST_ENTRIES = 40
 _MOST_COLUMNS = 3
@@ -25,7 +25,7 @@ class Entry(NamedTuple):
         text: The name.
         shares: Its share of the pixels of each map, '' where it is absent.
         color: Of its box, (R, G, B); None for no box.
-        is_striped: Whether the box is striped as ignored pixels are.
+        is_striped: Whether the box is striped like ignored pixels.
     """
 
     text: str
@@ -70,33 +70,29 @@ def legend_entries(
     is_striped: bool = False,
     recolored: Collection[int] = (),
 ) -> list[Entry]:
-    """The lines of a legend: at most forty of the classes present, and the rest.
+    """The lines of a legend: up to forty of the classes present, and the rest.
 
     Args:
         maps: Label maps (H, W).
         names: The N class names.
         palette: N colours (R, G, B).
-        no_class: What pixels of no class are called.
+        no_class: Name for pixels without a class.
         is_striped: Whether these are striped.
         recolored: Classes drawn in another colour than usual, which are marked.
     """
     present = present_classes(maps, len(names))
-    shown, more = list(present)[:MOST_ENTRIES], list(present)[MOST_ENTRIES:]
-    entries = [
-        Entry(
-            short_name(names[i]) + ('*' if i in recolored else ''),
-            _shares(present[i]),
-            palette[i],
-        )
-        for i in shown
-    ]
+    listed, more = list(present)[:MOST_ENTRIES], list(present)[MOST_ENTRIES:]
+    entries = []
+    for i in listed:
+        name = short_name(names[i]) + ('*' if i in recolored else '')
+        entries.append(Entry(name, _shares(present[i]), palette[i]))
     if more:
         rest = np.sum([present[i] for i in more], axis=0)
         entries.append(Entry(f'... {len(more)} more', _shares(rest)))
     unknown = [np.mean((labels < 0) | (labels >= len(names))) for labels in maps]
     if any(unknown):
         entries.append(Entry(no_class, _shares(unknown), is_striped=is_striped))
-    if any(i in recolored for i in shown):
+    if any(i in recolored for i in listed):
         entries.append(Entry('* changed colour', ('',) * len(maps)))
     return entries
 
@@ -116,7 +112,7 @@ def add_legend(
     """Put a legend to the right of a picture, or below it.
 
     Args:
-        picture: The picture, which grows if the legend is larger.
+        picture: The picture; the result is larger if the legend needs it.
         entries: Lines of the legend, at least one.
         size: Of the letters, in pixels.
         heads: Titles above the shares of each map.
@@ -125,7 +121,7 @@ def add_legend(
     step, margin = round(1.6 * size), size
     head = [Entry('', tuple(heads))] if heads else []
     texts = zip(*((entry.text, *entry.shares) for entry in (*head, *entries)), strict=True)
-    name_width, *share_widths = (max(_width(text, size) for text in column) for column in texts)
+    name_width, *share_widths = (max(text_width(text, size) for text in column) for column in texts)
     column_width = margin + step + name_width + sum(2 * size + width for width in share_widths)
     if is_below:
         rows = -(-len(entries) // max((picture.width - margin) // column_width, 1))
@@ -141,12 +137,13 @@ def add_legend(
     for number, column in enumerate(columns):
         for row, entry in enumerate(column):
             x, y = left + number * column_width + margin, top + margin + row * step
-            _draw_box(canvas, entry, x, y, size)
-            _write(canvas, x + step, y + size / 2, entry.text, size, INK, 'lm')
+            if entry.is_striped or entry.color is not None:
+                _draw_box(canvas, entry, x, y, size)
+            write(canvas, x + step, y + size / 2, entry.text, size, INK, 'lm')
             x += step + name_width
             for share, share_width in zip(entry.shares, share_widths, strict=True):
                 x += 2 * size + share_width
-                _write(canvas, x - size, y + size / 2, share, size, QUIET, 'rm')
+                write(canvas, x - size, y + size / 2, share, size, QUIET, 'rm')
     return canvas
 
 
@@ -154,26 +151,13 @@ def add_title(picture: Image.Image, title: str, size: int) -> Image.Image:
     """Put a title above a picture."""
     canvas = Image.new('RGB', (picture.width, picture.height + 2 * size), 'white')
     canvas.paste(picture, (0, 2 * size))
-    _write(canvas, size // 2, size, cut(title), size, INK, 'lm')
+    write(canvas, size // 2, size, cut(title), size, INK, 'lm')
     return canvas
 
 
 def _draw_box(canvas: Image.Image, entry: Entry, left: int, top: int, size: int) -> None:
     if entry.is_striped:
         canvas.paste(Image.fromarray(stripes(size + 1, size + 1, max(size // 4, 1))), (left, top))
-    if entry.is_striped or entry.color is not None:
-        fill = None if entry.is_striped else tuple(entry.color)
-        box = (left, top, left + size, top + size)
-        ImageDraw.Draw(canvas).rectangle(box, fill=fill, outline=QUIET)
-
-
-def _width(text: str, size: int) -> int:
-    font, text = font_for(text, size)
-    return round(font.getlength(text))
-
-
-def _write(
-    canvas: Image.Image, x: float, y: float, text: str, size: int, color: str, anchor: str
-) -> None:
-    font, text = font_for(text, size)
-    ImageDraw.Draw(canvas).text((x, y), text, font=font, fill=color, anchor=anchor)
+    fill = None if entry.is_striped else tuple(entry.color)
+    box = (left, top, left + size, top + size)
+    ImageDraw.Draw(canvas).rectangle(box, fill=fill, outline=QUIET)

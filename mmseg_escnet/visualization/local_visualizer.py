@@ -25,12 +25,12 @@ from .overlay import draw_comparison
 class OpenVocabVisualizer(SegLocalVisualizer):
     """Image, ground truth and prediction side by side, with a legend of the classes present.
 
-    With hundreds of classes the pictures of ``SegLocalVisualizer`` cannot be read: it writes every
-    name over the label map at the size of the image, and leaves ignored pixels as they are. This
-    one draws with :func:`.overlay.draw_comparison`. Of several processes only the first draws.
+    With hundreds of classes the pictures of ``SegLocalVisualizer`` are unreadable: it writes every
+    name over the label map at the size of the image, and leaves ignored pixels unpainted. This one
+    draws with :func:`.overlay.draw_comparison`, on the main process only.
 
-    Where ``dataset_meta`` has a ``background_from``, classes from this one on are drawn as
-    background, as the metric counts them.
+    Classes from ``dataset_meta['background_from']`` on, if there is one, are drawn as background,
+    as the metric counts them.
 
     Args:
         name: Name of the instance.
@@ -58,17 +58,14 @@ class OpenVocabVisualizer(SegLocalVisualizer):
     ) -> None:
         """Draw an image, its ground truth and its prediction.
 
+        Arguments that are not listed are those of ``SegLocalVisualizer``.
+
         Args:
-            name: Name of the picture. If another image has it already, its folders are added.
+            name: Name of the picture. If another image already has it, folders are appended.
             image: (H, W, 3) uint8, RGB.
             data_sample: With ``gt_sem_seg``, ``pred_sem_seg``, both or none.
-            draw_gt: Draw the ground truth, if there is one.
-            draw_pred: Draw the prediction, if there is one.
-            show: Show the picture in a window.
-            wait_time: Seconds until the window closes.
             out_file: Write the picture to this file instead of to the backends.
-            step: Of the training, for the backends.
-            with_labels: Write names into the label maps too.
+            with_labels: Also write names into the label maps.
 
         Raises:
             ESCNetError: If there is a label map and no class names.
@@ -112,7 +109,7 @@ class OpenVocabVisualizer(SegLocalVisualizer):
         return names, palette
 
     def _unique_name(self, name: str, source: str) -> str:
-        # the hook names pictures by the file alone: x/1.png would replace y/1.png
+        # the hook names pictures after the file only: x/1.png would replace y/1.png
         if self._sources.setdefault(name, source) == source:
             return name
         return f'{name}_{"_".join(Path(source).parent.parts[-2:])}'

@@ -1,4 +1,4 @@
-"""A label map over its image, with names and a legend that can be read at any size.
+"""A label map over its image, with names and a legend that are readable at any size.
 
 Shapes: H x W pixels, N classes.
 """
@@ -12,17 +12,10 @@ from PIL import Image, ImageDraw
 from ..vocabulary import short_name
 from .colors import tell_apart
 from .fonts import font_for
-from .legend import (
-    MOST_ENTRIES,
-    add_legend,
-    add_title,
-    legend_entries,
-    present_classes,
-    stripes,
-)
+from .legend import MOST_ENTRIES, add_legend, add_title, legend_entries, present_classes, stripes
 
 _SIDES = 480, 1600  # pixels of the longer side of a picture, at least and at most
-_PANEL_SIDES = 384, 800  # of each of several side by side
+_PANEL_SIDES = 384, 800  # of each panel
 _MOST_NAMES = 30
 
 
@@ -38,26 +31,26 @@ def draw_overlay(
 ) -> Image.Image:
     """Draw a label map over its image.
 
-    The picture is resized such that its longer side has 480 to 1600 pixels. The legend lists the
-    classes present, the largest first, with their share of the pixels, and at most forty of them.
+    The picture is resized such that its longer side has 480 to 1600 pixels. The legend lists up to
+    forty of the classes present, the largest first, with their shares of the pixels.
 
     Args:
         image: (H, W, 3) uint8, RGB.
         labels: (H, W) class ids; other ids are pixels without a class, which are left unpainted.
-        names: The N class names. Of several synonyms the first is written.
+        names: The N class names; only the first synonym is written.
         palette: N colours (R, G, B).
         opacity: Of the colours, 0 to 1; outlines are opaque.
         legend: Draw the legend, on the right.
-        tags: Write names into the image too, where there is room.
+        tags: Also write names into the image, where there is room.
     """
     image, small = _fit(image, *_SIDES), _fit(labels.astype(np.uint16), *_SIDES)
     size = max(14, round(max(image.shape) / 45))
     picture = Image.fromarray(paint(image, small, palette, opacity=opacity))
     if tags:
         write_names(picture, small, names, size)
-    if not legend:
-        return picture
-    return add_legend(picture, legend_entries([labels], names, palette), size)
+    if legend:
+        picture = add_legend(picture, legend_entries([labels], names, palette), size)
+    return picture
 
 
 def draw_comparison(
@@ -71,16 +64,16 @@ def draw_comparison(
 ) -> Image.Image:
     """Draw an image and label maps of it side by side, with one legend.
 
-    Each is resized such that its longer side has 384 to 800 pixels. Two classes in the legend never
-    look alike: see :func:`.colors.tell_apart`; the legend marks the classes whose colour changed.
+    Each is resized such that its longer side has 384 to 800 pixels. Similar colours are changed
+    (:func:`.colors.tell_apart`), and marked in the legend.
 
     Args:
         image: (H, W, 3) uint8, RGB.
         maps: Title -> (H, W) class ids; other ids are ignored pixels, which are striped.
-        names: The N class names. Of several synonyms the first is written.
+        names: The N class names; only the first synonym is written.
         palette: N colours (R, G, B).
         opacity: Of the colours, 0 to 1; outlines are opaque.
-        tags: Write names into the label maps too, where there is room.
+        tags: Also write names into the label maps, where there is room.
     """
     labels = list(maps.values())
     changed = tell_apart(palette, list(present_classes(labels, len(names)))[:MOST_ENTRIES])
@@ -117,7 +110,7 @@ def paint(
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        labels: (H, W) uint16; other ids than those of the N classes are left unpainted.
+        labels: (H, W) uint16; pixels with other ids than those of the N classes stay unpainted.
         palette: N colours (R, G, B).
         opacity: Of the colours, 0 to 1.
 
@@ -126,7 +119,7 @@ def paint(
     """
     known = labels < len(palette)
     colors = np.array([*palette, (0, 0, 0)], np.uint8)[np.where(known, labels, len(palette))]
-    # an outline is where a neighbour in the row or the column is of another class
+    # an outline is where a neighbour in the row or the column has another class
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     outlines = cv2.morphologyEx(labels, cv2.MORPH_GRADIENT, cross) > 0
     if max(labels.shape) > 1000:
@@ -139,7 +132,7 @@ def write_names(picture: Image.Image, labels: np.ndarray, names: Sequence[str], 
     """Write each name where its class is widest, the largest class first, if there is room.
 
     Args:
-        picture: Of W x H pixels, which is changed.
+        picture: W x H pixels, changed in place.
         labels: (H, W); other ids than those of the N classes have no name.
         names: The N class names.
         size: Of the letters, in pixels.

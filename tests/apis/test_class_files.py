@@ -1,4 +1,4 @@
-"""Classes from files and in the forms in which people give them, and what is asked with them."""
+"""Classes from files and in every accepted form, and queries of them."""
 
 import json
 import time
@@ -72,14 +72,14 @@ REFUSED = {
     'twice.json': ('{"taxi": null, "taxi": null}', "'taxi' is listed twice"),
     'deep.json': ('[' * 100_000, 'is not valid JSON'),
     'text.json': ('"taxi"', 'must be a list of names'),
-    'number.json': ('{"taxi": 3}', "stands for class 'taxi' is 3"),
+    'number.json': ('{"taxi": 3}', "phrases of class 'taxi' must be .* not 3"),
     'twice.yaml': ('taxi: a\ntaxi: b\n', "'taxi' is listed twice"),
     'empty.yaml': ('', 'must be a list of names'),
     'no.yaml': ('taxi:\nno: Norway\n', 'Class name False must be a string, not bool: put it in'),
-    'date.yaml': ('taxi: 2020-01-01\n', 'is a date'),
+    'date.yaml': ('taxi: 2020-01-01\n', 'not a date'),
     'code.yaml': ('!!python/object/apply:os.system ["true"]\n', 'is not valid YAML'),
     'endless.yaml': ('taxi: &a [*a]\n', 'is not valid YAML'),
-    'laughs.yaml': ('b0: &b0 ' + NESTED, "stands for class 'b1' is a list"),
+    'laughs.yaml': ('b0: &b0 ' + NESTED, "phrases of class 'b1' must be .* not a list"),
     'merges.yaml': ('a: &a {x: b}\nc:\n  <<: *a\n', 'is not valid YAML'),
     'copies.yaml': (
         'a: &a [' + ','.join('x' * 9000) + ']\n' + ''.join(f'k{i}: *a\n' for i in range(5000)),
@@ -105,7 +105,7 @@ def test_missing_file(tmp_path):
         read_classes(tmp_path / 'none.yaml')
 
 
-# -- what is asked -----------------------------------------------------------------------------
+# -- queries -----------------------------------------------------------------------------
 
 
 def test_classes_in_every_form(write):
@@ -163,16 +163,16 @@ def test_ids_have_room_for_no_class(count, dtype, no_class):
     [
         (dict(background='sky, wall'), 'must be a name'),
         (dict(background='sky'), "must be a name, such as 'other'"),
-        (dict(background=''), 'holds no word'),
+        (dict(background=''), 'contains no word'),
         (dict(background='Taxi'), "'Taxi' is a class and the name of the background"),
         (dict(background=['sky', 'road']), "'road' is listed twice"),
         (dict(background=[]), 'There are no classes'),
         (dict(background={'a': ['x'], 'b': ['y']}), 'must be one name with its words'),
-        (dict(background=7), 'background=7 is no score'),
-        (dict(background=True), 'background=True is no score'),
-        (dict(threshold=0), 'threshold=0 is no score'),
-        (dict(threshold='high'), "threshold='high' is no score"),
-        (dict(threshold=float('nan')), 'is no score'),
+        (dict(background=7), 'background=7 is not a score'),
+        (dict(background=True), 'background=True is not a score'),
+        (dict(threshold=0), 'threshold=0 is not a score'),
+        (dict(threshold='high'), "threshold='high' is not a score"),
+        (dict(threshold=float('nan')), 'is not a score'),
         (dict(background=['x'], max_words=2), 'at most 0'),
         (dict(max_words=1), 'There are 2 words'),
     ],
@@ -189,5 +189,5 @@ def test_two_classes_of_the_same_phrases():
 
 
 def test_more_classes_than_ids():
-    with pytest.raises(ESCNetError, match='label maps have ids for less than 65535'):
+    with pytest.raises(ESCNetError, match='label maps have ids for fewer than 65535'):
         Query.create([f'word {number}' for number in range(65_535)], max_words=100_000)

@@ -1,4 +1,4 @@
-"""What is seen inside the trained miniature model, against what its parts give by themselves."""
+"""The look inside the trained miniature model against its parts."""
 
 import numpy as np
 import pytest
@@ -57,12 +57,12 @@ def cosines(features: torch.Tensor, row: int, column: int) -> np.ndarray:
     return found
 
 
-# -- the same as the parts of the model give -------------------------------------------------------
+# -- the same as the parts of the model -------------------------------------------------------
 
 
 @pytest.mark.parametrize('mode', ['whole', 'windows'])
 @torch.no_grad()
-def test_equal_to_what_the_blocks_leave_behind(mode, image, seg):
+def test_equal_to_the_output_of_the_blocks(mode, image, seg):
     """An image that is not square, and views that are not either."""
     seg = seg if mode == 'whole' else build(**WINDOWS)
     image = image[:72]
@@ -209,8 +209,8 @@ def test_ablations(neck, found, tmp_path):
         ('other', dict(background=0.5), "no class 'other'"),
     ],
 )
-def test_words_that_nobody_asked_for(seg, word, options, message):
-    """Before the image is looked at."""
+def test_words_outside_the_query(seg, word, options, message):
+    """Before the image is read."""
     with pytest.raises(ESCNetError, match=message):
         seg.look_inside('nowhere.png', WORDS, word, **options)
 
@@ -221,17 +221,6 @@ def test_images_that_are_refused(seg, image):
             look('nowhere.png')
         with pytest.raises(ESCNetError, match='The image is a list'):
             look([image])
-
-
-def test_out_of_memory_is_one_sentence(seg, image, monkeypatch):
-    def fail(*_, **__):
-        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: ...")
-
-    monkeypatch.setattr(seg.model.backbone, 'forward', fail)
-    with pytest.raises(ESCNetError, match=r'pixels with 4 words, does not fit .* give fewer words'):
-        seg.look_inside(image, WORDS, 'wood')
-    with pytest.raises(ESCNetError, match=r'96x96 pixels, does not fit .* make the image smaller'):
-        seg.dense_features(image)
 
 
 # -- files -----------------------------------------------------------------------------------------

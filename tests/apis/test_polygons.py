@@ -16,7 +16,7 @@ def trace(mask, *, min_area=1, tolerance=0.0):
     from shapely.geometry import shape
 
     found = trace_regions(mask, np.ones(mask.shape), min_area=min_area, tolerance=tolerance)
-    return [(shape(geometry), area) for geometry, area, _ in found]
+    return [(shape(geometry), measures['area']) for geometry, measures in found]
 
 
 def test_regions_are_covered_exactly():

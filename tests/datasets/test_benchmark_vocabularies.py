@@ -5,7 +5,6 @@ from mmseg.datasets import ADE20KDataset, COCOStuffDataset
 
 from mmseg_escnet.datasets import load_benchmark, vocabulary_names
 from mmseg_escnet.errors import ESCNetError
-from mmseg_escnet.toyworld.vocabulary import VOCABULARY_KEYS, vocabulary_of
 
 SIZES = dict(ade150=150, ade847=847, coco_stuff171=171, pc59=59, pc459=459, voc20=20, voc20b=59)
 
@@ -37,14 +36,6 @@ def test_coco_stuff_ids_have_the_published_gaps():
 def test_voc20b_begins_with_voc20_and_holds_pc59():
     assert vocabulary_names('voc20b')[:20] == vocabulary_names('voc20')
     assert set(vocabulary_names('voc20b')[20:]) <= set(vocabulary_names('pc59'))
-
-
-def test_toy_world_vocabularies_by_short_name():
-    assert {'all', 'seen', 'large', 'unseen_combination', 'unseen_attribute'} <= set(
-        VOCABULARY_KEYS
-    )
-    for key in VOCABULARY_KEYS:
-        assert vocabulary_names(f'toyworld_{key}') == vocabulary_of(key)
 
 
 def test_unknown_name():

@@ -1,7 +1,6 @@
 """The inspection of data sets: what is in the files is counted, what is wrong is reported."""
 
 import os
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -47,21 +46,17 @@ def only(problems, certain=True):
 
 
 @pytest.mark.parametrize('reduce_zero_label', [False, True])
-@pytest.mark.parametrize('label_map', [None, {0: 2, 1: 255, 2: 0, 3: 1}])
 @pytest.mark.parametrize('ignore_index', [255, 2, 65535])
-def test_ids_mean_what_they_mean_in_training(tmp_path, reduce_zero_label, label_map, ignore_index):
-    names = CLASSES if label_map is None else CLASSES[:3]
-    if label_map:
-        label_map = {old: ignore_index if new == 255 else new for old, new in label_map.items()}
+def test_ids_mean_the_same_in_training(tmp_path, reduce_zero_label, ignore_index):
+    label_map = {0: 2, 1: ignore_index, 2: 0, 3: 1}
     meaning = dict(
         ignore_index=ignore_index, reduce_zero_label=reduce_zero_label, label_map=label_map
     )
-    table = LabelIds(names, **meaning).table
-    kinds = Counter()
+    table = LabelIds(CLASSES[:3], **meaning).table
     for file_id in [*range(8), 254, 255, 256, 65534, 65535]:
         path = tmp_path / 'a.png'
         Image.fromarray(np.full((2, 2), file_id, np.uint16)).save(path)
-        info = dict(seg_map_path=str(path), num_classes=len(names), **meaning)
+        info = dict(seg_map_path=str(path), num_classes=3, **meaning)
         try:
             loaded = int(LoadLabelMap().transform(info)['gt_seg_map'][0, 0])
         except ESCNetError:
@@ -69,8 +64,7 @@ def test_ids_mean_what_they_mean_in_training(tmp_path, reduce_zero_label, label_
         else:
             expected = IGNORED if loaded == ignore_index else loaded
         assert table[file_id] == expected, file_id
-        kinds[min(expected, 0)] += 1
-    assert set(kinds) == {OUTSIDE, IGNORED, 0}
+    assert {OUTSIDE, IGNORED, 1} <= set(table)
 
 
 def test_wide_ids(tmp_path):
@@ -117,8 +111,8 @@ def test_id_that_no_class_has(tmp_path):
     for number in range(6):
         write_pair(tmp_path, str(number), np.full((4, 4), [0, 7, 3, 9, 1, 2][number]))
     sentence, files = only(problems_of(dataset_cfg(tmp_path)))
-    assert '2 of 6 label maps hold ids that no class has (7, 9)' in sentence
-    assert 'the classes have 0 to 3 and 255 is ignored: check reduce_zero_label' in sentence
+    assert '2 of 6 label maps contain ids that are not classes (7, 9)' in sentence
+    assert 'the classes are 0 to 3 and 255 is ignored: check reduce_zero_label' in sentence
     assert files == ['1.png (7)', '3.png (9)']
 
 
@@ -137,7 +131,7 @@ def test_ids_from_one_without_reduce_zero_label(tmp_path):
 @pytest.mark.parametrize(
     ('ids', 'sign'),
     [
-        ([1, 2, 3], 'in no label map 0 occurs and 4 does not'),
+        ([1, 2, 3], '0 never occurs and 4 does not'),
         ([0, 1, 2, 3, 255], 'both 0 and 255 occur and 4 does not'),
     ],
 )
@@ -151,40 +145,33 @@ def test_ids_from_zero_with_reduce_zero_label(tmp_path, ids, sign):
     assert all(not problem.certain for problem in problems_of(dataset_cfg(tmp_path)))
 
 
-@pytest.mark.parametrize(
-    'ids',
-    [
-        [0, 1, 2, 3],  # 0 is unlabelled, the last class happens not to occur
-        [1, 2, 3, 4],  # every pixel is labelled
-        [0, 1, 4, 255],  # PASCAL VOC without its background
-    ],
-)
-def test_right_use_of_reduce_zero_label(tmp_path, ids):
-    write_pair(tmp_path, 'a', np.array([ids]))
-    assert problems_of(dataset_cfg(tmp_path, reduce_zero_label=True)) == []
+def test_right_use_of_reduce_zero_label(tmp_path):
+    for number, ids in enumerate(
+        (
+            [0, 1, 2, 3],  # 0 is unlabelled, the last class happens not to occur
+            [1, 2, 3, 4],  # every pixel is labelled
+            [0, 1, 4, 255],  # PASCAL VOC without its background
+        )
+    ):
+        write_pair(tmp_path / str(number), 'a', np.array([ids]))
+        assert problems_of(dataset_cfg(tmp_path / str(number), reduce_zero_label=True)) == []
 
 
 def test_few_images_do_not_say_that_reduce_zero_label_is_wrong(tmp_path):
     write_pair(tmp_path, 'a', [[2, 2, 2, 2]])
     problem = only(problems_of(dataset_cfg(tmp_path, reduce_zero_label=True)), certain=False)
-    assert 'in no label map 0 occurs' in problem[0]
+    assert '0 never occurs' in problem[0]
 
 
 def test_255_as_a_class_of_a_narrow_set(tmp_path):
     write_pair(tmp_path, 'a', [[0, 1, 2, 255]])
     sentence, files = only(problems_of(dataset_cfg(tmp_path, ignore_index=65535)))
-    assert 'used here as a class, so set ignore_index=255' in sentence
+    assert 'treated as a class here, so set ignore_index=255' in sentence
     assert files == ['a.png (255)']
     cfg = dataset_cfg(tmp_path, ignore_index=255)
     assert problems_of(cfg) == []
     cfg['pipeline'][1].update(ignore_index=65535)  # the transform has the last word
     assert 'set ignore_index=255' in only(problems_of(cfg))[0]
-
-
-def test_65535_with_another_ignore_index(tmp_path):
-    write_pair(tmp_path, 'a', np.array([[0, 299, 65535]], np.uint16))
-    sentence, _ = only(problems_of(dataset_cfg(tmp_path, WIDE, ignore_index=65534)))
-    assert 'set ignore_index=65535' in sentence
 
 
 def test_ignore_index_is_a_class(tmp_path):
@@ -215,7 +202,7 @@ def test_sizes_that_disagree(tmp_path):
     write_pair(tmp_path, '1', np.zeros((30, 20)), size=(30, 20))
     write_pair(tmp_path, '2', np.zeros((30, 20)), size=(10, 10))
     sentence, files = only(problems_of(dataset_cfg(tmp_path)))
-    assert '2 of 3 label maps are not as large as their images (1 with height' in sentence
+    assert '2 of 3 label maps differ in size from their images (1 with height' in sentence
     assert files == ['1.png (20x30, image 30x20)', '2.png (20x30, image 10x10)']
     # an image that its EXIF tag turns is as large as it is in training
     exif = Image.Exif()
@@ -246,7 +233,7 @@ def test_unreadable_files_are_named_and_the_rest_goes_on(tmp_path):
 def test_everything_is_ignored(tmp_path):
     write_pair(tmp_path, 'a', np.full((4, 4), 255))
     sentence, _ = only(problems_of(dataset_cfg(tmp_path)))
-    assert 'Every pixel is ignored (the label maps hold 255 alone)' in sentence
+    assert 'Every pixel is ignored (the label maps contain only 255)' in sentence
     write_pair(tmp_path, 'b', np.full((4, 4), 1))
     sentence, files = only(problems_of(dataset_cfg(tmp_path)), certain=False)
     assert 'In 1 of 2 label maps every pixel is ignored' in sentence
@@ -266,7 +253,7 @@ def test_number_of_images(tmp_path):
     assert problems_of(dict(cfg, indices=1)) == []  # a part on purpose
 
 
-def test_data_set_that_tells_its_own_counts(tmp_path):
+def test_data_set_with_official_counts_of_its_own(tmp_path):
     class CountedDataset(CheckedDatasetMixin, BaseSegDataset):
         METAINFO = dict(classes=CLASSES)
         prepare_hint = 'run `make it`'
@@ -293,11 +280,11 @@ def test_data_set_that_tells_its_own_counts(tmp_path):
         (dict(ann_file='none.txt'), r'none\.txt'),
         (dict(type='NoDataset'), 'NoDataset is not in'),
         (dict(metainfo=None), 'has no class names'),
-        (dict(img_suffix='.bmp'), 'holds no image in'),
+        (dict(img_suffix='.bmp'), 'has no images in'),
         (dict(data_prefix=dict(img_path='images')), 'has no label maps'),
     ],
 )
-def test_data_sets_that_cannot_be_looked_at(tmp_path, change, message):
+def test_data_sets_that_cannot_be_inspected(tmp_path, change, message):
     write_pair(tmp_path, 'a', [[0]])
     with pytest.raises(ESCNetError, match=message):
         inspect({**dataset_cfg(tmp_path), **change})

@@ -48,7 +48,7 @@ def die(number):
 
 
 def test_a_process_that_dies_is_one_sentence():
-    with pytest.raises(ESCNetError, match='One of 2 processes died'):
+    with pytest.raises(ESCNetError, match='One of 2 worker processes died'):
         list(parallel_map(die, list(range(40)), workers=2, description='x'))
 
 

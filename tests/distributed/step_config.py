@@ -1,6 +1,11 @@
 """A training whose steps tell the gradient: plain descent, images as they are, 48 px."""
 
 _base_ = '../../configs/toyworld/escnet_toy.py'
+
+import mmengine.config.config as _mmengine  # noqa: E402  after _base_, which says how to read this
+
+_mmengine.FormatCode = lambda text, **_: (text, True)  # as in conftest.py
+
 data_root = ''  # given by the test
 image_size = (48, 48)
 pipeline = [

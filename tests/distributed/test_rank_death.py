@@ -107,7 +107,7 @@ def test_interrupted(launch, trainer, tmp_path):
     saved = [line for line in said.splitlines() if line.startswith('interrupted: ')]
     assert len(saved) == 2, said[-3000:]
     assert len(set(saved)) == 1
-    assert f'is saved in {tmp_path}: add --resume to go on' in saved[0]
+    assert f'is saved in {tmp_path}: add --resume to continue' in saved[0]
     iteration = int(saved[0].split()[2])
     (noted,) = (tmp_path / 'last_checkpoint').read_text().split()
     assert noted == str(tmp_path / f'iter_{iteration}.pth')

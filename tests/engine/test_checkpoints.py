@@ -5,14 +5,12 @@ import os
 import pytest
 import torch
 import torch.nn as nn
-from mmengine.fileio import get_file_backend
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.engine import AtomicCheckpointHook, latest_whole_checkpoint
-from mmseg_escnet.engine.checkpoints import AtomicBackend
 
 
 class Model(BaseModel):
@@ -79,10 +77,6 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path):
 def test_another_backend_keeps_its_ways(tmp_path):
     train(tmp_path, backend_args=dict(backend='local'), iterations=2)
     assert names(tmp_path) == ['iter_2.pth']
-
-
-def test_the_backend_is_found_by_its_name():
-    assert isinstance(get_file_backend(backend_args=dict(backend='atomic')), AtomicBackend)
 
 
 def test_writing_fails(tmp_path, monkeypatch):

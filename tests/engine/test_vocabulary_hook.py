@@ -7,11 +7,12 @@ import torch
 import torch.nn as nn
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
+from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset
 
 from mmseg_escnet import ESCNetError
-from mmseg_escnet.engine import VocabularyHook
+from mmseg_escnet.engine import OpenVocabTTAModel, VocabularyHook
 
 
 class Words(Dataset):
@@ -110,28 +111,14 @@ def test_validation_does_not_build_the_training(tmp_path):
     work.val()
 
 
-def test_palette_and_wrapper():
-    """Palette and phrases go along; a distributed model is unwrapped."""
-    from mmengine.registry import MODEL_WRAPPERS
-
-    class Wrapper(nn.Module):
-        def __init__(self, module):
-            super().__init__()
-            self.module = module
-
+def test_palette_and_phrases_are_passed_on():
     model = Recorder()
     meta = dict(palette=[[1, 2, 3]], phrases={'cat': ['a small cat']})
-    fake = SimpleNamespace(model=model, test_dataloader=loader('cat', **meta))
-    VocabularyHook().before_test(fake)
+    VocabularyHook().before_test(
+        SimpleNamespace(model=model, test_dataloader=loader('cat', **meta))
+    )
     assert (model.words, model.palette) == (('cat',), [[1, 2, 3]])
     assert model.phrases == {'cat': ['a small cat']}
-    MODEL_WRAPPERS.register_module(name='TestWrapper', module=Wrapper, force=True)
-    try:
-        fake = SimpleNamespace(model=Wrapper(model), test_dataloader=loader('dog'))
-        VocabularyHook().before_test(fake)
-    finally:
-        MODEL_WRAPPERS._module_dict.pop('TestWrapper')
-    assert (model.words, model.palette) == (('dog',), None)
 
 
 def test_a_data_set_without_words():
@@ -140,24 +127,18 @@ def test_a_data_set_without_words():
         VocabularyHook().before_test(fake)
 
 
-def test_inside_test_time_augmentation_and_a_wrapper():
-    """Both at once, as in distributed testing with --tta."""
-    from mmengine.registry import MODEL_WRAPPERS
-
-    from mmseg_escnet.engine import OpenVocabTTAModel
+def test_model_inside_wrappers(monkeypatch):
+    """Distributed, with test-time augmentation, and both."""
 
     class Wrapper(nn.Module):
         def __init__(self, module):
             super().__init__()
             self.module = module
 
+    monkeypatch.setitem(MODEL_WRAPPERS.module_dict, 'TestWrapper', Wrapper)
     model = Recorder()
-    MODEL_WRAPPERS.register_module(name='TestWrapper', module=Wrapper, force=True)
-    try:
-        for wrapped in (OpenVocabTTAModel(model), Wrapper(OpenVocabTTAModel(model))):
-            model.words = None
-            fake = SimpleNamespace(model=wrapped, test_dataloader=loader('dog'))
-            VocabularyHook().before_test(fake)
-            assert model.words == ('dog',)
-    finally:
-        MODEL_WRAPPERS._module_dict.pop('TestWrapper')
+    for wrap in (Wrapper, OpenVocabTTAModel, lambda m: Wrapper(OpenVocabTTAModel(m))):
+        model.words = None
+        fake = SimpleNamespace(model=wrap(model), test_dataloader=loader('dog'))
+        VocabularyHook().before_test(fake)
+        assert model.words == ('dog',)

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from metric_worker import CASES, COUNTS, SAMPLERS, run
 
 TIMEOUT_SECONDS = 300
+PROCESSES = 3
 
 
 def start(rank: int, world_size: int, folder: Path) -> subprocess.Popen:
@@ -32,15 +33,15 @@ def alone() -> dict[int, dict]:
     return {count: run('as it is', count, 1) for count in COUNTS}
 
 
-@pytest.fixture(scope='module', params=[2, 3], ids=lambda world_size: f'{world_size} processes')
-def together(request, tmp_path_factory) -> tuple[list[dict], Path]:
-    """What every process found, and their folder."""
+@pytest.fixture(scope='module')
+def together(tmp_path_factory) -> list[dict]:
+    """The results of each of three processes."""
     folder = tmp_path_factory.mktemp('processes')
-    workers = [start(rank, request.param, folder) for rank in range(request.param)]
+    workers = [start(rank, PROCESSES, folder) for rank in range(PROCESSES)]
     for worker in workers:
         output, _ = worker.communicate(timeout=TIMEOUT_SECONDS)
         assert worker.returncode == 0, output[-2000:]
-    return [json.loads((folder / f'{r}.json').read_text()) for r in range(request.param)], folder
+    return [json.loads((folder / f'{rank}.json').read_text()) for rank in range(PROCESSES)]
 
 
 def test_the_figures_tell_the_images_apart(alone):
@@ -51,8 +52,7 @@ def test_the_figures_tell_the_images_apart(alone):
 @pytest.mark.parametrize('sampler', SAMPLERS)
 def test_same_figures_as_one_process(together, alone, sampler):
     """Numbers of images that the processes can share equally and that they cannot."""
-    found, _ = together
-    for process in found:
+    for process in together:
         figures = [case for case in process['figures'] if case[0] == sampler]
         assert len(figures) == len(CASES) // len(SAMPLERS)
         for _, count, batch_size, metrics in figures:
@@ -61,17 +61,6 @@ def test_same_figures_as_one_process(together, alone, sampler):
 
 
 def test_all_processes_refuse_images_left_out(together):
-    found, _ = together
-    images = 2 * len(found) + 1
-    for process in found:
+    images = 2 * PROCESSES + 1
+    for process in together:
         assert f'The data set has {images} images, but {images - 1} were' in process['refused']
-
-
-def test_predictions_of_all_processes(together):
-    _, folder = together
-    names = {
-        path.relative_to(folder / 'predictions').as_posix()
-        for path in (folder / 'predictions').rglob('*')
-        if path.is_file()
-    }
-    assert names == {'names.json', '0/0.png', '0/1.png', '0/2.png', '1/0.png', '1/1.png'}

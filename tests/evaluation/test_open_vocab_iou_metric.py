@@ -11,7 +11,6 @@ from mmseg.registry import METRICS
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from mmseg_escnet.datasets import vocabulary_names
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.evaluation import OpenVocabIoUMetric
 
@@ -143,18 +142,6 @@ def test_groups_against_confusion_matrix():
     assert 'mIoU_seen' not in metrics
 
 
-def test_class_iou_against_confusion_matrix():
-    names = [f'class {i}' for i in range(30)]
-    samples = random_samples(30, 255, np.arange(0, 30, 2))
-    metric = OpenVocabIoUMetric()
-    evaluate(metric, samples, names)
-    iou, present = metric.class_iou(metric.results)
-    expected, in_truth = reference(samples, 30, 255)
-    np.testing.assert_array_equal(present, in_truth)
-    assert present.sum() == 15
-    np.testing.assert_allclose(iou, np.where(in_truth, expected, np.nan), rtol=1e-12)
-
-
 def test_same_figures_as_mmseg():
     names = [f'class {i}' for i in range(171)]
     samples = random_samples(171, 255, np.arange(150))
@@ -184,39 +171,8 @@ def test_counts_beyond_float32():
     assert captured['intersect'].tolist() == [2**24 + 1, 1]
 
 
-def test_wide_labels_in_narrow_predictions():
-    """The label must not be cast to the type of the prediction, as MMSegmentation does."""
-    names = [f'class {i}' for i in range(300)]
-    prediction = torch.zeros((4, 4), dtype=torch.uint8)
-    metric = OpenVocabIoUMetric(ignore_index=65535)
-    metrics = evaluate(metric, [sample(prediction, np.full((4, 4), 256))], names)
-    assert metrics['mIoU_gt'] == 0.0
-
-
-def test_no_class_is_a_miss():
-    samples = [sample(np.array([[0, 0, 255, 255]]), np.array([[0, 0, 0, 255]]))]
-    metrics = evaluate(OpenVocabIoUMetric(), samples, ['a', 'b'])
-    assert metrics['mIoU_gt'] == pytest.approx(66.67)
-
-
-def test_means_over_nothing_are_nan():
-    samples = [sample(np.zeros((2, 2), int), np.zeros((2, 2), int))]
-    metrics = evaluate(OpenVocabIoUMetric(seen=['a']), samples, ['a', 'b'])
-    assert metrics['mIoU_seen'] == 100.0
-    assert np.isnan(metrics['mIoU_unseen'])
-    assert np.isnan(metrics['hIoU'])
-
-
-def test_seen_by_synonym_and_short_name():
-    samples = [sample(np.array([[0, 1, 0]]), np.array([[0, 1, 1]]))]
-    names = ['someone, Person', 'unicycle']
-    metrics = evaluate(OpenVocabIoUMetric(seen='coco_stuff171'), samples, names)
-    assert metrics['mIoU_seen'] == metrics['mIoU_unseen'] == 50.0
-    assert OpenVocabIoUMetric(seen='toyworld_seen').seen == vocabulary_names('toyworld_seen')
-
-
-def test_groups_by_synonym_and_short_name():
-    """IoU 50, 100, 50 of the three classes; names of a group match as those of ``seen`` do."""
+def test_names_match_by_synonym_and_short_name():
+    """IoU 50, 100, 50 of the three classes."""
     samples = [sample(np.array([[0, 2, 1, 2]]), np.array([[0, 0, 1, 2]]))]
     names = ['red circle | Red Disc', 'wood | timber', 'helmet']
     groups = dict(
@@ -225,46 +181,28 @@ def test_groups_by_synonym_and_short_name():
         attribute='toyworld_unseen_attribute',
         stuff=('red circle', 'wood', 'no class of this data set'),
     )
-    metrics = evaluate(OpenVocabIoUMetric(groups=groups, seen=['helmet']), samples, names)
-    assert metrics['mIoU_disc'] == 50.0
-    assert metrics['mIoU_pair'] == 75.0
-    assert metrics['mIoU_attribute'] == 100.0
-    assert metrics['mIoU_stuff'] == 75.0
-    assert metrics['mIoU_seen'] == 50.0
-
-
-def test_groups_of_the_toy_world():
-    """As a config gives them: the groups part the classes without masks, in both vocabularies."""
-    groups = dict(
-        unseen_combination='toyworld_unseen_combination',
-        unseen_attribute='toyworld_unseen_attribute',
-        seen_stuff='toyworld_seen_stuff',
-    )
-    metric = dict(type='OpenVocabIoUMetric', seen='toyworld_seen', groups=groups)
-    for vocabulary in ('toyworld_all', 'toyworld_large'):
-        names = vocabulary_names(vocabulary)
-        samples = random_samples(len(names), 255, np.arange(72))
-        metrics = evaluate(METRICS.build(metric), samples, names)
-        iou, in_truth = reference(samples, len(names), 255)
-        assert in_truth.sum() == 72
-        names = [name.split(' | ')[0] for name in names]
-        for key, short_name in groups.items():
-            expected = np.mean([iou[names.index(name)] for name in vocabulary_names(short_name)])
-            assert metrics[f'mIoU_{key}'] == pytest.approx(expected, abs=0.006)
-        parts = 12 * metrics['mIoU_unseen_combination'] + 18 * metrics['mIoU_unseen_attribute']
-        assert metrics['mIoU_unseen'] == pytest.approx(parts / 30, abs=0.011)
+    metrics = evaluate(OpenVocabIoUMetric(groups=groups, seen='toyworld_seen'), samples, names)
+    means = dict(disc=50, pair=75, attribute=100, stuff=75, seen=50, unseen=75, gt=66.67)
+    assert {name: metrics[f'mIoU_{name}'] for name in means} == means
+    # a prediction without a class is a miss, and means over nothing are NaN
+    samples = [sample(np.array([[0, 0, 255, 255]]), np.array([[0, 0, 0, 255]]))]
+    metrics = evaluate(OpenVocabIoUMetric(seen=['A, b']), samples, ['a', 'b'])
+    assert metrics['mIoU_gt'] == metrics['mIoU_seen'] == 66.67
+    assert np.isnan([metrics['mIoU_unseen'], metrics['hIoU']]).all()
 
 
 @pytest.mark.parametrize('name', ['gt', 'seen', 'unseen'])
 def test_group_may_not_hide_another_mean(name):
-    with pytest.raises(ESCNetError, match=rf"may not be called '{name}': mIoU_{name} is a mean"):
+    with pytest.raises(
+        ESCNetError, match=rf"may not be called '{name}': mIoU_{name} is another mean"
+    ):
         OpenVocabIoUMetric(groups={name: ['a']})
 
 
 def test_group_without_a_class_is_an_error_once_the_data_set_is_known():
     metric = OpenVocabIoUMetric(groups=dict(fruit=['apple', 'pear', 'fig', 'plum'], ab=['a']))
     with pytest.raises(
-        ESCNetError, match=r"No class of the group 'fruit' \('apple', 'pear', 'fig', \.\.\.\)"
+        ESCNetError, match=r"No class of the group 'fruit' \('apple', 'pear', 'fig' and 1 more\)"
     ):
         metric.dataset_meta = dict(classes=('a', 'b'))
     with pytest.raises(ESCNetError, match=r"No class of the group 'none' \(empty\)"):
@@ -342,26 +280,6 @@ def test_background_against_confusion_matrix():
     )
     evaluated = metric.dataset_meta['classes']
     assert (len(evaluated), evaluated[19:]) == (21, ('class 19', 'background'))
-
-
-def test_background_is_a_class_among_the_figures_of_mmseg():
-    names = [f'class {i}' for i in range(9)]
-    samples = random_samples(9, 255, np.arange(9))
-    ours = evaluate(OpenVocabIoUMetric(background_from=4), samples, names)
-    for one in samples:
-        for key in ('pred_sem_seg', 'gt_sem_seg'):
-            data = one[key]['data']
-            data[(data >= 4) & (data != 255)] = 4
-    theirs = evaluate(IoUMetric(), samples, names[:5])
-    for key, value in theirs.items():
-        assert ours[key] == pytest.approx(float(value), abs=0.011), key
-
-
-def test_ids_are_checked_before_they_are_background():
-    zeros = np.zeros((2, 2), int)
-    metric = OpenVocabIoUMetric(background_from=1)
-    with pytest.raises(ESCNetError, match=r'label map of a\.jpg holds id 3, but .* 3 classes'):
-        evaluate(metric, [sample(zeros, zeros + 3, img_path='a.jpg')], 'abc')
 
 
 @pytest.mark.parametrize('background_from', [0, 3, -1, 60])
@@ -452,14 +370,14 @@ def test_scores_of_another_vocabulary():
             evaluate(OpenVocabIoUMetric(), [found], 'abcd')
 
 
-def test_the_split_is_told_once(monkeypatch):
-    told = []
-    monkeypatch.setattr(MMLogger, 'info', lambda self, text: told.append(text))
+def test_the_split_is_logged_once(monkeypatch):
+    logged = []
+    monkeypatch.setattr(MMLogger, 'info', lambda self, text: logged.append(text))
     metric = OpenVocabIoUMetric(seen=['red disc'], background_from=2)
     samples = [sample(np.array([[0, 1, 2]]), np.array([[0, 1, 2]]))]
     evaluate(metric, samples, ['wood', 'disc | red disc', 'sky', 'sea'])
     metric.compute_metrics(metric.results)
-    (split,) = (text for text in told if 'seen in training' in text)
+    (split,) = (text for text in logged if 'seen in training' in text)
     assert [line.strip() for line in split.strip().splitlines()] == [
         'seen in training: 1 of 2 classes',
         'disc (red disc)',

@@ -1,7 +1,5 @@
 """Saved predictions give the figures that the metric gave when it saved them."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -99,36 +97,12 @@ def test_same_figures(cfg, tmp_path, dataset, evaluator):
     assert evaluate_predictions(cfg, tmp_path / 'out') != expected
 
 
-def test_names_of_the_data_set_are_written(cfg, tmp_path):
-    predict(cfg, tmp_path / 'out')
-    names = json.loads((tmp_path / 'out/names.json').read_text())
-    assert names == dict(
-        names=CLASSES,
-        ignore_index=65535,
-        first_id=0,
-        file='{stem}.png',
-        background_from=None,
-        dataset='BaseSegDataset',
-    )
-
-
-def smaller(folder):
-    Image.fromarray(np.zeros((20, 23), np.uint16)).save(folder / 'x/1.png')
-
-
-def turned(folder):
-    path = folder / 'y/1.png'
-    Image.fromarray(np.array(Image.open(path)).T.copy()).save(path)
-
-
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (smaller, r'prediction .*x/1\.png is 23x20 pixels, the label map of .*x/1\.png 24x20'),
-        (turned, r'y/1\.png is 24x20 pixels, .* 20x24: it was made for another version'),
         (
-            lambda folder: (folder / 'y/3.png').unlink(),
-            r'1 of 4 label maps are missing .*y/3\.png',
+            lambda folder: Image.fromarray(np.zeros((20, 23), np.uint16)).save(folder / 'x/1.png'),
+            r'prediction .*x/1\.png is 23x20 pixels, the label map of .*x/1\.png 24x20',
         ),
         (lambda folder: (folder / 'x/1.png').rename(folder / '1.png'), r'missing .*\(x/1\.png\)'),
         (lambda folder: (folder / 'names.json').unlink(), 'run tools/test.py with --out or'),

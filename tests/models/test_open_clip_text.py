@@ -152,10 +152,10 @@ def test_punctuation_and_rare_words_are_counted_in_tokens():
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
-        (dict(templates='a photo of a {}'), "'a photo of a {}' are not known: use one of"),
-        (dict(templates=['a photo']), "'a photo' must be a text with exactly one"),
+        (dict(templates='a photo of a {}'), "'a photo of a {}' are unknown: use one of"),
+        (dict(templates=['a photo']), "'a photo' must be a string with exactly one"),
         (dict(templates=['{}', '{} and {}']), "'{} and {}' must be"),
-        (dict(templates=[lambda name: name]), 'must be a text'),
+        (dict(templates=[lambda name: name]), 'must be a string'),
         (dict(templates=[]), 'empty'),
         (dict(synonyms='all'), "synonyms='all'"),
     ],
@@ -182,5 +182,5 @@ def test_another_encoder_with_other_options(clip):
 
 @pytest.mark.parametrize('template', ['a photo', '{} and {}', '{} {name}', 'a {'])
 def test_templates_without_one_place_for_the_name(template):
-    with pytest.raises(ESCNetError, match='must be a text with exactly one'):
+    with pytest.raises(ESCNetError, match='must be a string with exactly one'):
         OpenCLIPTextEncoder(templates=[template])

@@ -177,7 +177,7 @@ def test_loading_stays_strict(trained, tmp_path, way):
         torch.tensor([[49408]]), torch.ones(1, 32), (49408, 32), check_invariants=False
     )
     message = load(lambda state_dict: state_dict.update({KEY: outside}))
-    ours = f"The checkpoint holds a damaged sparse tensor under '{KEY}'"
+    ours = f"The checkpoint contains a damaged sparse tensor under '{KEY}'"
     assert message.startswith((ours, 'size is inconsistent with indices'))  # some PyTorch looks
 
 

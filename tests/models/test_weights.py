@@ -148,8 +148,8 @@ def test_missing_file_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        ([torch.zeros(2)], 'holds a list'),
-        (torch.zeros(2), 'holds a Tensor'),
+        ([torch.zeros(2)], 'contains a list'),
+        (torch.zeros(2), 'contains a Tensor'),
         ({'weight': torch.zeros(2), 'lr': 0.1}, "a float under 'lr'"),
         ({'model': {'weight': torch.zeros(2)}}, "a dict under 'model'"),
     ],

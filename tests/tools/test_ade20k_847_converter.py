@@ -1,12 +1,11 @@
 """The ADE20K-full converter on a made tree, and on two real scenes."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT, load_tool
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
@@ -15,19 +14,14 @@ from PIL import Image
 from mmseg_escnet.datasets import load_benchmark
 from mmseg_escnet.errors import ESCNetError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-SCRIPT = REPOSITORY / 'tools' / 'dataset_converters' / 'ade20k_847.py'
+SCRIPT = 'tools/dataset_converters/ade20k_847.py'
 CLASSES = load_benchmark('ade847')
 PIPELINE = [dict(type='LoadImage'), dict(type='LoadLabelMap')]
 
 
 @pytest.fixture(scope='module')
 def converter():
-    spec = importlib.util.spec_from_file_location('ade20k_847_converter', SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_tool(SCRIPT)
 
 
 def write_scene(raw, stem, indices, split='validation', scene='urban/street', mode='RGB'):
@@ -71,7 +65,7 @@ def read(path):
 def build(out, split='validation'):
     """The data set of the config, in OUT."""
     init_default_scope('mmseg')
-    path = REPOSITORY / 'configs' / '_base_' / 'datasets' / 'ade20k-847.py'
+    path = ROOT / 'configs/_base_/datasets/ade20k-847.py'
     config = Config.fromstring(path.read_text().replace('validation', split), '.py')
     dataset = config.test_dataloader.dataset
     return DATASETS.build(dict(dataset, data_root=str(out), pipeline=PIPELINE))
@@ -210,7 +204,7 @@ def test_missing_image_is_named(converter, raw, capsys):
 
 def test_two_files_of_one_name(converter, raw):
     write_scene(raw, 'ADE_val_00000001', [[0]], scene='other/place')
-    with pytest.raises(ESCNetError, match='have one name'):
+    with pytest.raises(ESCNetError, match='have the same name'):
         run(converter, raw)
 
 

@@ -1,36 +1,27 @@
 """The tool that inspects data sets: what it prints and writes, and its exit status."""
 
 import csv
-import importlib.util
 import io
 import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT, load_tool
 from small_datasets import CLASSES, dataset_cfg, write_pair
+from tool_processes import run_tool
 
 from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.toyworld.drawing import draw_scenes
 from mmseg_escnet.vocabulary import name_color
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-SCRIPT = REPOSITORY / 'tools' / 'check_dataset.py'
-
-
-def load_tool(name, path):
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+SCRIPT = 'tools/check_dataset.py'
 
 
 @pytest.fixture(scope='module')
 def tool():
-    return load_tool('check_dataset_tool', SCRIPT)
+    return load_tool(SCRIPT)
 
 
 def write_config(path, **phases):
@@ -222,7 +213,7 @@ def test_background_of_several_words(tool, tmp_path, capsys):
     ]
     write_pair(tmp_path / 'set', 'a', [[0, 4]])
     assert run(tool, tmp_path, config) == 1
-    assert 'the classes have 0 to 3' in capsys.readouterr().out
+    assert 'the classes are 0 to 3' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('option', [['--limit', '0'], ['--workers', '-1']])
@@ -244,7 +235,7 @@ def test_part_of_a_published_data_set(tool, tmp_path, capsys):
 
 
 def test_every_config_of_the_repository_has_data_sets(tool):
-    configs = sorted((REPOSITORY / 'configs').rglob('_base_/datasets/*.py'))
+    configs = sorted((ROOT / 'configs').rglob('_base_/datasets/*.py'))
     assert len(configs) > 1
     for config in configs:
         assert tool.find_targets(tool.parse_args([str(config)])), config
@@ -253,20 +244,16 @@ def test_every_config_of_the_repository_has_data_sets(tool):
 def test_command_line(tmp_path):
     write_pair(tmp_path / 'set', 'a', [[0, 255]])
     config = write_config(tmp_path / 'own.py', test=dataset_cfg(tmp_path / 'set'))
-    command = [sys.executable, str(SCRIPT), config, '--out', str(tmp_path / 'out')]
-    command += ['--cfg-options', 'test_dataloader.dataset.ignore_index=65535']
-    env = dict(os.environ, PYTHONPATH=str(REPOSITORY))
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    options = ['--cfg-options', 'test_dataloader.dataset.ignore_index=65535']
+    done = run_tool(SCRIPT, config, '--out', tmp_path / 'out', *options)
     assert done.returncode == 1, done.stderr
     assert 'set ignore_index=255.' in done.stdout
     assert 'Traceback' not in done.stderr
 
 
 def test_toy_world(tool, tmp_path, capsys):
-    scenes = load_tool('make_scenes_tool', REPOSITORY / 'tools' / 'toyworld' / 'make_scenes.py')
-    sizes = ['--train', '40', '--val', '12', '--size', '48', '--workers', '1']
-    scenes.main(['--out', str(tmp_path / 'scenes'), *sizes])
-    config = str(REPOSITORY / 'configs' / '_base_' / 'datasets' / 'toyworld.py')
+    draw_scenes(tmp_path / 'scenes', train=40, val=12, size=48)
+    config = str(ROOT / 'configs/_base_/datasets/toyworld.py')
     roots = [
         f'{phase}_dataloader.dataset.data_root={tmp_path / "scenes"}'
         for phase in ('train', 'val', 'test')
@@ -282,17 +269,14 @@ def test_toy_world(tool, tmp_path, capsys):
     more = 'train_dataloader.dataset.data_prefix.img_path=images/val'
     options = ('--phase', 'train', '--cfg-options', *roots, wrong, more)
     assert run(tool, tmp_path, config, *options) == 1
-    assert 'hold ids that no class has' in capsys.readouterr().out
+    assert 'contain ids that are not classes' in capsys.readouterr().out
 
 
 def test_real_photograph(tool, tmp_path, real_samples, capsys):
-    converter = load_tool(
-        'coco_stuff164k_converter',
-        REPOSITORY / 'tools' / 'dataset_converters' / 'coco_stuff164k.py',
-    )
+    converter = load_tool('tools/dataset_converters/coco_stuff164k.py')
     raw, out = real_samples / 'coco_stuff164k', tmp_path / 'coco'
     converter.main([str(raw), '--out', str(out), '--allow-partial', '--workers', '1'])
-    config = str(REPOSITORY / 'configs' / '_base_' / 'datasets' / 'coco-stuff164k.py')
+    config = str(ROOT / 'configs/_base_/datasets/coco-stuff164k.py')
     options = ('--phase', 'val', '--cfg-options', f'val_dataloader.dataset.data_root={out}')
     capsys.readouterr()
     assert run(tool, tmp_path, config, *options) == 1

@@ -1,11 +1,10 @@
 """COCO's JSON to label maps, against masks painted by Pillow, and what is refused."""
 
 import json
-import runpy
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import load_tool
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 from PIL import Image, ImageDraw
@@ -20,7 +19,7 @@ CORNER = [0, 0, 30, 0, 30, 30, 0, 30]
 
 @pytest.fixture(scope='module')
 def main():
-    return runpy.run_path(str(ROOT / 'tools/dataset_converters/coco_json.py'))['main']
+    return load_tool('tools/dataset_converters/coco_json.py').main
 
 
 @pytest.fixture
@@ -117,10 +116,10 @@ def test_again_keeps_what_is_there(main, images, tmp_path, capsys):
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ('{', 'is no JSON'),
-        ('[]', 'has not the form'),
-        (dict(categories=[]), 'has not the form'),
-        (dict(images=[dict(id=7)]), 'has not the form'),
+        ('{', 'is not valid JSON'),
+        ('[]', 'is not in the format'),
+        (dict(categories=[]), 'is not in the format'),
+        (dict(images=[dict(id=7)]), 'is not in the format'),
         (dict(images=[dict(id=7, file_name='../a.jpg')]), 'lies outside of'),
         (dict(images=[dict(id=7, file_name='/etc/a.jpg')]), 'lies outside of'),
         (dict(images=[dict(id=7, file_name='c.jpg')]), 'does not exist'),
@@ -146,5 +145,5 @@ def test_a_segmentation_of_another_size(main, images, tmp_path, capsys):
 
 def test_other_names(main, images, tmp_path):
     convert(main, images, tmp_path / 'out', content())
-    with pytest.raises(ESCNetError, match='has other names'):
+    with pytest.raises(ESCNetError, match='exists with other names'):
         convert(main, images, tmp_path / 'out', content(), '--background', 'ground')

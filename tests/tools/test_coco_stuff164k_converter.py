@@ -1,31 +1,22 @@
 """The COCO-Stuff converter on a made tree, and on a real photograph."""
 
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from conftest import load_tool
 from mmengine.registry import init_default_scope
 from PIL import Image
+from tool_processes import run_tool
 
 from mmseg_escnet.datasets import COCOStuff171Dataset
 from mmseg_escnet.errors import ESCNetError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-SCRIPT = REPOSITORY / 'tools' / 'dataset_converters' / 'coco_stuff164k.py'
+SCRIPT = 'tools/dataset_converters/coco_stuff164k.py'
 SUFFIX = '_labelTrainIds.png'
 
 
 @pytest.fixture(scope='module')
 def converter():
-    spec = importlib.util.spec_from_file_location('coco_stuff164k_converter', SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_tool(SCRIPT)
 
 
 def write_raw(raw, split, stem, values, labels='annotations', images='images'):
@@ -146,15 +137,14 @@ def test_command_line_in_two_processes(tmp_path):
     for i in range(40):
         write_raw(tmp_path / 'raw', 'val2017', f'{i:03d}', np.full((4, 4), 91))
     (tmp_path / 'raw' / 'annotations' / 'val2017' / '007.png').write_bytes(b'no picture')
-    env = dict(os.environ, PYTHONPATH=str(REPOSITORY))
-    command = [sys.executable, str(SCRIPT), str(tmp_path / 'raw'), '--out', str(tmp_path / 'out')]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    command = [SCRIPT, tmp_path / 'raw', '--out', tmp_path / 'out']
+    done = run_tool(*command)
     assert done.returncode == 2
     assert 'holds 0 of 118287 label maps' in done.stderr
     assert 'https://github.com/nightrome/cocostuff#downloads' in done.stderr
     assert 'Traceback' not in done.stderr
     command += ['--allow-partial', '--workers', '2']
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    done = run_tool(*command)
     assert done.returncode == 1
     assert '39 label maps converted, 0 already there, 1 failed' in done.stdout
     assert '007.png cannot be decoded' in done.stderr

@@ -1,4 +1,4 @@
-"""tools/deployment: the exported network against the model, words that change, no PyTorch."""
+"""tools/deployment: the exported network against the model, changing words, no PyTorch."""
 
 import importlib.util
 import json
@@ -17,7 +17,7 @@ from tool_processes import run_tool, tool_of
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis import OpenVocabInferencer
-from mmseg_escnet.export import compare, protocol
+from mmseg_escnet.export import protocol
 from mmseg_escnet.label_folder import LabelReader
 from mmseg_escnet.toyworld.model import toy_model
 from mmseg_escnet.toyworld.scenes import scene
@@ -110,7 +110,7 @@ def run_example(files, image, out) -> np.ndarray:
 
 @pytest.mark.parametrize('number', [1, 2, 70])
 def test_scores_are_those_of_the_model(number, windows, files):
-    """As many words as one likes, without another export."""
+    """Any number of words, without another export."""
     session = onnxruntime.InferenceSession(files[0])
     assert session.get_inputs()[0].shape == [1, 3, 64, 96]
     image = torch.randint(256, (1, 3, 64, 96)).float()
@@ -196,20 +196,21 @@ def test_torch_program(page):
 
 def test_comparison_with_the_model(windows, files, monkeypatch):
     """What --check prints; a file of other weights is noticed."""
-    first, second = compare(windows, files[0], (1, 30))
-    assert (first.num_classes, second.num_classes) == (1, 30)
-    assert second.difference < 1e-4
-    assert min(second.model_seconds, second.file_seconds) > 1e-3
+    compare = load_tool('export').compare
+    (one, _, *_), (several, difference, *times) = compare(windows, files[0], (1, 30))
+    assert (one, several) == (1, 30)
+    assert difference < 1e-4
+    assert min(times) > 1e-3
     weight = windows.model.decode_head.predict_logits.weight
     monkeypatch.setattr(weight, 'data', weight.data * 2)
-    (found,) = compare(windows, files[0], (30,))
-    assert found.difference > 0.01
+    ((_, difference, *_),) = compare(windows, files[0], (30,))
+    assert difference > 0.01
 
 
-def test_what_the_file_says(files):
+def test_settings_in_the_file(files):
     session = onnxruntime.InferenceSession(files[0])
-    said = json.loads(session.get_modelmeta().custom_metadata_map['mmseg_escnet'])
-    assert said == dict(
+    settings = json.loads(session.get_modelmeta().custom_metadata_map['mmseg_escnet'])
+    assert settings == dict(
         view=[64, 96],
         resize=[100, 150],
         stride=[40, 64],
@@ -223,33 +224,33 @@ def test_what_the_file_says(files):
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'said'),
+    ('arguments', 'message'),
     [
         (['--out=model.zip'], r'model\.zip must end in \.onnx or \.pt2'),
         (['--words=words.txt'], r'words\.txt must end in \.npz'),
         (['--out=model.onnx', '--size', '0', '96'], r'The size of a view is \(0, 96\)'),
-        (['--words=w.npz', '--classes=wood', '--background=0.3'], 'no place for a bound'),
+        (['--words=w.npz', '--classes=wood', '--background=0.3'], 'cannot hold a score threshold'),
         (['--out=model.onnx', '--size', '30', '96', *WINDOWS], 'would leave gaps'),
         (['--out=model.onnx', '--size', '64', '97', *WINDOWS], 'larger than the images'),
     ],
 )
-def test_bad_input(arguments, said, tmp_path, monkeypatch):
+def test_bad_input(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ESCNetError, match=said):
+    with pytest.raises(ESCNetError, match=message):
         load_tool('export').main(arguments)
     assert not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'said'), [([], 'nothing to write'), (['--words=w.npz', '--check'], 'to check')]
+    ('arguments', 'message'), [([], 'nothing to write'), (['--words=w.npz', '--check'], 'to check')]
 )
-def test_nothing_to_do(arguments, said, capsys):
+def test_nothing_to_do(arguments, message, capsys):
     with pytest.raises(SystemExit):
         load_tool('export').main(arguments)
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_missing_library_is_said_before_anything_is_traced(tmp_path, monkeypatch):
+def test_a_missing_library_is_reported_before_tracing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     with pytest.raises(ESCNetError, match='onnxruntime is missing: pip install'):
         load_tool('export').main([f'--out={tmp_path / "m.onnx"}', '--check'])
@@ -257,11 +258,11 @@ def test_a_missing_library_is_said_before_anything_is_traced(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize('how', [dict(keep_ratio=True), dict(interpolation='nearest')])
-def test_a_pipeline_that_cannot_be_said_is_refused(how):
+def test_a_pipeline_that_cannot_be_exported_is_refused(how):
     config, checkpoint = toy_model()
     config.test_dataloader.dataset.pipeline[1].update(how)
     segmenter = OpenVocabInferencer(config, checkpoint, 'cpu')
-    with pytest.raises(ESCNetError, match='more than a Resize'):
+    with pytest.raises(ESCNetError, match='does more than a Resize'):
         protocol(segmenter)
 
 
@@ -270,6 +271,6 @@ def test_a_view_without_a_size_is_refused():
     pipeline = config.test_dataloader.dataset.pipeline
     pipeline[:2] = [dict(type='LoadImageFromFile')]  # MMSegmentation's own, and no Resize
     segmenter = OpenVocabInferencer(config, checkpoint, 'cpu')
-    with pytest.raises(ESCNetError, match=r'give \(height, width\)'):
+    with pytest.raises(ESCNetError, match=r'view is None: give \(height, width\)'):
         protocol(segmenter)
     assert protocol(segmenter, (48, 64))['resize'] == [48, 64]

@@ -1,12 +1,11 @@
 """tools/download_weights.py, without a network."""
 
 import hashlib
-import importlib.util
 import re
 import shlex
-import sys
 
 import pytest
+from conftest import load_tool
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.models import clip_weights, sam_weights
@@ -15,13 +14,8 @@ CONTENT = b'a checkpoint'
 
 
 @pytest.fixture(scope='module')
-def tool(root):
-    path = root / 'tools' / 'download_weights.py'
-    spec = importlib.util.spec_from_file_location('download_weights_tool', path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def tool():
+    return load_tool('tools/download_weights.py')
 
 
 @pytest.fixture

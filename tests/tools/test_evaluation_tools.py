@@ -1,6 +1,5 @@
 """tools/test.py and tools/analysis/evaluate_predictions.py as a user calls them, at toy size."""
 
-import importlib.util
 import json
 import os
 import re
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, load_tool
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
@@ -190,10 +189,7 @@ def test_benchmarks(place):
 @pytest.fixture(scope='module')
 def module():
     """tools/test.py in this process."""
-    spec = importlib.util.spec_from_file_location('test_tool', ROOT / 'tools/test.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool('tools/test.py')
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 """tools/model_converters/extract_sam_decoder.py on a small SAM."""
 
 import hashlib
-import importlib.util
 import os
-import sys
 
 import pytest
 import torch
-from conftest import toy_model_cfg
+from conftest import load_tool, toy_model_cfg
 from mmseg.registry import MODELS
 from safetensors import safe_open
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
@@ -17,13 +15,8 @@ from mmseg_escnet import ESCNetError
 
 
 @pytest.fixture(scope='module')
-def tool(root):
-    path = root / 'tools' / 'model_converters/extract_sam_decoder.py'
-    spec = importlib.util.spec_from_file_location('extract_sam_decoder_tool', path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def tool():
+    return load_tool('tools/model_converters/extract_sam_decoder.py')
 
 
 @pytest.fixture

@@ -1,14 +1,12 @@
 """tools/model_converters/make_inference_file.py, and tools/infer.py with nothing but its file."""
 
-import importlib.util
 import json
 import os
-import subprocess
-import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, load_tool
 from PIL import Image
+from tool_processes import run_tool
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis.inference_file import read_words
@@ -20,12 +18,7 @@ CHECKPOINT = str(ROOT / 'data/toyworld/escnet.pth')
 
 @pytest.fixture(scope='module')
 def tool():
-    path = ROOT / 'tools/model_converters/make_inference_file.py'
-    spec = importlib.util.spec_from_file_location('make_inference_file_tool', path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_tool('tools/model_converters/make_inference_file.py')
 
 
 @pytest.fixture(scope='module')
@@ -46,11 +39,8 @@ def test_words(file):
 
 def test_infer_needs_nothing_else(file, tmp_path):
     Image.fromarray(scene(0, 3)[0]).save(tmp_path / 'scene.png')
-    command = [sys.executable, ROOT / 'tools/infer.py', 'scene.png', '--checkpoint', file]
-    env = os.environ | {'PYTHONPATH': str(ROOT)}
-    done = subprocess.run(
-        [*command, '--out-dir', 'out'], cwd=tmp_path, env=env, capture_output=True, text=True
-    )
+    command = [ROOT / 'tools/infer.py', 'scene.png', '--checkpoint', file, '--out-dir', 'out']
+    done = run_tool(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 'toy world' not in done.stdout  # that is what it says without a checkpoint
     names = json.loads((tmp_path / 'out/names.json').read_text())
@@ -63,7 +53,7 @@ def test_infer_needs_nothing_else(file, tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'said'),
     [
-        ([CONFIG, CHECKPOINT, 'x.pth'], r'x\.pth, must end in \.safetensors'),
+        ([CONFIG, CHECKPOINT, 'x.pth'], r'x\.pth must end in \.safetensors'),
         ([CONFIG, CHECKPOINT, 'there.safetensors'], 'there.safetensors exists'),
         ([CONFIG, 'none.pth', 'x.safetensors'], 'none.pth does not exist'),
         (['none.py', CHECKPOINT, 'x.safetensors'], 'none.py does not exist'),

@@ -1,10 +1,8 @@
 """tools/analysis/parameter_table.py, and what it says about the training recipe."""
 
-import importlib.util
-import sys
-
 import pytest
 import torch
+from conftest import load_tool
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
@@ -15,13 +13,8 @@ SAM_ATTENTION = ('self_attn', 'cross_attn_token_to_image', 'cross_attn_image_to_
 
 
 @pytest.fixture(scope='module')
-def tool(root):
-    path = root / 'tools' / 'analysis/parameter_table.py'
-    spec = importlib.util.spec_from_file_location('parameter_table_tool', path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def tool():
+    return load_tool('tools/analysis/parameter_table.py')
 
 
 def run(tool, root, *options):

@@ -1,13 +1,11 @@
 """The PASCAL-Context converter on a made VOC2010 folder."""
 
-import importlib.util
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
+from conftest import ROOT, load_tool
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
@@ -16,8 +14,7 @@ from PIL import Image
 from mmseg_escnet.datasets import load_benchmark, vocabulary_names
 from mmseg_escnet.errors import ESCNetError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-SCRIPT = REPOSITORY / 'tools' / 'dataset_converters' / 'pascal_context.py'
+SCRIPT = 'tools/dataset_converters/pascal_context.py'
 PIPELINE = [dict(type='LoadImage'), dict(type='LoadLabelMap')]
 RAW_ID = {entry.name: entry.raw_id for entry in load_benchmark('pc459')}
 # The 59 of the 459, as other code that converts PASCAL-Context lists them.
@@ -30,11 +27,7 @@ PUBLISHED_59 = [
 
 @pytest.fixture(scope='module')
 def converter():
-    spec = importlib.util.spec_from_file_location('pascal_context_converter', SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_tool(SCRIPT)
 
 
 def write_sample(raw, stem, ids, **options):
@@ -76,7 +69,7 @@ def run(converter, raw, *options):
 def build(out, name='pascal-context-459', split='val'):
     """The data set of a config, in OUT."""
     init_default_scope('mmseg')
-    path = REPOSITORY / 'configs' / '_base_' / 'datasets' / f'{name}.py'
+    path = ROOT / f'configs/_base_/datasets/{name}.py'
     dataset = Config.fromfile(path).test_dataloader.dataset
     dataset.ann_file = dataset.ann_file.replace('val', split)
     return DATASETS.build(dict(dataset, data_root=str(out), pipeline=PIPELINE))
@@ -137,7 +130,7 @@ def test_files_of_mmsegmentation_are_kept(converter, raw, capsys):
     assert converter.main([str(raw), '--out', str(raw), '--workers', '1']) == 0
     printed = capsys.readouterr().out
     assert 'PC-59: 1 label maps converted, 1 already there' in printed
-    assert 'val.txt: replaces a list of 1 images' in printed
+    assert 'val.txt: replacing a list of 1 images' in printed
     assert theirs.read_bytes() == content
     assert len(build(raw, 'pascal-context-59')) == 2
     assert not (raw / 'JPEGImages' / '2008_000001.jpg').is_symlink()

@@ -1,4 +1,4 @@
-"""Colours that can be told apart in one picture."""
+"""Distinguishable colours in one picture."""
 
 import colorsys
 

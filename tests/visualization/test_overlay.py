@@ -65,15 +65,6 @@ def test_names_are_written_where_the_class_is():
     assert dark.any()
 
 
-def test_legend():
-    drawn = picture(np.zeros((480, 600), np.uint8))
-    legend = drawn[:, 600:]
-    reds = (legend == PALETTE[0]).all(axis=-1)
-    assert 100 < reds.sum() < 400
-    assert (legend[:, -3:] == 255).all(), 'text reaches the border'
-    assert (legend < 100).all(axis=-1).any(), 'nothing is written'
-
-
 def test_many_classes():
     """847 words, all of them present: the legend has columns, and ends."""
     labels = np.arange(847, dtype=np.uint16).repeat(8).reshape(77, 88)

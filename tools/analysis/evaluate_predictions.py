@@ -3,10 +3,9 @@
     mmseg-escnet test CONFIG CHECKPOINT --out FOLDER
     python tools/analysis/evaluate_predictions.py FOLDER CONFIG
 
-The figures are those that tools/test.py printed. FOLDER may also be the --out-dir of
-tools/infer.py, if it was given the images and the classes of the config's data set. For predictions
-of a benchmark (--benchmarks with --out) name the benchmark and its folder: FOLDER/A-847 CONFIG
---benchmark A-847.
+Prints the metrics that tools/test.py printed. FOLDER may also be the --out-dir of tools/infer.py,
+if that ran on the images and classes of the config's data set. For predictions of a benchmark
+(--benchmarks with --out), name the benchmark and its folder: FOLDER/A-847 CONFIG --benchmark A-847.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
     parser.add_argument('predictions', help='folder with predictions and names.json')
-    parser.add_argument('config', help='config file they were made with')
-    parser.add_argument('--benchmark', metavar='KEY', help='the benchmark they are for')
+    parser.add_argument('config', help='config file that made them')
+    parser.add_argument('--benchmark', metavar='KEY', help='benchmark of the predictions')
     add_cfg_options(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print the table of classes, and the figures one a line."""
+    """Print the table of classes, then one metric per line."""
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
 

@@ -1,9 +1,9 @@
 """Draw which part of the package imports which, as a Mermaid graph.
 
     python tools/analysis/import_graph.py            print it
-    python tools/analysis/import_graph.py --write    put it into CONTRIBUTING.md
+    python tools/analysis/import_graph.py --write    update CONTRIBUTING.md
 
-A part is a module or a folder of ``mmseg_escnet``. Imports within functions count; those for type
+A part is a module or a folder of ``mmseg_escnet``. Imports inside functions count; imports for type
 checkers do not.
 """
 
@@ -22,7 +22,7 @@ NEEDED_BY_ALL = ('errors', 'version')  # would hide the rest of the graph
 
 
 def imported_modules(package: Path) -> dict[str, set[str]]:
-    """Which modules of a package each of them imports, itself and ``__init__`` of it left out."""
+    """Module -> modules of the package that it imports, without itself and the root."""
     names = {}
     for path in sorted(package.rglob('*.py')):
         *folders, name = path.relative_to(package).with_suffix('').parts
@@ -38,7 +38,7 @@ def imported_modules(package: Path) -> dict[str, set[str]]:
 
 
 def imported_parts(modules: dict[str, set[str]]) -> dict[str, set[str]]:
-    """The same for the parts: modules and folders at the top of the package."""
+    """The same for the parts: top-level modules and folders of the package."""
     found: dict[str, set[str]] = {}
     for name, targets in modules.items():
         part = name.split('.')[0]
@@ -72,7 +72,7 @@ def _without_type_checking(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def layers(graph: dict[str, set[str]]) -> list[set[str]]:
-    """Nodes by the length of their longest way down; the last layer holds those of circles."""
+    """Nodes by the length of their longest path down; nodes in cycles are in the last layer."""
     found: list[set[str]] = []
     left = dict(graph)
     while left:
@@ -83,7 +83,7 @@ def layers(graph: dict[str, set[str]]) -> list[set[str]]:
 
 
 def mermaid(graph: dict[str, set[str]]) -> str:
-    """The graph as Mermaid text: an arrow from a part to each that it needs and does not reach."""
+    """The transitive reduction of the graph as Mermaid text."""
     shown = {part: needs - set(NEEDED_BY_ALL) for part, needs in graph.items()}
     lines = ['graph TD']
     for layer in reversed(layers(graph)):
@@ -95,7 +95,7 @@ def mermaid(graph: dict[str, set[str]]) -> str:
 
 
 def _reachable(graph: dict[str, set[str]], part: str) -> set[str]:
-    """All parts below one, without it."""
+    """All parts below a part."""
     found: set[str] = set()
     waiting = [part]
     while waiting:
@@ -106,9 +106,9 @@ def _reachable(graph: dict[str, set[str]], part: str) -> set[str]:
 
 
 def main() -> None:
-    """Print the graph, or write it into its document."""
+    """Print the graph, or write it to CONTRIBUTING.md."""
     parser = make_parser(__doc__)
-    parser.add_argument('--write', action='store_true', help='put it into CONTRIBUTING.md')
+    parser.add_argument('--write', action='store_true', help='update CONTRIBUTING.md')
     args = parser.parse_args()
     text = mermaid(imported_parts(imported_modules(ROOT / 'mmseg_escnet')))
     if not args.write:

@@ -1,10 +1,9 @@
-"""Which parameters of a config are trained, and at which learning rate.
+"""List which parameters a config trains, and their learning rates.
 
     python tools/analysis/parameter_table.py configs/escnet/escnet_vitb16_coco-stuff.py
 
-Builds the model, without its weights, and the optimizer as MMEngine builds it, and reads the table
-off these two. Like parameters of the modules of one list share a line; ``--all`` gives each its
-own.
+Builds the model, without weights, and MMEngine's optimizer for it. Parameters that differ only in
+their index in a list of modules share a row; ``--all`` gives each its own.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from mmseg_escnet.tables import table
 
 @dataclass(frozen=True)
 class Row:
-    """A parameter, or several that are alike.
+    """A parameter, or several alike.
 
     Attributes:
-        name: Its name, or their pattern.
-        pattern: Its name with '*' for its number in each list of modules.
-        shape: Its shape.
-        trainable: Whether it takes a gradient.
-        lr: Learning rate, None if the optimizer does not have it.
-        weight_decay: Weight decay, None likewise.
+        name: Name, or pattern of several.
+        pattern: Name with '*' for the index in each list of modules.
+        shape: Shape.
+        trainable: Whether it requires a gradient.
+        lr: Learning rate; None if it is not in the optimizer.
+        weight_decay: Weight decay; None likewise.
     """
 
     name: str
@@ -40,7 +39,7 @@ class Row:
 
     @property
     def kind(self) -> str:
-        """What happens to it in training."""
+        """Its role in training."""
         if not self.trainable:
             return 'frozen'
         return 'not in the optimizer' if self.lr is None else f'lr {self.lr:g}'
@@ -50,20 +49,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('--all', action='store_true', help='a line for every parameter')
+    parser.add_argument('--all', action='store_true', help='a row for every parameter')
     add_cfg_options(parser)
     return parser.parse_args(argv)
 
 
 def read_rows(cfg) -> list[Row]:
-    """Build the model and the optimizer of a config and read off every parameter.
-
-    Args:
-        cfg: A whole ``mmengine.Config``.
-
-    Returns:
-        One row per parameter, in the model's order.
-    """
+    """One row per parameter of a config's model, in the model's order."""
     import torch
     from mmengine.logging import MMLogger
     from mmengine.optim import build_optim_wrapper
@@ -71,9 +63,9 @@ def read_rows(cfg) -> list[Row]:
     from mmseg.registry import MODELS
 
     init_default_scope(cfg.get('default_scope', 'mmseg'))
-    # the optimizer's constructor logs several lines per parameter
+    # the optimizer wrapper's constructor logs several lines per parameter
     MMLogger.get_instance('parameter_table').setLevel('ERROR')
-    with torch.device('meta'):  # shapes alone: no memory, no random numbers
+    with torch.device('meta'):  # shapes only
         model = MODELS.build(cfg.model)
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
     group_of = {id(p): group for group in optimizer.param_groups for p in group['params']}
@@ -105,10 +97,10 @@ def _pattern(model, name: str) -> str:
 
 
 def group_rows(rows: list[Row]) -> dict[Row, int]:
-    """Put parameters together that are alike but for their numbers in lists of modules.
+    """Merge parameters that differ only in their index in lists of modules.
 
     Returns:
-        The rows, in order of appearance, with the number of parameters each stands for.
+        The rows in order of appearance, each with its number of parameters.
     """
     alike: dict[Row, list[Row]] = {}
     for row in rows:
@@ -129,7 +121,7 @@ def format_table(counted: dict[Row, int]) -> str:
 
 
 def format_totals(rows: list[Row]) -> str:
-    """Total tensors and numbers, by what happens to them, as a table."""
+    """Number of tensors and of values, by role in training, as a table."""
     tensors, numbers = Counter(), Counter()
     for row in rows:
         for kind in (row.kind, 'in all'):

@@ -1,11 +1,10 @@
-"""Draw what the ESC blocks do for a word of an image.
+"""Visualise what the ESC blocks do for a word in an image.
 
     python tools/analysis/visualize_blocks.py IMAGE --classes "taxi, wet road" --word taxi
 
-For each block: the correlation that it reads, the pseudo prompts made of it, and what its SAM block
-does to the features. One word is drawn to --out; several are drawn to one file each, named after
---out and the word. The whole image is one view: for a model with windows it is resized to the size
-of one.
+For each block: the correlation that it reads, its pseudo prompts, and what its SAM block does to
+the features. One word is drawn to --out, several to a file each, named after --out and the word.
+The whole image is one view: for a model with windows it is resized to the size of one.
 """
 
 from __future__ import annotations
@@ -15,14 +14,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmseg_escnet.cli import make_parser, run_tool
-from mmseg_escnet.cli_words import (
+from mmseg_escnet.cli import (
     add_model_arguments,
     add_word_arguments,
     check_files,
     choose_model,
-    choose_templates,
-    choose_words,
+    make_parser,
+    make_query,
+    run_tool,
+    text_options,
 )
 from mmseg_escnet.files import check_suffix
 
@@ -33,15 +33,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
     parser.add_argument('image')
-    parser.add_argument(
-        '--word', action='append', help='may be given several times; by default all words'
-    )
+    parser.add_argument('--word', action='append', help='may be repeated; default: all words')
     add_model_arguments(parser)
     add_word_arguments(parser, threshold=False)
     parser.add_argument(
-        '--out', type=Path, default=Path('blocks.png'), help='.png, .pdf or .svg; blocks.png'
+        '--out',
+        type=Path,
+        default=Path('blocks.png'),
+        help='.png, .pdf or .svg (default: %(default)s)',
     )
-    parser.add_argument('--arrays', action='store_true', help='also write all numbers, as .npz')
+    parser.add_argument('--arrays', action='store_true', help='also write all arrays, as .npz')
     return parser.parse_args(argv)
 
 
@@ -50,17 +51,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     check_files(args)
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
-    from mmseg_escnet.apis.inside import FIGURE_SUFFIXES
+    from mmseg_escnet.visualization.figure_files import FIGURE_SUFFIXES
 
     check_suffix(args.out, FIGURE_SUFFIXES)
     cfg, checkpoint = choose_model(args)
-    query = choose_words(args)
+    query = make_query(args)
     vocabulary = query.vocabulary
     class_ids = dict.fromkeys(map(vocabulary.find, args.word or vocabulary.names))
     words = [vocabulary.names[i] for i in class_ids]
     seg = OpenVocabInferencer(cfg, checkpoint, args.device)
-    templates = choose_templates(args.templates)
-    found = seg.look_inside(args.image, query, words, templates=templates, synonyms=args.synonyms)
+    found = seg.look_inside(args.image, query, words, **text_options(args))
     for inside, path in zip(found, name_files(args.out, words), strict=True):
         inside.save(path, arrays=path.with_suffix('.npz') if args.arrays else None)
         print(f'{path}: {inside.word}')

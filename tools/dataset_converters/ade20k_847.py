@@ -4,17 +4,17 @@ RAW is the folder ADE20K_2021_17_01 (registration: see below), or one above it:
 
     RAW/images/ADE/{training,validation}/*/*/*.jpg, *_seg.png
 
-It comes from https://groups.csail.mit.edu/vision/datasets/ADE20K/request_data/. Written are
+from https://groups.csail.mit.edu/vision/datasets/ADE20K/request_data/. It writes
 
     OUT/images_847/{training,validation}/*.jpg
     OUT/annotations_847/{training,validation}/*.png   (16 bits: 0..846, 65535 = no class)
-    OUT/annotations_847/{training,validation}.txt     (list of the images)
+    OUT/annotations_847/{training,validation}.txt     (the list of images)
 
 The published figures of A-847 were taken on images shrunk to a shorter side of 512 pixels (by
 MaskFormer's preparation: bilinear images saved as JPEG, nearest labels), and so are these;
 --short-side 0 keeps the photographs, some of 10 million pixels, as they are.
 
-Run the same command again after an interruption: files that are there and right are kept.
+After an interruption, run the same command again: it keeps the files that are finished.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ from mmseg_escnet.datasets.conversion import (
     image_size,
     open_image,
     place,
-    run,
-    write_list,
+    run_splits,
 )
 from mmseg_escnet.datasets.raw_folders import find_folder
 from mmseg_escnet.errors import ESCNetError, first_few
@@ -57,12 +56,12 @@ SHORT_SIDE = 512
 CLASSES = load_benchmark('ade847')
 
 
-def label_set(split: str) -> LabelSet:
+def label_sets(split: str) -> tuple[LabelSet]:
     """A-847: the ids are the positions in the benchmark's list, everything else is ignored."""
     table = np.full(NUM_OBJECTS + 1, 65_535)
     table[[entry.raw_id for entry in CLASSES]] = np.arange(len(CLASSES))
     names = tuple(entry.name for entry in CLASSES)
-    return LabelSet('A-847', f'annotations_847/{split}', table, names, ignored=65_535)
+    return (LabelSet('A-847', f'annotations_847/{split}', table, names, ignored=65_535),)
 
 
 def shrunk_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
@@ -83,14 +82,14 @@ def read_object_ids(path: Path) -> np.ndarray:
         (height, width), uint16.
 
     Raises:
-        ESCNetError: If the file is damaged or is no RGB image.
+        ESCNetError: If the file is damaged or not an RGB image.
     """
     with open_image(path, 'Label map') as image:
         mode, pixels = image.mode, np.asarray(image)
     if mode != 'RGB':
         raise ESCNetError(
             f'Label map {path} is of Pillow mode {mode!r}: a _seg.png of ADE20K-full is RGB, so '
-            'this one is of another edition of ADE20K.'
+            'this one belongs to another edition of ADE20K.'
         )
     pixels = pixels.astype(np.uint16)
     return pixels[..., 0] // 10 * 256 + pixels[..., 1]
@@ -100,7 +99,7 @@ def read(job: Job, *, short_side: int) -> np.ndarray:
     """Read the ids of the full list of a job, at the size of its image in OUT.
 
     Raises:
-        ESCNetError: If the file cannot be read, or is not of its photograph's size.
+        ESCNetError: If the file cannot be read, or its photograph has another size.
     """
     ids = read_object_ids(job.raw_label)
     photograph = image_size(job.raw_image)
@@ -114,7 +113,7 @@ def read(job: Job, *, short_side: int) -> np.ndarray:
 
 
 def put_image(job: Job, *, short_side: int, link: str) -> None:
-    """Put an image in place, shrunk if it has to be; one that is there whole is kept.
+    """Put an image in place, shrunk if necessary; keep one that is complete already.
 
     Raises:
         ESCNetError: If the photograph is damaged.
@@ -136,7 +135,7 @@ def put_image(job: Job, *, short_side: int, link: str) -> None:
 
 
 def is_whole(path: Path, size: tuple[int, int]) -> bool:
-    """Whether an image is there, of that size (height, width), and decodes to its end."""
+    """Whether an image exists, has that size (height, width) and decodes to its end."""
     try:
         with open_image(path) as image:
             image.load()
@@ -146,7 +145,7 @@ def is_whole(path: Path, size: tuple[int, int]) -> bool:
 
 
 def plan(args: argparse.Namespace, split: str) -> list[Job]:
-    """Check the raw files of a split and list what is to be converted.
+    """Check the raw files of a split and list the jobs.
 
     Raises:
         ESCNetError: If something is missing.
@@ -158,8 +157,8 @@ def plan(args: argparse.Namespace, split: str) -> list[Job]:
         stem = path.name.removesuffix(SUFFIX)
         if stem in raw_labels:
             raise ESCNetError(
-                f'{path} and {raw_labels[stem]} have one name: unpack ADE20K_2021_17_01.zip into '
-                'a new folder.'
+                f'{path} and {raw_labels[stem]} have the same name: unpack '
+                'ADE20K_2021_17_01.zip into a new folder.'
             )
         if not stem.startswith('.'):  # of macOS
             raw_labels[stem] = path
@@ -216,7 +215,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     args = parser.parse_args(argv)
     if args.short_side < 0:
-        parser.error('--short-side: give a number of pixels, or 0')
+        parser.error('--short-side must be a number of pixels, or 0')
     return args
 
 
@@ -228,21 +227,16 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = parse_args(argv)
     plans = {split: plan(args, split) for split in args.splits}
-    status = 0
-    for split, jobs in plans.items():
-        status |= run(
-            jobs,
-            out=args.out,
-            read=partial(read, short_side=args.short_side),
-            sets=(label_set(split),),
-            put_image=partial(put_image, short_side=args.short_side, link=args.link),
-            workers=args.workers,
-            description=f'A-847 {split}',
-        )
-        stems = [job.image.stem for job in jobs]
-        write_list(args.out / 'annotations_847' / f'{split}.txt', stems)
-    return status
+    return run_splits(
+        plans,
+        args,
+        name='A-847',
+        sets=label_sets,
+        read=partial(read, short_side=args.short_side),
+        put_image=partial(put_image, short_side=args.short_side),
+        image_list='annotations_847',
+    )
 
 
 if __name__ == '__main__':
-    run_tool(main, interrupted='the same command goes on where this one stopped')
+    run_tool(main, interrupted='the same command resumes where this one stopped')

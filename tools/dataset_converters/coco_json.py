@@ -2,16 +2,16 @@
 
     mmseg-escnet convert coco_json instances.json --images IMAGES --out data/mine
 
-ANNOTATIONS has "images", "annotations" (polygons or run lengths) and "categories", as COCO's
-instances_*.json do and as annotation tools export. Written are
+ANNOTATIONS has "images", "annotations" (polygons or run lengths) and "categories", like COCO's
+instances_*.json and the exports of annotation tools. It writes
 
     OUT/images/SPLIT/...          (links to IMAGES)
     OUT/labels/SPLIT/....png      (0, 1, ...: the categories in the order of their ids)
     OUT/names.txt                 (their names; the same for every split)
 
-Where annotations overlap, the smaller one is on top. Pixels of none are ignored (255, or 65535 with
-more than 255 classes), or become a class by --background. Run the same command again after an
-interruption: files that are there and right are kept.
+Where annotations overlap, the smaller one is on top. Pixels without an annotation are ignored
+(255, or 65535 with more than 255 classes), or become a class with --background. After an
+interruption, run the same command again: it keeps the files that are finished.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
+import cv2
 import numpy as np
 
 from mmseg_escnet.cli import make_parser, run_tool
@@ -38,14 +39,14 @@ if TYPE_CHECKING:
 
 
 class AnnotatedImage(NamedTuple):
-    """An image with its annotations; the rest is as a ``Job`` of other converters has it.
+    """A ``conversion.Job`` with the annotations of its image.
 
     Attributes:
         raw_label: The file of annotations.
         raw_image: The image.
         image: Where it is put.
         labels: The one label map.
-        annotations: (class id, segmentation) in the order in which they are painted.
+        annotations: (class id, segmentation) in painting order.
         nothing: Id of pixels without an annotation.
     """
 
@@ -77,7 +78,7 @@ def paint(job: AnnotatedImage) -> np.ndarray:
             if list(lengths['size']) != [height, width]:
                 raise ValueError(f'it is of {lengths["size"][::-1]} pixels')
             labels[coco_mask.decode(lengths).astype(bool)] = class_id
-        except Exception as error:  # pycocotools raises whatever comes
+        except Exception as error:  # pycocotools raises anything
             raise ESCNetError(
                 f'A segmentation of {job.raw_image.name} ({width}x{height} pixels) in '
                 f'{job.raw_label} cannot be drawn ({error}): correct it there.'
@@ -89,7 +90,7 @@ def read_annotations(path: Path) -> COCO:
     """Read a file of annotations.
 
     Raises:
-        ESCNetError: If it cannot be read, or is no such file.
+        ESCNetError: If it cannot be read or has another format.
     """
     from pycocotools.coco import COCO
 
@@ -107,11 +108,11 @@ def read_annotations(path: Path) -> COCO:
             f'{path} cannot be read ({error.strerror or error}): check the path.'
         ) from error
     except json.JSONDecodeError as error:
-        raise ESCNetError(f'{path} is no JSON ({error}): export it again.') from error
+        raise ESCNetError(f'{path} is not valid JSON ({error}): export it again.') from error
     except (KeyError, TypeError, AssertionError, UnicodeDecodeError, RecursionError) as error:
         raise ESCNetError(
-            f"{path} has not the form of COCO's instances_*.json ({error} missing or of another "
-            'kind): export it in that format.'
+            f"{path} is not in the format of COCO's instances_*.json ({error} is missing or of the "
+            'wrong type): export it in that format.'
         ) from error
     return coco
 
@@ -120,7 +121,7 @@ def class_names(coco: COCO, background: str | None) -> tuple[dict[int, int], tup
     """Category id -> class id, and the names of the classes.
 
     Raises:
-        ESCNetError: If two have the same name, or a name is no word.
+        ESCNetError: If a name is missing or duplicate.
     """
     categories = sorted(coco.cats)
     names = [coco.cats[category].get('name') for category in categories]
@@ -195,24 +196,21 @@ def _area(annotation: dict) -> float:
         from pycocotools.mask import area as area_of
 
         return float(area_of(segmentation))
-    polygons = [np.reshape(polygon, (-1, 2)) for polygon in segmentation]
-    return sum(
-        abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
-        for x, y in (polygon.T for polygon in polygons)
-    )
+    polygons = [np.reshape(polygon, (-1, 2)).astype(np.float32) for polygon in segmentation]
+    return sum(map(cv2.contourArea, polygons))
 
 
 def write_names(path: Path, names: tuple[str, ...]) -> None:
-    """Write the file of names, unless it is there.
+    """Write the file of names, unless it exists.
 
     Raises:
-        ESCNetError: If it is there with other names.
+        ESCNetError: If it exists with other names.
     """
     if path.is_file():
         if tuple(read_classes(path)) != names:
             raise ESCNetError(
-                f'{path} is there and has other names: the splits of a data set need the same '
-                'categories, so give --out another folder, or remove it.'
+                f'{path} exists with other names, but the splits of a data set need the same '
+                'categories: choose another --out, or remove the file.'
             )
         return
     write_file(path, ''.join(f'{name}\n' for name in names).encode())
@@ -225,7 +223,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--images', type=Path, required=True, help='folder of the images')
     parser.add_argument('--out', type=Path, default=Path('data/mine'), help='default: %(default)s')
     parser.add_argument('--split', default='train', help='train, val, ... (default: %(default)s)')
-    parser.add_argument('--background', help='name of the class that pixels of no annotation have')
+    parser.add_argument('--background', help='class name for pixels without an annotation')
     parser.add_argument('--workers', type=int, default=default_workers(), help='processes')
     parser.add_argument(
         '--link', choices=('symlink', 'copy'), default='symlink', help='how images get into OUT'
@@ -266,4 +264,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    run_tool(main, interrupted='the same command goes on where this one stopped')
+    run_tool(main, interrupted='the same command resumes where this one stopped')

@@ -7,34 +7,25 @@ RAW is the folder VOC2010, or one above it, with the labels of PASCAL-Context in
     RAW/trainval/*.mat                    (LabelMap: 1..459)
 
 from http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar and trainval.tar.gz
-of https://cs.stanford.edu/~roozbeh/pascal-context/. Written are
+of https://cs.stanford.edu/~roozbeh/pascal-context/. It writes
 
     OUT/JPEGImages/*.jpg                  (links to RAW, where OUT is another folder)
     OUT/SegmentationClassContext/*.png    (0 = none of the 59 classes, 1..59, as MMSegmentation)
     OUT/SegmentationClassContext459/*.png (16 bits: 0..458, 65535 = no class)
     OUT/ImageSets/SegmentationContext/{train,val}.txt
 
-Run the same command again after an interruption: files that are there and right are kept.
+After an interruption, run the same command again: it keeps the files that are finished.
 """
 
 from __future__ import annotations
 
-import argparse
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from mmseg_escnet.cli import make_parser, run_tool
 from mmseg_escnet.datasets.benchmark_vocabularies import PUBLISHED_IMAGES, load_benchmark
-from mmseg_escnet.datasets.conversion import (
-    Job,
-    LabelSet,
-    add_arguments,
-    place,
-    run,
-    write_list,
-)
+from mmseg_escnet.datasets.conversion import Job, LabelSet, add_arguments, run_splits
 from mmseg_escnet.datasets.raw_folders import devkit_jobs, find_folder
 from mmseg_escnet.errors import ESCNetError
 
@@ -45,7 +36,7 @@ VARIABLE = 'LabelMap'
 
 CLASSES_459 = load_benchmark('pc459')
 CLASSES_59 = load_benchmark('pc59')
-# Names of PC-59 that PASCAL-Context has under another one; all others are the same in both.
+# Names of PC-59 that differ in PASCAL-Context
 RENAMED = {'diningtable': 'table'}
 
 
@@ -67,13 +58,13 @@ def read(job: Job) -> np.ndarray:
     """Read the label map of a job, (height, width), uint16.
 
     Raises:
-        ESCNetError: If the file cannot be read, or holds something else.
+        ESCNetError: If the file cannot be read or has no such matrix.
     """
     from scipy.io import loadmat
 
     try:
         values = loadmat(job.raw_label, variable_names=[VARIABLE])[VARIABLE]
-    except Exception as error:  # a damaged file makes SciPy raise whatever comes
+    except Exception as error:  # SciPy raises anything on a damaged file
         raise ESCNetError(
             f'MATLAB file {job.raw_label} cannot be read, or has no {VARIABLE} '
             f'({type(error).__name__}: {error}): unpack {LABELS_DOWNLOAD} again.'
@@ -90,16 +81,9 @@ def read(job: Job) -> np.ndarray:
 
 
 def label_folder(raw: Path, given: Path) -> Path:
-    """Where the .mat files are: in VOC2010, or beside it in the folder that was given."""
+    """Where the .mat files are: in VOC2010, or beside it in the given folder."""
     beside = given / 'trainval'
     return beside if not (raw / 'trainval').is_dir() and beside.is_dir() else raw / 'trainval'
-
-
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = make_parser(__doc__)
-    add_arguments(parser, out='data/VOCdevkit/VOC2010', splits=list(NUM_IMAGES), default=['val'])
-    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -108,7 +92,9 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status: 1 if a file failed.
     """
-    args = parse_args(argv)
+    parser = make_parser(__doc__)
+    add_arguments(parser, out='data/VOCdevkit/VOC2010', splits=list(NUM_IMAGES), default=['val'])
+    args = parser.parse_args(argv)
     sets = label_sets()
     raw = find_folder(
         args.raw,
@@ -131,21 +117,15 @@ def main(argv: list[str] | None = None) -> int:
         )
         for split in args.splits
     }
-    status = 0
-    for split, jobs in plans.items():
-        status |= run(
-            jobs,
-            out=args.out,
-            read=read,
-            sets=sets,
-            put_image=partial(place, link=args.link),
-            workers=args.workers,
-            description=f'PASCAL-Context {split}',
-        )
-        stems = [job.image.stem for job in jobs]
-        write_list(args.out / 'ImageSets' / 'SegmentationContext' / f'{split}.txt', stems)
-    return status
+    return run_splits(
+        plans,
+        args,
+        name='PASCAL-Context',
+        sets=lambda _: sets,
+        read=read,
+        image_list='ImageSets/SegmentationContext',
+    )
 
 
 if __name__ == '__main__':
-    run_tool(main, interrupted='the same command goes on where this one stopped')
+    run_tool(main, interrupted='the same command resumes where this one stopped')

@@ -6,20 +6,17 @@ RAW is the folder VOC2012, or one above it:
     RAW/SegmentationClass/*.png           (palette: 0 background, 1..20 objects, 255 border)
     RAW/ImageSets/Segmentation/{train,val}.txt
 
-from http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar. Written are
+from http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar. It writes
 
     OUT/JPEGImages/*.jpg                  (links to RAW, where OUT is another folder)
     OUT/SegmentationClass20/*.png         (0..19 objects, 255 = background and border)
     OUT/SegmentationClass20b/*.png        (0..19 objects, 20 = background, 255 = border)
     OUT/ImageSets/Segmentation20/{train,val}.txt
 
-Run the same command again after an interruption: files that are there and right are kept.
+After an interruption, run the same command again: it keeps the files that are finished.
 """
 
 from __future__ import annotations
-
-import argparse
-from functools import partial
 
 import numpy as np
 
@@ -29,10 +26,7 @@ from mmseg_escnet.datasets.conversion import (
     NO_SUCH_ID,
     LabelSet,
     add_arguments,
-    place,
-    read_label,
-    run,
-    write_list,
+    run_splits,
 )
 from mmseg_escnet.datasets.raw_folders import devkit_jobs, find_folder
 
@@ -64,20 +58,15 @@ def label_sets() -> tuple[LabelSet, LabelSet]:
     )
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = make_parser(__doc__)
-    add_arguments(parser, out='data/VOCdevkit/VOC2012', splits=['train', 'val'], default=['val'])
-    return parser.parse_args(argv)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Convert the splits asked for.
 
     Returns:
         The exit status: 1 if a file failed.
     """
-    args = parse_args(argv)
+    parser = make_parser(__doc__)
+    add_arguments(parser, out='data/VOCdevkit/VOC2012', splits=['train', 'val'], default=['val'])
+    args = parser.parse_args(argv)
     sets = label_sets()
     raw = find_folder(
         args.raw,
@@ -100,21 +89,14 @@ def main(argv: list[str] | None = None) -> int:
         )
         for split in args.splits
     }
-    status = 0
-    for split, jobs in plans.items():
-        status |= run(
-            jobs,
-            out=args.out,
-            read=read_label,
-            sets=sets,
-            put_image=partial(place, link=args.link),
-            workers=args.workers,
-            description=f'PASCAL VOC {split}',
-        )
-        stems = [job.image.stem for job in jobs]
-        write_list(args.out / 'ImageSets' / 'Segmentation20' / f'{split}.txt', stems)
-    return status
+    return run_splits(
+        plans,
+        args,
+        name='PASCAL VOC',
+        sets=lambda _: sets,
+        image_list='ImageSets/Segmentation20',
+    )
 
 
 if __name__ == '__main__':
-    run_tool(main, interrupted='the same command goes on where this one stopped')
+    run_tool(main, interrupted='the same command resumes where this one stopped')

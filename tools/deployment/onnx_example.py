@@ -2,7 +2,7 @@
 
     python tools/deployment/onnx_example.py photo.jpg model.onnx words.npz --out-dir results
 
-The two files come from tools/deployment/export.py. Copy this one into a program of your own.
+The two files come from `mmseg-escnet export`. Copy this one into a program of your own.
 """
 
 import argparse
@@ -97,7 +97,7 @@ def main() -> None:
     colours = words['palette'][labels][..., ::-1]
     picture = cv2.addWeighted(photograph, 0.5, np.ascontiguousarray(colours), 0.5, 0)
     cv2.imwrite(str(args.out_dir / 'overlays' / file), picture)
-    # as tools/infer.py writes it: names[0] is id 0
+    # as `mmseg-escnet infer` writes it: names[0] is id 0
     record = dict(names=names, first_id=0, ignore_index=no_class, file='labels/{name}.png')
     (args.out_dir / 'names.json').write_text(json.dumps(record, indent=1) + '\n')
     for label, pixels in zip(*np.unique(labels, return_counts=True), strict=True):

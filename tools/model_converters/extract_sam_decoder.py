@@ -3,9 +3,9 @@
     python tools/model_converters/extract_sam_decoder.py \
         data/weights/sam_vit_b_01ec64.pth data/weights/sam_vit_b_decoder.safetensors
 
-The prompt encoder and the layers of the mask decoder's transformer, under SAM's own names; use it
-by ``--cfg-options model.neck.sam_pretrained=...``. The suffix, .safetensors or .pth, says in which
-format it is written.
+It has the prompt encoder and the layers of the mask decoder's transformer, under SAM's own names.
+Use it with ``--cfg-options model.neck.sam_pretrained=...``. The suffix, .safetensors or .pth,
+determines the format.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def encode(part: dict, metadata: dict[str, str], suffix: str) -> bytes:
 
     Args:
         part: Tensors by name.
-        metadata: Where they come from.
+        metadata: Their origin.
         suffix: '.safetensors', or '.pth' for ``torch.save``.
     """
     import torch
@@ -49,11 +49,11 @@ def encode(part: dict, metadata: dict[str, str], suffix: str) -> bytes:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Extract, write and say what was written."""
+    """Extract the weights, write them and print a summary."""
     args = parse_args(argv)
     if args.out.suffix not in _SUFFIXES:
         raise ESCNetError(
-            f'The file to write, {args.out}, must end in .safetensors or .pth: rename it.'
+            f'The output file {args.out} must end in .safetensors or .pth: rename it.'
         )
     if args.out.is_dir():
         raise ESCNetError(f'{args.out} is a folder: give the name of a file in it.')

@@ -1,11 +1,11 @@
-"""Make one file to take along of a trained checkpoint: weights, config and words.
+"""Pack a trained checkpoint into one portable file with weights, config and words.
 
     python tools/model_converters/make_inference_file.py \
         configs/escnet/escnet_vitb16_coco-stuff.py \
         work_dirs/escnet_vitb16_coco-stuff/iter_80000.pth escnet_vitb16.safetensors --half
 
 ``OpenVocabInferencer('escnet_vitb16.safetensors')`` and ``tools/infer.py --checkpoint
-escnet_vitb16.safetensors`` need nothing else. What only training needs stays behind.
+escnet_vitb16.safetensors`` need nothing else. State that only training needs is left out.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--classes-file',
         type=Path,
-        help='words that it answers with unless others are named (.txt, .json, .yaml); by default '
-        'those it was trained on',
+        help='default words of the file (.txt, .json, .yaml); by default those of the training',
     )
     parser.add_argument('--force', action='store_true', help='overwrite the file if it exists')
     add_cfg_options(parser)
@@ -39,12 +38,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Make, write and say what was written."""
+    """Encode the file, write it and print a summary."""
     args = parse_args(argv)
     if not is_inference_file(args.out):
-        raise ESCNetError(
-            f'The file to write, {args.out}, must end in {INFERENCE_SUFFIX}: rename it.'
-        )
+        raise ESCNetError(f'The output file {args.out} must end in {INFERENCE_SUFFIX}: rename it.')
     if args.out.exists() and (not args.force or args.out.is_dir()):
         raise ESCNetError(f'{args.out} exists: give another name, or --force to overwrite a file.')
 

@@ -1,4 +1,4 @@
-"""Crops of toy scenes with captions that are true of them or false: what CLIP is pretrained on."""
+"""Crops of toy scenes with true and false captions, to pretrain CLIP on."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ EVERYDAY_PER_STEP = 24
 
 
 class CaptionedCrops:
-    """Crops of scenes and which captions are true of them.
+    """Crops of scenes, captions, and which captions are true of which crop.
 
-    Captions are of one name, one colour ('a red thing'), one shape ('a circle'), or of something
-    from another world (an everyday word, never true).
+    A caption has one name, one colour ('a red thing'), one shape ('a circle'), or an everyday word
+    that is never true.
 
     Args:
         pool: See :func:`pretraining.scene_pool`.
-        seed: With the number of a step it decides what the step sees.
-        batch_size: Pictures a step.
+        seed: Determines the batch, together with the step.
+        batch_size: Crops per step.
     """
 
     def __init__(self, pool: np.ndarray, *, seed: int, batch_size: int) -> None:
@@ -47,7 +47,7 @@ class CaptionedCrops:
             *(f'{color} thing' for color in COLORS),
             *SHAPES,
         )
-        # (names of the vocabulary 'all', caption names): which caption names follow from which
+        # (names of the vocabulary 'all', caption names): whether the one implies the other
         follows = np.eye(len(ALL_NAMES), len(self.names), dtype=bool)
         for row, name in enumerate(THING_NAMES):
             color, shape = name.split()
@@ -56,7 +56,7 @@ class CaptionedCrops:
         self.follows = follows
 
     def captions(self, rng: np.random.Generator) -> list[str]:
-        """One caption for each name, then some everyday ones; synonym and template by chance."""
+        """A caption for each name, then some everyday ones; random synonym and template."""
         everyday = rng.choice(EVERYDAY_WORDS, EVERYDAY_PER_STEP, replace=False)
         return [
             str(rng.choice(TEMPLATES)).format(rng.choice(split_synonyms(with_synonyms(name))))
@@ -67,9 +67,9 @@ class CaptionedCrops:
         """The batch of a step.
 
         Returns:
-            Pictures (B, 3, 48, 48); T captions; whether caption t is true of picture b, and
-            whether it is false (B, T), bool. It is neither where all that it names is cut off: of
-            what the scene shows of it less than 60 % is in the picture, and less than 400 pixels.
+            Crops (B, 3, 48, 48); T captions; whether caption t is true of crop b, and whether it is
+            false, each (B, T), bool. It is neither if the crop has only a fragment of what it
+            names: less than 60 % of the pixels in the scene, and less than 400.
         """
         rng = np.random.default_rng([self.seed, step])
         chosen = np.sort(rng.integers(len(self.pool), size=self.batch_size))
@@ -96,15 +96,12 @@ class CaptionedCrops:
 def _around_a_thing(
     picture: np.ndarray, pixels: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """A crop with some thing in its middle, about, as people take photographs.
+    """A crop (48, 48, 4) roughly centred on a random thing, as people take photographs.
 
     Args:
         picture: (96, 96, 4), colours and id.
         pixels: Number of pixels of each id.
-        rng: Decides.
-
-    Returns:
-        (48, 48, 4), a view.
+        rng: Random numbers.
     """
     thing = rng.choice(np.flatnonzero(pixels[: len(THING_NAMES)]))
     corners = [

@@ -1,20 +1,12 @@
 """The whole chain on the toy world: train ESC-Net on masks of some names, segment into all of them.
 
 The miniature CLIP and SAM of data/toyworld are loaded, ESC-Net is trained on them with the same
-runner, data sets, configs and metric as the full model, and measured beside CLIP's raw read-out,
+runner, data sets, configs and metric as the full model, and compared with CLIP's raw read-out,
 chance, and a control in which the words of the names without masks are exchanged. Writes
-OUT/report.md, the pictures in it, and OUT/result.json.
+OUT/report.md, its pictures, and OUT/result.json.
 """
 
 from __future__ import annotations
-
-import mmseg_escnet.threads  # before torch
-
-# isort: split
-
-import mmseg_escnet.components  # noqa: F401  before mmseg
-
-# isort: split
 
 import argparse
 import json
@@ -22,30 +14,23 @@ import time
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
-from mmengine.registry import init_default_scope
 from PIL import Image
 
-from mmseg_escnet.apis.inside import look_inside, whole_view
 from mmseg_escnet.cli import add_cfg_options, run_tool
+from mmseg_escnet.config import read_config
 from mmseg_escnet.datasets.parallel import default_workers
 from mmseg_escnet.files import encode_png, write_file
-from mmseg_escnet.preflight import check_weights
 from mmseg_escnet.tables import table
-from mmseg_escnet.toyworld import experiment, figures
 from mmseg_escnet.toyworld.drawing import draw_scenes
-from mmseg_escnet.toyworld.experiment import GROUPS, chance_iou
 from mmseg_escnet.toyworld.vocabulary import THING_NAMES, vocabulary_of
-from mmseg_escnet.visualization import draw_comparison, save_figure
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = """# ESC-Net in the toy world
 
-ESC-Net was trained on masks of 42 names and is asked for all of them by their words. *Raw CLIP* is
-the class of the highest cosine at every patch, without ESC-Net. With the *words exchanged*, each
-name without masks got the text of another one: a model that finds a class by its word must lose it.
-*Chance* is guessing every pixel.
+ESC-Net was trained on masks of 42 names and segments all 72. *Raw CLIP* takes the class of the
+highest cosine similarity at every patch, without ESC-Net. With the *words exchanged*, each name
+without masks gets the text of another one: a model that finds classes by their words must fail on
+these. *Chance* is a random guess at every pixel.
 
 {table}
 
@@ -61,19 +46,19 @@ name without masks got the text of another one: a model that finds a class by it
 
 ## Block by block
 
-For one thing of each scene: the correlation that each block reads, the pseudo prompts made of it,
+For one thing in each scene: the correlation that each block reads, the pseudo prompts it derives,
 and what the SAM block does to the features.
 
 {blocks}
 {training}
 ## What makes this easier than the real thing
 
-- Scenes are clean drawings of few things on one or two grounds, all at a similar scale.
-- Captions of the miniature CLIP name every thing that can be seen, one at a time, without noise,
-  and its dense read-out was part of its pretraining; the real CLIP had neither.
-- CLIP has seen all 72 concepts in pictures with captions. Unseen means: without a mask.
-- Things without masks are in the training pictures, as pixels that are ignored.
-- The words are made of two parts that occur in many combinations.
+- Scenes are clean drawings of a few things on one or two grounds, all at a similar scale.
+- The captions of the miniature CLIP name everything visible, one thing at a time and without noise,
+  and its pretraining included the dense read-out; the real CLIP had neither.
+- CLIP has seen all 72 concepts in captioned pictures. "Unseen" means without masks.
+- Things without masks do occur in the training images, as ignored pixels.
+- Most names have two parts, colour and shape, which occur in many combinations.
 """
 CURVES = """
 ## Training
@@ -85,14 +70,17 @@ CURVES = """
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--config', default=str(ROOT / 'configs/toyworld/escnet_toy.py'))
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/demo'))
-    parser.add_argument('--scenes', type=int, nargs=2, default=(3000, 100), help='train and val')
-    parser.add_argument('--iterations', type=int, help='in place of those in the config')
-    parser.add_argument('--checkpoint', help='measure this one instead of training')
-    parser.add_argument('--save', type=Path, help='also write the trained weights to this file')
-    parser.add_argument('--rows', type=int, default=5, help='images in the pictures')
-    parser.add_argument('--no-large', action='store_true', help='leave out the large vocabulary')
+    add = parser.add_argument
+    add('--config', default=str(ROOT / 'configs/toyworld/escnet_toy.py'))
+    add('--out', type=Path, default=Path('work_dirs/demo'))
+    add(
+        '--scenes', type=int, nargs=2, default=(3000, 100), help='train and val (default: 3000 100)'
+    )
+    add('--iterations', type=int, help='default: those of the config')
+    add('--checkpoint', help='evaluate this checkpoint instead of training')
+    add('--save', type=Path, help='file to save the trained weights to')
+    add('--rows', type=int, default=5, help='scenes in the pictures (default: %(default)s)')
+    add('--no-large', action='store_true', help='skip the large vocabulary')
     add_cfg_options(parser)
     return parser.parse_args()
 
@@ -100,11 +88,15 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Draw, train, measure, report."""
     args = parse_args()
-
     start = time.monotonic()
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+
+    from mmengine.registry import init_default_scope
+
+    from mmseg_escnet import components  # noqa: F401
+    from mmseg_escnet.preflight import check_weights
+    from mmseg_escnet.toyworld import experiment
+
+    cfg = read_config(args.config, args.cfg_options)
     cfg.work_dir = str(args.out / 'run')
     if args.iterations is not None:
         experiment.shorten(cfg, args.iterations)
@@ -141,6 +133,8 @@ def main() -> None:
 
 def result_rows(found, large, dataset) -> list[list]:
     """A row for each group of names: title, then the mIoU (%) of each method and of chance."""
+    from mmseg_escnet.toyworld.experiment import GROUPS, chance_iou
+
     names = dataset.metainfo['classes']
     chance = chance_iou(dataset)
     rows = []
@@ -159,6 +153,10 @@ def result_rows(found, large, dataset) -> list[list]:
 
 def write_report(out: Path, model, dataset, found, large, logged, seconds: float) -> None:
     """Print the table; write the page, its pictures, and the figures as JSON."""
+    from mmseg_escnet.toyworld import figures
+    from mmseg_escnet.toyworld.experiment import GROUPS
+    from mmseg_escnet.visualization import save_figure
+
     rows = result_rows(found, large, dataset)
     text = table(
         ['mIoU (%) over', *found, 'chance'],
@@ -202,6 +200,8 @@ def write_report(out: Path, model, dataset, found, large, logged, seconds: float
 
 def draw_scenes_found(dataset, found):
     """Image, ground truth and predictions of the first scenes, one below the other."""
+    from mmseg_escnet.visualization import draw_comparison
+
     pictures = []
     for number, predictions in enumerate(
         zip(*(m.predictions for m in found.values()), strict=True)
@@ -221,7 +221,11 @@ def draw_scenes_found(dataset, found):
 
 
 def draw_blocks(model, dataset, number: int):
-    """What the blocks do for the thing of an image that has the most pixels."""
+    """What each block does for the thing with the most pixels in an image."""
+    from mmengine.dataset import pseudo_collate
+
+    from mmseg_escnet.apis.inside import look_inside, whole_view
+
     model.set_vocabulary(dataset.metainfo['classes'], dataset.metainfo['palette'])
     data = model.data_preprocessor(pseudo_collate([dataset[number]]), False)
     sample = data['data_samples'][0]
@@ -234,7 +238,7 @@ def draw_blocks(model, dataset, number: int):
 
 
 def image_of(sample: dict):
-    """(H, W, 3) uint8, RGB, of an item of the data set."""
+    """(H, W, 3) uint8, RGB, of a sample of the data set."""
     return sample['inputs'].permute(1, 2, 0).numpy()[..., ::-1].copy()
 
 

@@ -1,14 +1,13 @@
-"""Pretrain the miniature CLIP of the toy world on pictures and captions, never on masks.
+"""Pretrain the miniature CLIP of the toy world on images and captions, never on masks.
 
-A picture is a crop of a scene with some thing about its middle. A caption names one thing that can
-be seen, or its colour or shape ('A photo of a red disc in the scene', 'There is a red thing in the
-scene', 'A photo of a disc'), or a ground. Label maps decide where a crop is and which captions are
-true of it, also for the names whose masks ESC-Net never sees; no loss compares anything with them.
-The loss is contrastive, and as many captions are right of a picture as are true of it. Two
-similarities of picture and caption are trained: that of the class token, and the log-mean-exp over
-the patches of the dense read-out. A linear head on both, which tells the colours, shapes and
-grounds in the picture, helps them along and is not kept. Writes OUT/clip.pth (in open_clip's own
-keys) and OUT/clip.json (how it was made, and what it reaches).
+An image is a crop of a scene, roughly centred on a thing. A caption names one visible thing, or its
+colour or shape ('A photo of a red disc in the scene', 'There is a red thing in the scene', 'A photo
+of a disc'), or a ground. Label maps decide where to crop and which captions are true, also for the
+names whose masks ESC-Net never sees; no loss compares a prediction with them. The loss is
+contrastive, with every true caption of an image as a positive, on two similarities: that of the
+class token, and the log-mean-exp over the patches of the dense read-out. A linear head on both
+predicts the colours, shapes and grounds in the image; it speeds up training and is discarded.
+Writes OUT/clip.pth (with open_clip's own keys) and OUT/clip.json (command, settings and metrics).
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ from mmseg_escnet.toyworld.vocabulary import (
 from mmseg_escnet.vocabulary import split_synonyms
 
 CONFIG = ROOT / 'configs/_base_/models/escnet_toy.py'
-NUM_CHECKED = 100  # scenes that the metrics are taken on
+NUM_CHECKED = 100  # scenes of the evaluation
 WORDS = (*SHAPES, *(f'{color} thing' for color in COLORS), *TEXTURES)  # of the linear head
 WORD_WEIGHT = 5.0  # of its loss
 TOKENS = 'text.token_embedding.weight'
@@ -69,7 +68,7 @@ TOKENS = 'text.token_embedding.weight'
 
 
 def build_model() -> tuple[ToyCLIPBackbone, OpenCLIPTextEncoder]:
-    """The parts of the toy config that make up CLIP, all of it to be trained."""
+    """Image and text side of the toy config's CLIP, all of it trainable."""
     from mmengine.config import Config
     from mmseg.registry import MODELS
 
@@ -80,10 +79,10 @@ def build_model() -> tuple[ToyCLIPBackbone, OpenCLIPTextEncoder]:
 
 
 class CompactText:
-    """The text side of a CLIP with the embeddings of the tokens in use alone.
+    """The text side of a CLIP with embeddings for the tokens in use only.
 
-    They are those of all captions and of the large vocabulary; the other rows of the 49408 would
-    never be trained. The order is kept, so the end-of-text token still has the highest number.
+    These are the tokens of all captions and of the large vocabulary; the other of the 49408 rows
+    would never be trained. Their order is kept, so the end-of-text token still has the highest id.
 
     Args:
         clip: open_clip's CustomTextCLIP; its token embedding is replaced.
@@ -108,13 +107,13 @@ class CompactText:
         return self.tokenizer(texts, context_length=self.clip.context_length)
 
     def __call__(self, texts: list[str]) -> Tensor:
-        """Features (T, D), unit norm, of texts with no other tokens."""
+        """Features (T, D), unit norm, of texts made of these tokens."""
         tokens = self.lookup[self._tokenize(texts)]
         tokens = tokens[:, : int(tokens.argmax(-1).max()) + 1]
         return F.normalize(encode_text(self.clip, tokens).float(), dim=-1)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """open_clip's, of the whole CLIP; the token embedding sparse, zero where not in use."""
+        """open_clip's own, with a sparse token embedding that is zero for unused tokens."""
         state = {key: value.detach() for key, value in self.clip.state_dict().items()}
         rows = state[TOKENS]
         weight = rows.new_zeros(self.vocab_size, rows.shape[1])
@@ -123,7 +122,7 @@ class CompactText:
 
 
 def both_readouts(backbone: ToyCLIPBackbone, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The class token's features (B, D) and the dense ones (B, L, D) of images (B, 3, H, W)."""
+    """Features (B, D) of the class token and (B, L, D) of the patches, of images (B, 3, H, W)."""
     visual = backbone.clip.visual
     tokens, _ = backbone.penultimate(images)
     last = visual.transformer.resblocks[-1]
@@ -139,7 +138,7 @@ def contrastive_loss(scores: Tensor, true: Tensor, false: Tensor) -> Tensor:
 
     Args:
         scores: (B, T) scaled similarities.
-        true: (B, T) bool, the positives; each is compared with the negatives alone.
+        true: (B, T) bool, the positives; each is contrasted with the negatives only.
         false: (B, T) bool, the negatives.
     """
     losses = []
@@ -150,12 +149,12 @@ def contrastive_loss(scores: Tensor, true: Tensor, false: Tensor) -> Tensor:
 
 
 def logmeanexp(scores: Tensor) -> Tensor:
-    """Between the mean and the maximum over the patches: (B, L, T) -> (B, T)."""
+    """Pool over the patches, between mean and maximum: (B, L, T) -> (B, T)."""
     return scores.logsumexp(dim=1) - np.log(scores.shape[1])
 
 
 def _plain_attention() -> contextlib.AbstractContextManager:
-    """Attention without the fused kernels, which are slow in bf16 on a CPU."""
+    """Attention without fused kernels, which are slow in bf16 on a CPU."""
     try:
         from torch.nn.attention import SDPBackend, sdpa_kernel
     except ImportError:  # torch < 2.3
@@ -164,14 +163,14 @@ def _plain_attention() -> contextlib.AbstractContextManager:
 
 
 class ReadoutLoss:
-    """The loss of a step: contrastive, and of a linear head; of the class token and the patches.
+    """The loss of a step: contrastive plus linear head, each on class token and patches.
 
     Args:
-        backbone: Has the image side.
+        backbone: The image side.
         text: The text side.
-        crops: Pictures and captions of a step.
-        word_head: From features (..., D) to logits of WORDS.
-        pooling: How the scores of the patches are pooled: 'logmeanexp' or 'mean'.
+        crops: Images and captions of a step.
+        word_head: Maps features (..., D) to logits of WORDS.
+        pooling: Of the patches' scores: 'logmeanexp' or 'mean'.
         bf16: Mixed precision.
     """
 
@@ -191,7 +190,7 @@ class ReadoutLoss:
         self.words = [crops.names.index(word) for word in WORDS]
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a step, and what to show of it."""
+        """The loss of a step, and values to display."""
         images, captions, true, false = self.crops(step)
         with _plain_attention(), torch.autocast('cpu', torch.bfloat16, enabled=self.bf16):
             class_token, patches = both_readouts(self.backbone, images)
@@ -201,14 +200,14 @@ class ReadoutLoss:
         cosines = F.normalize(patches.float(), dim=-1) @ texts.T
         pooled = self.pool(cosines * scale)
         losses = [contrastive_loss(scores, true, false) for scores in (whole, pooled)]
-        told = self.word_head(patches.float())
+        word_scores = [
+            self.word_head(class_token.float()),
+            self.pool(self.word_head(patches.float())),
+        ]
         true, known = true[:, self.words], (true | false)[:, self.words]
         words = [
             F.binary_cross_entropy_with_logits(scores[known], true[known].float())
-            for scores in (
-                self.word_head(class_token.float()),
-                self.pool(told),
-            )
+            for scores in word_scores
         ]
         shown = dict(
             whole=losses[0].item(),
@@ -226,21 +225,21 @@ class ReadoutLoss:
 def readout_metrics(
     backbone: ToyCLIPBackbone, text: CompactText, template: str
 ) -> dict[str, float]:
-    """Both read-outs by the highest cosine with the 72 names of the vocabulary 'all'.
+    """Zero-shot metrics of both read-outs with the 72 names of the vocabulary 'all'.
 
     Args:
-        backbone: Has the image side.
+        backbone: The image side.
         text: The text side.
-        template: What the names are put in.
+        template: Prompt template of the names.
 
     Returns:
-        Percent: mIoU over each group of names, of the dense read-out at every pixel; 'top1', how
-        often the class token names the thing in the middle of a crop, of 64 names.
+        In percent: mIoU of the dense read-out over each group of names; 'top1', the accuracy of the
+        class token for the thing in the centre of a crop, among 64 names.
     """
     text_features = text([template.format(name) for name in ALL_NAMES])
     size = len(ALL_NAMES)
     confusion = torch.zeros(size, size)
-    right = total = 0
+    right = 0
     for index in range(NUM_CHECKED):
         image, label = scene(0, CHECK_OFFSET + index)
         dense = F.normalize(backbone(normalize(image[None])).image, dim=1)
@@ -253,10 +252,9 @@ def readout_metrics(
         whole = F.normalize(backbone.clip.visual(normalize(_one_thing(index))), dim=-1)
         things = text_features[: len(THING_NAMES)]
         right += int((whole @ things.T).argmax()) == index % len(THING_NAMES)
-        total += 1
     hit = confusion.diag()
     iou = 100 * hit / (confusion.sum(0) + confusion.sum(1) - hit).clamp(min=1)
-    result = dict(top1=round(100 * right / total, 1))
+    result = dict(top1=round(100 * right / NUM_CHECKED, 1))
     for key in ('seen_things', 'unseen_combination', 'unseen_attribute', 'seen_stuff'):
         chosen = [ALL_NAMES.index(name) for name in vocabulary_of(key)]
         present = [i for i in chosen if confusion[i].sum() > 0]
@@ -265,7 +263,7 @@ def readout_metrics(
 
 
 def _one_thing(index: int) -> np.ndarray:
-    """A crop (1, 48, 48, 3) of a scene, with the thing of that number in the middle."""
+    """A crop (1, 48, 48, 3) of a scene, centred on the thing of that number."""
     wanted = index % len(THING_NAMES)
     for attempt in range(10_000):
         image, label = scene(1, CHECK_OFFSET + 10_000 * index + attempt)
@@ -276,24 +274,24 @@ def _one_thing(index: int) -> np.ndarray:
             int(np.clip(axis.mean() - CROP / 2, 0, IMAGE_SIZE - CROP)) for axis in (rows, columns)
         )
         return image[None, top : top + CROP, left : left + CROP]
-    raise AssertionError('a thing that is in no scene')
+    raise AssertionError(f'no scene has {THING_NAMES[wanted]}')
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Pretrain, and write the weights."""
+    """Pretrain and write the weights."""
     parser = argument_parser(
         __doc__.split('\n')[0], name='clip', steps=1000, batch_size=128, scenes=20000, lr=1.5e-3
     )
     parser.add_argument(
         '--bf16',
         action='store_true',
-        help='mixed precision, for CPUs with AVX512-BF16 or AMX (others are slower with it)',
+        help='mixed precision, for CPUs with AVX512-BF16 or AMX (slower on others)',
     )
     parser.add_argument(
         '--pooling',
         choices=('logmeanexp', 'mean'),
         default='logmeanexp',
-        help='of the scores of the patches; by their mean CLIP localises worse, as the real one',
+        help="of the patches' scores; with the mean, CLIP localises as poorly as the real one",
     )
     args = parser.parse_args(argv)
     prepare(args)

@@ -1,11 +1,11 @@
-"""Pretrain the miniature SAM of the toy world: masks of whatever is pointed at, without classes.
+"""Pretrain the miniature SAM of the toy world: class-agnostic masks from prompts.
 
-Everything is ``segment_anything``'s own: image encoder, prompt encoder, mask decoder, at a small
-width. A prompt is one to five points on an object, or its box; then, much as SAM was trained, the
-mask predicted from them, alone, with the same points, or with one more where it is wrong. Objects
-are the connected regions of the names that training sees masks of; no region of another name is
-ever pointed at or asked for, and its pixels do not count. Writes OUT/sam.pth (in SAM's own keys)
-and OUT/sam.json (how it was made, and what it reaches).
+Image encoder, prompt encoder and mask decoder are ``segment_anything``'s own, at a small width.
+Much as SAM was trained, the first prompt is one to five points on an object, or its box; the second
+is the predicted mask, alone, with the same points, or with one more point where it is wrong.
+Objects are the connected regions of the names with masks in training. Regions of other names are
+never prompted, and their pixels are ignored. Writes OUT/sam.pth (with SAM's own keys) and
+OUT/sam.json (command, settings and metrics).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import mmseg_escnet.threads  # noqa: F401  before torch
 
 # isort: split
 
+from collections import defaultdict
 from functools import partial
 
 import cv2
@@ -51,15 +52,15 @@ LOW_RES = 4 * GRID  # of SAM's masks
 WIDTH = 64
 OBJECTS_PER_IMAGE = 4
 MAX_POINTS = 5
-BOX_SHARE = 0.2  # of the first prompts
+BOX_SHARE = 0.2  # of the first prompts are boxes
 SMALLEST_OBJECT = 40  # pixels
-NUM_CHECKED = 60  # scenes that the metrics are taken on
+NUM_CHECKED = 60  # scenes of the evaluation
 SEEN_IDS = [ALL_NAMES.index(name) for name in SEEN_NAMES]
 OTHER_IDS = [class_id for class_id in range(len(ALL_NAMES)) if class_id not in SEEN_IDS]
 
 
 def build_sam() -> Sam:
-    """segment_anything's Sam with small numbers."""
+    """segment_anything's Sam at toy size."""
     return Sam(
         image_encoder=ImageEncoderViT(
             img_size=IMAGE_SIZE,
@@ -85,7 +86,7 @@ def build_sam() -> Sam:
 
 
 def objects_of(label: np.ndarray, ids: list[int]) -> list[np.ndarray]:
-    """The connected regions (96, 96), bool, of some ids of a label map; not the smallest."""
+    """Connected regions (96, 96), bool, of some ids of a label map, without the smallest."""
     masks = []
     for class_id in np.intersect1d(np.unique(label), ids):
         count, parts = cv2.connectedComponents((label == class_id).astype(np.uint8), connectivity=4)
@@ -94,14 +95,14 @@ def objects_of(label: np.ndarray, ids: list[int]) -> list[np.ndarray]:
 
 
 def points_in(mask: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Pixels (count, 2), (x, y), of a mask that is not empty."""
+    """Random pixels (count, 2) of a non-empty mask, as (x, y)."""
     rows, columns = np.nonzero(mask)
     chosen = rng.integers(len(rows), size=count)
     return np.stack([columns[chosen], rows[chosen]], axis=1).astype(np.float32)
 
 
 def box_of(mask: np.ndarray) -> np.ndarray:
-    """The tight box (left, top, right, bottom) of a mask; like points, SAM adds half a pixel."""
+    """The tight box (left, top, right, bottom) of a mask, less the half pixel that SAM adds."""
     rows, columns = np.nonzero(mask)
     box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     return np.array(box, np.float32) - 0.5
@@ -120,13 +121,13 @@ def predict(
     Args:
         sam: The model.
         image: Embedding of one image (1, C, 12, 12).
-        coords: Points (M, P, 2), (x, y) in pixels, to which SAM itself adds half a pixel.
+        coords: Points (M, P, 2) as (x, y) in pixels, to which SAM adds half a pixel.
         labels: (M, P): 1 on the object, 0 off it, -1 no point.
-        mask: Mask logits (M, 1, 48, 48), or none.
-        boxes: (M, 4) in place of the points, or none.
+        mask: Mask logits (M, 1, 48, 48), or None.
+        boxes: (M, 4) to use instead of the points, or None.
 
     Returns:
-        (M, 4, 48, 48) logits, of which the first is that of an unambiguous prompt; (M, 4).
+        Logits (M, 4, 48, 48), the first for an unambiguous prompt, and IoU (M, 4).
     """
     points = (coords, labels) if boxes is None else None
     sparse, dense = sam.prompt_encoder(points=points, boxes=boxes, masks=mask)
@@ -139,12 +140,12 @@ def predict(
 
 
 def mask_losses(logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    """20 x focal + dice, one value a mask.
+    """20 x focal + dice loss of each mask.
 
     Args:
         logits: (M, S, 48, 48).
         target: (M, 1, 48, 48) in {0, 1}.
-        known: (1, 1, 48, 48) in {0, 1}: where it is known; the rest does not count.
+        known: (1, 1, 48, 48) in {0, 1}; the loss ignores the other pixels.
 
     Returns:
         (M, S).
@@ -161,7 +162,7 @@ def mask_losses(logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
 
 
 def iou_of(logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    """IoU of masks (M, S, 48, 48) at logit 0 with (M, 1, 48, 48), where it is known."""
+    """IoU (M, S) of masks (M, S, 48, 48), thresholded at 0, on the known pixels."""
     predicted, truth = (logits > 0) & (known > 0), (target > 0.5) & (known > 0)
     union = (predicted | truth).sum((2, 3)).clamp(min=1)
     return (predicted & truth).sum((2, 3)) / union
@@ -172,31 +173,29 @@ def _as_tensor(mask: np.ndarray) -> Tensor:
 
 
 def low_resolution(masks: Tensor, *, whole: bool = False) -> Tensor:
-    """Masks (M, 1, 96, 96) at the resolution of SAM's, (M, 1, 48, 48), in {0, 1}.
+    """Masks (M, 1, 96, 96) in {0, 1} at the resolution of SAM's, (M, 1, 48, 48).
 
-    Args:
-        masks: In {0, 1}.
-        whole: A cell is in only if all of it is, and not if half of it is.
+    A cell is 1 if more than half of it is, or with ``whole`` if all of it is.
     """
     share = F.interpolate(masks, (LOW_RES, LOW_RES), mode='area')
     return ((share > 0.999) if whole else (share > 0.5)).float()
 
 
 class PromptedLoss:
-    """The loss of a step: of masks from points, and of masks from those masks.
+    """The loss of a step, for masks from points or boxes, then for masks from those masks.
 
     Args:
         sam: The model.
         pool: See :func:`pretraining.scene_pool`.
-        seed: With the number of a step it decides what the step sees.
-        batch_size: Pictures a step.
+        seed: Determines the batch, together with the step.
+        batch_size: Images per step.
     """
 
     def __init__(self, sam: Sam, pool: np.ndarray, *, seed: int, batch_size: int) -> None:
         self.sam, self.pool, self.seed, self.batch_size = sam, pool, seed, batch_size
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a step, and what to show of it."""
+        """The loss of a step, and values to display."""
         rng = np.random.default_rng([self.seed, step])
         chosen = np.sort(rng.integers(len(self.pool), size=self.batch_size))
         pictures = [
@@ -214,7 +213,7 @@ class PromptedLoss:
                 loss, iou = self.of_image(image[None], [masks[i] for i in picked], known, rng)
                 losses.append(loss)
                 ious.append(iou)
-        if not losses:  # a small batch in which nothing may be asked for
+        if not losses:  # no scene of a small batch has an object to prompt
             return 0 * embeddings.sum(), {}
         loss = torch.stack(losses).mean()
         return loss, dict(loss=loss.item(), iou=torch.stack(ious).mean().item())
@@ -222,13 +221,13 @@ class PromptedLoss:
     def of_image(
         self, image: Tensor, masks: list[np.ndarray], known: np.ndarray, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Loss, and mean IoU of the second masks, of some objects of one image.
+        """Loss for some objects of one image, and mean IoU of the second masks.
 
         Args:
             image: Its embedding (1, C, 12, 12).
-            masks: M objects (96, 96), bool, in it.
-            known: (96, 96), bool: pixels of names with masks in training. Whether others belong
-                to an object is not told: outlines of things without masks are no supervision.
+            masks: M objects (96, 96), bool.
+            known: (96, 96), bool: pixels of names with masks in training. The others are ignored,
+                since outlines of things without masks would be supervision.
             rng: Chooses the prompts.
         """
         num_points = int(rng.integers(1, MAX_POINTS + 1))
@@ -241,7 +240,7 @@ class PromptedLoss:
         target, where = low_resolution(truth), low_resolution(_as_tensor(known), whole=True)
 
         logits, quality = predict(self.sam, image, coords, labels, None, boxes)
-        # one point may mean several things: the best of three counts, as in SAM
+        # a single point is ambiguous: the best of three masks counts, as in SAM
         outputs = slice(1, 4) if num_points == 1 and boxes is None else slice(0, 1)
         first = mask_losses(logits[:, outputs], target, where)
         best = first.argmin(1, keepdim=True)
@@ -252,7 +251,7 @@ class PromptedLoss:
             .gather(1, best[..., None, None].expand(-1, -1, LOW_RES, LOW_RES))
         )
 
-        if rng.random() < 0.5:  # a further point, where the first mask is wrong
+        if rng.random() < 0.5:  # another point, where the first mask is wrong
             found = F.interpolate(prompt, truth.shape[-2:], mode='bilinear') > 0
             wrong = (found.float() != truth) & _as_tensor(known).bool()
             extra = np.stack(
@@ -277,12 +276,13 @@ class PromptedLoss:
 
 @torch.no_grad()
 def prompt_metrics(sam: Sam) -> dict[str, float]:
-    """Mean IoU (%) of SAM's first mask for one point, for five, and for five and their mask.
+    """Mean IoU (%) of masks from one point, five points, five points and their mask, and a box.
 
-    Over objects of the names that training sees masks of ('seen') and of the others ('unseen').
+    Over objects of names with masks in training ('seen'), and of the others ('unseen').
     """
     rng = np.random.default_rng(0)
-    found = {}
+    everywhere = torch.ones(1, 1, LOW_RES, LOW_RES)
+    found = defaultdict(list)
     for index in range(NUM_CHECKED):
         image, label = scene(0, CHECK_OFFSET + index)
         embedding = sam.image_encoder(normalize(image[None]))
@@ -291,33 +291,26 @@ def prompt_metrics(sam: Sam) -> dict[str, float]:
             if not masks:
                 continue
             target = low_resolution(torch.from_numpy(np.stack(masks)).float()[:, None])
-            everywhere = torch.ones(1, 1, LOW_RES, LOW_RES)
-
-            def note(name: str, logits: Tensor, kind=kind, target=target, where=everywhere) -> None:
-                found.setdefault(f'IoU_{kind}_{name}', []).append(
-                    iou_of(logits, target, where)[:, 0]
-                )
-
+            predicted = {}
             for count in (1, MAX_POINTS):
                 coords = torch.from_numpy(np.stack([points_in(m, count, rng) for m in masks]))
                 labels = torch.ones(coords.shape[:2])
                 logits, quality = predict(sam, embedding, coords, labels, None)
-                # of one point's three masks that which SAM itself finds best
-                best = (
-                    quality[:, 1:].argmax(1) + 1 if count == 1 else torch.zeros(len(masks)).long()
-                )
-                logits = logits[torch.arange(len(masks)), best][:, None]
-                note(f'{count}pt', logits)
-            logits, _ = predict(sam, embedding, coords, labels, logits)
-            note('mask', logits[:, :1])
+                if count == 1:  # of the three masks, the one that SAM rates best
+                    best = quality[:, 1:].argmax(1) + 1
+                    logits = logits[torch.arange(len(masks)), best][:, None]
+                predicted[f'{count}pt'] = logits[:, :1]
+            previous = predicted[f'{MAX_POINTS}pt']
+            predicted['mask'], _ = predict(sam, embedding, coords, labels, previous)
             boxes = torch.from_numpy(np.stack([box_of(mask) for mask in masks]))
-            logits, _ = predict(sam, embedding, coords, labels, None, boxes)
-            note('box', logits[:, :1])
+            predicted['box'], _ = predict(sam, embedding, coords, labels, None, boxes)
+            for name, logits in predicted.items():
+                found[f'IoU_{kind}_{name}'].append(iou_of(logits[:, :1], target, everywhere)[:, 0])
     return {key: round(100 * float(torch.cat(values).mean()), 1) for key, values in found.items()}
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Pretrain, and write the weights."""
+    """Pretrain and write the weights."""
     parser = argument_parser(
         __doc__.split('\n')[0], name='sam', steps=1500, batch_size=16, scenes=10000, lr=1e-3
     )

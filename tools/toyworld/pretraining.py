@@ -1,7 +1,4 @@
-"""What the two pretraining tools share.
-
-Their options, scenes in memory, a resumable training, and the record of it.
-"""
+"""Shared by the two pretraining tools: options, scenes in memory, a resumable training loop."""
 
 from __future__ import annotations
 
@@ -29,14 +26,14 @@ from mmseg_escnet.toyworld.scenes import IMAGE_SIZE, WORLD_VERSION, scene
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / 'data/toyworld'
-# Of CLIP; in units of 0..255
+# CLIP's, for values from 0 to 255
 MEAN, STD = (
     255 * torch.tensor(values)[:, None, None]
     for values in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
 )
-# Scenes from here on are drawn for pretraining alone (make_scenes.py draws those before) ...
+# Scenes below are those of make_scenes.py, scenes from here on are for pretraining alone
 POOL_OFFSET = 2_000_000
-CHECK_OFFSET = 3_000_000  # ... and the metrics are taken on those from here on.
+CHECK_OFFSET = 3_000_000  # from here on, for its evaluation
 CHECKPOINT_INTERVAL = 200  # steps
 EVALUATION_INTERVAL = 250  # steps
 INTERRUPTED = (
@@ -52,15 +49,15 @@ _SETTINGS = ('steps', 'batch_size', 'scenes', 'lr', 'seed', 'bf16', 'pooling')
 def argument_parser(
     description: str, *, name: str, steps: int, batch_size: int, scenes: int, lr: float
 ) -> argparse.ArgumentParser:
-    """The options that both tools have.
+    """The options of both tools.
 
     Args:
-        description: What the help begins with.
-        name: What is pretrained: 'clip' or 'sam'.
-        steps: Default of the option, as are the next.
-        batch_size: In pictures.
-        scenes: Number of them.
-        lr: The highest learning rate.
+        description: Of the tool.
+        name: 'clip' or 'sam'.
+        steps: Default, as are the next ones.
+        batch_size: Images per step.
+        scenes: Number of scenes.
+        lr: Peak learning rate.
     """
     parser = argparse.ArgumentParser(description=description)
     add, natural = parser.add_argument, _number(int, 1)
@@ -72,12 +69,12 @@ def argument_parser(
         help='folder for the scenes and the checkpoint',
     )
     add('--steps', type=natural, default=steps)
-    add('--batch-size', type=natural, default=batch_size, help='pictures a step')
+    add('--batch-size', type=natural, default=batch_size, help='images per step')
     most = CHECK_OFFSET - POOL_OFFSET
-    add('--scenes', type=_number(int, 1, most), default=scenes, help='scenes that pictures are of')
-    add('--lr', type=_number(float, 1e-9), default=lr, help='highest learning rate')
+    add('--scenes', type=_number(int, 1, most), default=scenes, help='scenes to train on')
+    add('--lr', type=_number(float, 1e-9), default=lr, help='peak learning rate')
     add('--seed', type=_number(int, 0), default=0)
-    add('--threads', type=natural, help='of PyTorch; by default as many as cores')
+    add('--threads', type=natural, help='of PyTorch (default: one per core)')
     return parser
 
 
@@ -93,7 +90,7 @@ def _number(kind: type, least: float, most: float = 1e9) -> Callable[[str], floa
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Make the folders, set threads and seed."""
+    """Create the folders; set the number of threads and the seed."""
     for folder in (args.work_dir, args.out):
         folder.mkdir(parents=True, exist_ok=True)
     if args.threads is not None:
@@ -105,12 +102,12 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def normalize(images: np.ndarray) -> Tensor:
-    """(B, H, W, 3) uint8, RGB -> (B, 3, H, W) float32 with CLIP's mean and deviation."""
+    """(B, H, W, 3) uint8, RGB -> (B, 3, H, W) float32 with CLIP's mean and standard deviation."""
     return (torch.from_numpy(images).permute(0, 3, 1, 2).float() - MEAN) / STD
 
 
 def turn(array: np.ndarray, number: int) -> np.ndarray:
-    """One of the eight turns and reflections of a square, axes 0 and 1."""
+    """One of the eight rotations and reflections of axes 0 and 1."""
     array = np.rot90(array, number % 4)
     return array[:, ::-1] if number >= 4 else array
 
@@ -124,13 +121,13 @@ def _draw(indices: range, *, seed: int) -> np.ndarray:
 
 
 def scene_pool(folder: Path, *, seed: int, count: int, workers: int | None = None) -> np.ndarray:
-    """Scenes to pretrain on, drawn once and kept in a file.
+    """Scenes to pretrain on, drawn once and cached in a file.
 
     Args:
-        folder: Where the file is.
+        folder: Of the file.
         seed: Seed of the world.
         count: Number of scenes.
-        workers: Processes that draw; by default as many as cores.
+        workers: Drawing processes; by default one per core.
 
     Returns:
         (count, 96, 96, 4), uint8: red, green, blue, id in the vocabulary 'all'.
@@ -153,7 +150,7 @@ def scene_pool(folder: Path, *, seed: int, count: int, workers: int | None = Non
 
 
 def learning_rate_factor(step: int, num_steps: int) -> float:
-    """Linear warm-up over 100 steps, flat, linear towards zero over the last quarter."""
+    """Linear warm-up over 100 steps, then constant, linear decay over the last quarter."""
     return min(1.0, (step + 1) / 100, 4 * (num_steps - step) / num_steps)
 
 
@@ -165,21 +162,21 @@ def pretrain(
     *,
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> list[dict]:
-    """Train until the last step, from the checkpoint in ``args.work_dir`` if there is one.
+    """Train to the last step, from the checkpoint in ``args.work_dir`` if there is one.
 
-    What a step does depends on its number, the settings and the weights alone, so an interrupted
-    run ends as any other.
+    A step depends on its number, the settings and the weights alone, so a resumed run ends exactly
+    like an uninterrupted one.
 
     Args:
         args: Options of :func:`argument_parser`.
-        model: What is trained.
-        loss: From the number of a step to its loss and what to show of it.
-        evaluate: Metrics of the model as it is.
+        model: The model to train.
+        loss: Maps the number of a step to its loss and values to display.
+        evaluate: Computes metrics of the current model.
         betas: Of AdamW.
 
     Returns:
-        One record an evaluation, the last after the last step: step, seconds of training until
-        then, what the step showed, metrics.
+        A record for each evaluation, the last after the last step: step, seconds of training so
+        far, the displayed values, metrics.
 
     Raises:
         ESCNetError: If the checkpoint was made with other settings.
@@ -222,14 +219,14 @@ def pretrain(
 
 
 def _settings(args: argparse.Namespace) -> dict:
-    """The options on which the result depends."""
+    """The options that the result depends on."""
     return {key: getattr(args, key) for key in _SETTINGS if key in args}
 
 
 def _resume(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: dict
 ) -> tuple[int, float, list[dict]]:
-    """Load the checkpoint if there is one; steps and seconds so far, and the evaluations."""
+    """Load the checkpoint if there is one; steps, seconds and evaluations so far."""
     file = folder / 'last.pth'
     if not file.exists():
         return 0, 0.0, []
@@ -266,14 +263,14 @@ def write_results(
     curve: list[dict],
     argv: Sequence[str] | None,
 ) -> None:
-    """Write NAME.pth and NAME.json: the weights, how they were made, and what they reach.
+    """Write NAME.pth, the weights, and NAME.json, their command, settings and metrics.
 
     Args:
         args: Options of :func:`argument_parser`.
         name: 'clip' or 'sam'.
         state_dict: The weights.
         curve: What :func:`pretrain` returned.
-        argv: The words of the command line, if not those of this process.
+        argv: Command line arguments; None for those of this process.
     """
     # in half precision, as OpenAI's CLIP is published
     weights = {

@@ -1,7 +1,7 @@
 """Which of our readings of the paper does the toy world support?
 
-Trains ESC-Net once for every variant and seed, and measures it on names with and without masks.
-Runs are kept in OUT/runs, one file each: the same command resumes where it stopped. Writes
+Trains ESC-Net for each variant and seed, and evaluates it on names with and without masks. Each
+finished run has a file in OUT/runs, so the same command resumes an interrupted study. Writes
 OUT/study.md, OUT/study.png and OUT/study.json.
 """
 
@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mmseg_escnet.cli import add_cfg_options, run_tool
+from mmseg_escnet.config import read_config
 from mmseg_escnet.datasets.parallel import default_workers
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.files import write_file
@@ -36,7 +37,7 @@ _PAIR = {f'{_NECK}fusion.swin_blocks': 'pair'}
 _MLP = {f'{_NECK}fusion.text_mlp_ratio': 4.0}
 _SELF = {_TEXT: 'self'} | _MLP  # CAT-Seg's block
 _BOTH_LAYERS = {f'{_NECK}sam_block.layers': 'all'}
-# name -> what it changes in configs/toyworld/escnet_toy.py
+# name -> settings that differ from configs/toyworld/escnet_toy.py
 VARIANTS: dict[str, dict] = {
     BASELINE: {},
     'no SAM block': {f'{_NECK}sam_block': None},
@@ -86,30 +87,28 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--config', default=str(ROOT / 'configs/toyworld/escnet_toy.py'))
     add_cfg_options(parser)
     parser.add_argument('--out', type=Path, default=Path('work_dirs/toyworld_study'))
-    parser.add_argument('--variants', nargs='+', default=list(VARIANTS), help='by default all')
+    parser.add_argument('--variants', nargs='+', default=list(VARIANTS), help='default: all')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--iterations', type=int, default=200)
     parser.add_argument('--scenes', type=int, nargs=2, default=(3000, 100), help='train and val')
-    parser.add_argument('--jobs', type=int, default=default_workers(), help='runs at a time')
+    parser.add_argument('--jobs', type=int, default=default_workers(), help='parallel runs')
     parser.add_argument('--one', nargs=2, metavar=('VARIANT', 'SEED'), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def run_file(out: Path, variant: str, seed: int) -> Path:
-    """Where the figures of one run are kept."""
+    """The file with the results of a run."""
     name = ''.join(c if c.isalnum() else '_' for c in variant)
     return out / 'runs' / f'{name}__seed{seed}.json'
 
 
 def keep_settings(args: argparse.Namespace, cfg) -> None:
-    """Write the config that all runs start from; runs of different settings are never mixed.
+    """Write the config that all runs start from; a study never mixes runs of different settings.
 
     Raises:
         ESCNetError: If the runs in ``args.out`` were made with other settings.
     """
-    keys = ('iterations', 'scenes')
-    settings = {key: getattr(args, key) for key in keys} | dict(config=cfg.pretty_text)
-    settings = json.loads(json.dumps(settings))
+    settings = dict(iterations=args.iterations, scenes=list(args.scenes), config=cfg.pretty_text)
     file = args.out / 'settings.json'
     if not file.exists():
         write_file(file, json.dumps(settings, indent=1).encode())
@@ -123,9 +122,8 @@ def keep_settings(args: argparse.Namespace, cfg) -> None:
 
 
 def run_one(args: argparse.Namespace, variant: str, seed: int) -> None:
-    """Train and measure one variant in this process."""
+    """Train and evaluate one variant in this process."""
     import torch
-    from mmengine.config import Config
     from mmengine.registry import init_default_scope
 
     from mmseg_escnet import components  # noqa: F401
@@ -133,8 +131,7 @@ def run_one(args: argparse.Namespace, variant: str, seed: int) -> None:
 
     torch.set_num_threads(1)
     start = time.monotonic()
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(VARIANTS[variant])
+    cfg = read_config(args.config, VARIANTS[variant])
     cfg.randomness = dict(seed=seed)
     target = run_file(args.out, variant, seed)
     cfg.work_dir = str(target.with_suffix(''))
@@ -153,7 +150,7 @@ def run_one(args: argparse.Namespace, variant: str, seed: int) -> None:
         loss=round(float(np.mean(logged['loss'][-20:])), 4),
         metrics=found.metrics,
     )
-    if variant == BASELINE:  # not of the training: the first name is what it is trained with
+    if variant == BASELINE:  # the same weights with averaged synonyms; training uses the first
         words = [with_synonyms(name) for name in ALL_NAMES]
         model.text_encoder.synonyms = 'mean'
         mean = experiment.measure(model, dataset, cfg.test_evaluator, words=words)
@@ -162,10 +159,10 @@ def run_one(args: argparse.Namespace, variant: str, seed: int) -> None:
 
 
 def run_all(args: argparse.Namespace) -> list[str]:
-    """Run what is missing, some at a time, each in a process of its own.
+    """Run what is missing, several runs in parallel, each in its own process.
 
     Returns:
-        What failed, with the end of its log.
+        A message for each failed run, with the end of its log.
     """
     missing = [
         (variant, seed)
@@ -175,20 +172,16 @@ def run_all(args: argparse.Namespace) -> list[str]:
     ]
 
     def start(variant: str, seed: int) -> str | None:
-        target = run_file(args.out, variant, seed)
+        log = run_file(args.out, variant, seed).with_suffix('.log')
         command = [sys.executable, __file__, '--one', variant, str(seed)]
         command += ['--config', str(args.out / 'config.py'), '--out', str(args.out)]
         command += ['--iterations', str(args.iterations)]
-        done = subprocess.run(
-            command,
-            env=os.environ | {'OMP_NUM_THREADS': '1'},
-            capture_output=True,
-            text=True,
-        )
-        target.with_suffix('.log').write_text(done.stdout + done.stderr)
+        own = os.environ | {'OMP_NUM_THREADS': '1'}
+        done = subprocess.run(command, env=own, capture_output=True, text=True)
+        log.write_text(done.stdout + done.stderr)
         if done.returncode:
             last = done.stderr.strip().splitlines()[-1:] or [f'exit status {done.returncode}']
-            return f'{variant}, seed {seed}: {last[0]} (see {target.with_suffix(".log")})'
+            return f'{variant}, seed {seed}: {last[0]} (see {log})'
         return None
 
     failed = []
@@ -224,39 +217,35 @@ def spread(values: list[float]) -> str:
 
 
 def write_summary(args: argparse.Namespace, found: dict[str, list[dict]]) -> None:
-    """The table and the figure."""
+    """Write and print the table; write the records and the figure."""
     from mmseg_escnet.toyworld.figures import study_figure
     from mmseg_escnet.visualization import save_figure
 
+    def values(variant: str, key: str, kind: str = 'metrics') -> list[float]:
+        return [record[kind][key] for record in found[variant]]
+
     rows = [
-        (
-            variant,
-            len(records),
-            *(spread([record['metrics'][key] for record in records]) for key in COLUMNS),
-        )
+        (variant, len(records), *(spread(values(variant, key)) for key in COLUMNS))
         for variant, records in found.items()
     ]
     text = table(['variant', 'runs', *COLUMNS.values()], rows, markdown=True)
     if BASELINE in found:
-        kinds = {
-            kind: spread([record['synonyms'][kind] for record in found[BASELINE]])
-            for kind in ('first', 'mean')
-        }
-        text += f'\n\nNames with synonyms, all names: first {kinds["first"]}, mean {kinds["mean"]}.'
+        first, mean = (spread(values(BASELINE, key, 'synonyms')) for key in ('first', 'mean'))
+        text += f'\n\nNames with synonyms, all names: first {first}, mean {mean}.'
     write_file(args.out / 'study.md', f'{text}\n'.encode())
     write_file(args.out / 'study.json', json.dumps(found, indent=1).encode())
-    key = 'mIoU_unseen_combination'
-    unseen = {
-        variant: [record['metrics'][key] for record in records]
-        for variant, records in found.items()
-    }
+    unseen = {variant: values(variant, 'mIoU_unseen_combination') for variant in found}
     figure = study_figure(unseen, baseline=BASELINE, metric='mIoU (%) of unseen combinations')
     save_figure(figure, args.out / 'study.png')
     print(text)
 
 
 def main() -> int:
-    """Run what is missing and sum up."""
+    """Run what is missing and summarise all runs.
+
+    Returns:
+        The exit status: 1 if a run failed.
+    """
     args = parse_args()
     args.variants, args.seeds = (list(dict.fromkeys(x)) for x in (args.variants, args.seeds))
     asked = [args.one[0]] if args.one else args.variants
@@ -267,12 +256,9 @@ def main() -> int:
     if args.one:
         run_one(args, args.one[0], int(args.one[1]))
         return 0
-    from mmengine.config import Config
-
     from mmseg_escnet.preflight import check_weights
 
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    cfg = read_config(args.config, args.cfg_options)
     check_weights(cfg.model)
     (args.out / 'runs').mkdir(parents=True, exist_ok=True)
     keep_settings(args, cfg)

@@ -1,11 +1,11 @@
 # ADE20K-full, 847 classes, 2000 images.
-# Evaluation only. The whole image at 640x640; windows and the global view are the model's test_cfg.
+# Evaluation only, at 640x640; windows and the global view are set in the model's test_cfg.
 dataset_type = 'ADE20K847Dataset'
 data_root = 'data/ADE20K_2021_17_01/'
 test_pipeline = [
     dict(type='LoadImage'),
     dict(type='Resize', scale=(640, 640), keep_ratio=False),
-    dict(type='LoadLabelMap'),  # after Resize: figures are taken at the image's own size
+    dict(type='LoadLabelMap'),  # after Resize: metrics are computed at the original size
     dict(type='PackSegInputs'),
 ]
 val_dataloader = dict(

@@ -1,8 +1,8 @@
 # COCO-Stuff 164k, 171 classes: the training set of ESC-Net.
-# Sizes, crop, flip and colour changes are CAT-Seg's published recipe (arXiv 2303.11797), whose
-# training ESC-Net shares: shortest edge to 384 (longest at most 2560), crop of 384x384 whatever
-# it holds, flip, SSD's colour changes; 4 images a step in all, so 4 / (number of GPUs) each.
-# Testing: the whole image at 640x640; windows and the global view are the model's test_cfg.
+# Augmentation is CAT-Seg's published recipe (arXiv 2303.11797), whose training ESC-Net shares:
+# shortest edge 384 (longest at most 2560), random crop of 384x384 whatever its content, flip, SSD's
+# photometric distortion; a total batch size of 4, so 4 / (number of GPUs) per process.
+# Testing: at 640x640; windows and the global view are set in the model's test_cfg.
 dataset_type = 'COCOStuff171Dataset'
 data_root = 'data/coco_stuff164k/'
 crop_size = (384, 384)
@@ -18,7 +18,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImage'),
     dict(type='Resize', scale=(640, 640), keep_ratio=False),
-    dict(type='LoadLabelMap'),  # after Resize: figures are taken at the image's own size
+    dict(type='LoadLabelMap'),  # after Resize: metrics are computed at the original size
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(

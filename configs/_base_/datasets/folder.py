@@ -1,6 +1,6 @@
-# Your own images, label maps and names (docs/own_data.md). A leaf config says where they are:
-#   train_dataloader = dict(dataset=dict(data_root='data/mine/')), and so for val and test.
-# Sizes and augmentation are those of COCO-Stuff.
+# Your own images, label maps and names (docs/own_data.md). Set their folder in a leaf config:
+#   train_dataloader = dict(dataset=dict(data_root='data/mine/')), and likewise for val and test.
+# Sizes and augmentation as for COCO-Stuff.
 _base_ = './coco-stuff164k.py'
 
 dataset_type = 'FolderDataset'

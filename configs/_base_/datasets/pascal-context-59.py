@@ -1,11 +1,11 @@
 # PC-59: PASCAL-Context, 59 classes, 5105 images; pixels of any other class are ignored.
-# Evaluation only. The whole image at 640x640; windows and the global view are the model's test_cfg.
+# Evaluation only, at 640x640; windows and the global view are set in the model's test_cfg.
 dataset_type = 'PascalContext59Dataset'
 data_root = 'data/VOCdevkit/VOC2010/'
 test_pipeline = [
     dict(type='LoadImage'),
     dict(type='Resize', scale=(640, 640), keep_ratio=False),
-    dict(type='LoadLabelMap'),  # after Resize: figures are taken at the image's own size
+    dict(type='LoadLabelMap'),  # after Resize: metrics are computed at the original size
     dict(type='PackSegInputs'),
 ]
 val_dataloader = dict(

@@ -1,12 +1,12 @@
-# PAS-20b: PASCAL VOC 2012, 20 objects and background, 1449 images. The model looks for 59 words,
-# and the 39 after the objects are all background.
-# Evaluation only. The whole image at 640x640; windows and the global view are the model's test_cfg.
+# PAS-20b: PASCAL VOC 2012, 20 objects and background, 1449 images. The vocabulary has 59 words, of
+# which the last 39 all count as background.
+# Evaluation only, at 640x640; windows and the global view are set in the model's test_cfg.
 dataset_type = 'PascalVOC20bDataset'
 data_root = 'data/VOCdevkit/VOC2012/'
 test_pipeline = [
     dict(type='LoadImage'),
     dict(type='Resize', scale=(640, 640), keep_ratio=False),
-    dict(type='LoadLabelMap'),  # after Resize: figures are taken at the image's own size
+    dict(type='LoadLabelMap'),  # after Resize: metrics are computed at the original size
     dict(type='PackSegInputs'),
 ]
 val_dataloader = dict(

@@ -8,7 +8,7 @@ train_pipeline = [
     dict(type='LoadLabelMap'),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=1.0),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion', hue_delta=4),  # a colour is part of a name: keep hues
+    dict(type='PhotoMetricDistortion', hue_delta=4),  # colours are part of the names: keep hues
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [

@@ -1,5 +1,4 @@
-# ESC-Net with smaller numbers: 96 px, 8 px patches, 12 x 12 of them; the miniature CLIP of the toy
-# world saw pictures of 48 px
+# A small ESC-Net: 96 px, 12 x 12 patches of 8 px; its CLIP was pretrained at 48 px
 _base_ = './escnet_vitb16.py'
 
 weights_dir = '{{ fileDirname }}/../../../data/toyworld'  # in the repository and in the wheel

@@ -1,4 +1,4 @@
-# CLIP's own normalisation; on 0..255 and in RGB order
+# CLIP's normalisation, for RGB values from 0 to 255
 data_preprocessor = dict(
     type='SegDataPreProcessor',
     mean=[122.7709383, 116.7460125, 104.09373615],

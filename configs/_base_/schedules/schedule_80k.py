@@ -1,7 +1,7 @@
-# The paper: AdamW 2e-4, and 2e-6 for the attention layers of CLIP and of the SAM blocks (which of
-# their parameters are trained at all is said by `trainable` in the model). CAT-Seg's recipe: the
-# rest, with no weight decay on norms and relative position biases, and 4 images an iteration in
-# all: 80k * 4 = 320k crops of COCO-Stuff, 2.7 epochs.
+# The paper: AdamW at 2e-4, and 2e-6 for the attention layers of CLIP and of the SAM blocks
+# (`trainable` in the model selects them). CAT-Seg's recipe: everything else, with no weight decay
+# on norms and relative position biases and a total batch size of 4: 80k * 4 = 320k crops of
+# COCO-Stuff, 2.7 epochs.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=2e-4, betas=(0.9, 0.999), weight_decay=1e-4),
@@ -11,7 +11,7 @@ optim_wrapper = dict(
             'backbone': dict(lr_mult=0.01),
             'sam_block.layers': dict(lr_mult=0.01),
             'relative_position_bias_table': dict(decay_mult=0.0),
-            # SAM's LayerNorm2d, which MMEngine does not know for a norm
+            # SAM's LayerNorm2d, which MMEngine does not recognise as a norm
             'sam_block.image_proj.1.': dict(decay_mult=0.0),
         },
     ),

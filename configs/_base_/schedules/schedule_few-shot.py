@@ -1,5 +1,5 @@
-# A few labelled images of your own, from a trained checkpoint: 500 iterations, warmed up (ours:
-# the paper does not fine-tune)
+# Fine-tuning a trained checkpoint on a few labelled images: 500 iterations with warm-up (ours: the
+# paper does not fine-tune)
 _base_ = './schedule_80k.py'
 
 param_scheduler = [

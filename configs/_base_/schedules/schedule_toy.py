@@ -1,4 +1,4 @@
-# Three to four minutes on two cores: few steps at higher rates, warmed up
+# Three to four minutes on two cores: few steps at higher learning rates, with warm-up
 _base_ = './schedule_80k.py'
 
 optim_wrapper = dict(optimizer=dict(lr=2e-3), clip_grad=dict(max_norm=1.0))

@@ -1,4 +1,4 @@
-# The paper's ablation, in our setting: 3 ESC block(s)
+# The paper's ablation, in our setting: 3 ESC blocks
 _base_ = '../escnet_vitb16_coco-stuff.py'
 
 model = dict(neck=dict(num_blocks=3))

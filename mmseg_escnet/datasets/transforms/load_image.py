@@ -1,4 +1,4 @@
-"""Loading photographs, with one sentence for a file that cannot be read."""
+"""Load images, with a clear error for a file that cannot be read."""
 
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
@@ -11,11 +11,11 @@ from ...files import decode_image
 
 @TRANSFORMS.register_module()
 class LoadImage(LoadImageFromFile):
-    """``LoadImageFromFile`` that names an unreadable file and never trains on half a picture.
+    """``LoadImageFromFile`` that names an unreadable file and refuses truncated images.
 
-    Whatever the file holds (grey, palette, RGBA, 16 bits, CMYK, turned by its EXIF tag), ``img``
-    is (height, width, 3) uint8 in BGR order; alpha is dropped. Takes the arguments of
-    ``mmcv.transforms.LoadImageFromFile`` and reads and writes the same keys.
+    Whatever the format (grey, palette, RGBA, 16 bits, CMYK, rotated by its EXIF tag), ``img`` is
+    (height, width, 3) uint8 in BGR order; alpha is dropped. Arguments and keys are those of
+    ``mmcv.transforms.LoadImageFromFile``.
     """
 
     def transform(self, results: dict) -> dict | None:
@@ -29,7 +29,7 @@ class LoadImage(LoadImageFromFile):
             width); None if the file is unreadable and ``ignore_empty`` is set.
 
         Raises:
-            ESCNetError: If the file is missing, damaged, cut short or no picture.
+            ESCNetError: If the file is missing, damaged, truncated or not an image.
         """
         path = results['img_path']
         try:
@@ -39,8 +39,7 @@ class LoadImage(LoadImageFromFile):
                 return None
             raise
         results['img'] = image.astype(np.float32) if self.to_float32 else image
-        results['img_shape'] = image.shape[:2]
-        results['ori_shape'] = image.shape[:2]
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
     def _decode(self, path: str) -> np.ndarray:

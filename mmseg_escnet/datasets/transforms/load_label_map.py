@@ -1,5 +1,9 @@
 """Loading label maps of any width, checked."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
@@ -11,24 +15,49 @@ from ...files import decode_label_map
 _DEFAULT_IGNORE_INDEX = 255
 
 
+def to_class_ids(
+    file_ids: Iterable[int],
+    ignore_index: int,
+    reduce_zero_label: bool = False,
+    label_map: Mapping[int, int] | None = None,
+) -> np.ndarray:
+    """Class ids for ids in label files.
+
+    Args:
+        file_ids: Ids in the files.
+        ignore_index: Id of pixels without a class, before and after.
+        reduce_zero_label: Whether 0 means no class and 1 is the first class.
+        label_map: Class index in the files -> class id; None if they are the same.
+
+    Returns:
+        A class id or ``ignore_index`` for each id, int64; not checked against the classes.
+    """
+    first, label_map = int(reduce_zero_label), label_map or {}
+    targets = (
+        ignore_index if i == ignore_index or i < first else label_map.get(i - first, i - first)
+        for i in file_ids
+    )
+    return np.fromiter(targets, np.int64)
+
+
 @TRANSFORMS.register_module()
 class LoadLabelMap(BaseTransform):
     """MMSegmentation's ``LoadAnnotations`` without the cast to uint8, and with checks.
 
-    MMSegmentation casts label maps to uint8, so that id 300 becomes 44 and nobody is told. This
-    transform reads 8 and 16 bits and palette images as they are. Ids are stored as uint8 or, if
-    the file or the ignore index is wider, as uint16: the two integer types that every later
-    transform (OpenCV's resize among them) keeps exactly; ``PackSegInputs`` makes them int64.
+    MMSegmentation casts label maps to uint8, which silently turns id 300 into 44. This transform
+    reads 8-bit, 16-bit and palette images unchanged. Ids are stored as uint8 or, if the file or
+    ``ignore_index`` needs it, as uint16: the two integer types that all later transforms preserve
+    (including OpenCV's resize); ``PackSegInputs`` converts to int64.
 
     Required keys: ``seg_map_path``; ``reduce_zero_label``, ``label_map``, ``num_classes``,
-    ``ignore_index`` and ``ori_shape`` are used where present. Without ``seg_map_path`` (a picture
-    to segment, not to score) the transform does nothing. Added keys: ``gt_seg_map`` (height,
-    width), and its name in ``seg_fields``.
+    ``ignore_index`` and ``ori_shape`` are optional. Without ``seg_map_path`` (inference) the
+    transform does nothing. Added keys: ``gt_seg_map`` (height, width), and its name in
+    ``seg_fields``.
 
     Args:
-        ignore_index: Id of pixels without a class, in the file and afterwards. By default the
-            data set's own, and 255 if it does not tell.
-        backend_args: Arguments of the MMEngine file back end.
+        ignore_index: Id of pixels without a class, in the file and afterwards. By default that of
+            the data set, or 255.
+        backend_args: Arguments of the MMEngine file backend.
     """
 
     def __init__(
@@ -52,8 +81,8 @@ class LoadLabelMap(BaseTransform):
             ``results`` with ``gt_seg_map``, (height, width), uint8 or uint16.
 
         Raises:
-            ESCNetError: If the file cannot be read or is no map of ids, if its size is not the
-                image's, or if it holds an id that is neither a class nor ``ignore_index``.
+            ESCNetError: If the file cannot be read or is not a label map, if its size differs from
+                its image's, or if it contains an id that is neither a class nor ``ignore_index``.
         """
         path = results.get('seg_map_path')
         if path is None:
@@ -65,10 +94,10 @@ class LoadLabelMap(BaseTransform):
         return results
 
     def read(self, path: str) -> np.ndarray:
-        """The ids of a file as they are, (height, width), uint8 or uint16.
+        """The ids in a file, unchanged: (height, width), uint8 or uint16.
 
         Raises:
-            ESCNetError: If the file cannot be read or is no map of ids.
+            ESCNetError: If the file cannot be read or is not a label map.
         """
         try:
             content = fileio.get(path, backend_args=self.backend_args)
@@ -87,9 +116,9 @@ class LoadLabelMap(BaseTransform):
             return
         height, width = expected[:2]
         why = (
-            'the image may have been turned by its EXIF tag after the label was drawn'
+            'the image may have been rotated by its EXIF tag after the label was drawn'
             if ids.shape == (width, height)
-            else 'they may belong to different versions of the picture'
+            else 'they may belong to different versions of the image'
         )
         raise ESCNetError(
             f'Label map {path} is {ids.shape[1]}x{ids.shape[0]} pixels but its image '
@@ -98,22 +127,21 @@ class LoadLabelMap(BaseTransform):
 
     def _to_class_ids(self, ids: np.ndarray, path: str, results: dict) -> np.ndarray:
         ignore_index = self._resolve_ignore_index(results)
-        shift = 1 if results.get('reduce_zero_label') else 0
-        label_map = results.get('label_map') or {}
-        num_classes = results.get('num_classes')
-
+        first = 1 if results.get('reduce_zero_label') else 0
+        label_map, num_classes = results.get('label_map'), results.get('num_classes')
         # Few ids occur in one file: map those, then the pixels by one table look-up.
         present = np.flatnonzero(np.bincount(ids.ravel(), minlength=1))
-        targets = np.empty(len(present), np.int64)
-        for i, file_id in enumerate(present.tolist()):
-            if file_id == ignore_index or file_id < shift:
-                targets[i] = ignore_index
-            else:
-                targets[i] = label_map.get(file_id - shift, file_id - shift)
+        targets = to_class_ids(present.tolist(), ignore_index, bool(first), label_map)
         if num_classes is not None:
             outside = present[(targets >= num_classes) & (targets != ignore_index)]
             if len(outside):
-                self._raise_outside(outside, path, results, ignore_index)
+                last = len(label_map or range(num_classes)) - 1 + first
+                raise ESCNetError(
+                    f'Label map {path} holds id {first_few(outside)}, but the data set has '
+                    f'classes {first} to {last} and ignores {ignore_index}: check '
+                    'reduce_zero_label and ignore_index, or run the converter of the data set '
+                    'again.'
+                )
         narrow = ids.dtype == np.uint8 and max(ignore_index, targets.max()) <= 255
         dtype = np.uint8 if narrow else np.uint16
         if np.array_equal(present, targets):
@@ -132,16 +160,6 @@ class LoadLabelMap(BaseTransform):
                 f'{results["seg_map_path"]} has {of_dataset}: set both to the same id.'
             )
         return self.ignore_index
-
-    @staticmethod
-    def _raise_outside(outside: np.ndarray, path: str, results: dict, ignore_index: int) -> None:
-        shift = 1 if results.get('reduce_zero_label') else 0
-        num_file_ids = len(results.get('label_map') or range(results['num_classes']))
-        raise ESCNetError(
-            f'Label map {path} holds id {first_few(outside)}, but the data set has classes {shift} '
-            f'to {num_file_ids - 1 + shift} and ignores {ignore_index}: check reduce_zero_label '
-            'and ignore_index, or run the converter of the data set again.'
-        )
 
     def __repr__(self) -> str:
         return (

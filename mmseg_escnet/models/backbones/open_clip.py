@@ -30,7 +30,7 @@ _READOUTS = ('value', 'correlative', 'attention')
 
 @dataclass
 class DenseFeatures:
-    """What the backbone reads off an image.
+    """Output of the backbone for a batch of images.
 
     Attributes:
         image: F_v (B, D, h, w), in the joint image-text space, not normalised.
@@ -43,7 +43,7 @@ class DenseFeatures:
 
 @MODELS.register_module()
 class OpenCLIPBackbone(BaseModule):
-    """Both towers of one open_clip model; called on images it gives dense features.
+    """Both towers of an open_clip model; its forward pass computes dense image features.
 
     ::
 
@@ -53,34 +53,34 @@ class OpenCLIPBackbone(BaseModule):
 
     The last block is read out in one of three ways, and the class token is dropped:
 
-    * 'value' (CAT-Seg's recipe, after MaskCLIP): attention is replaced by its value path, so that
+    * 'value' (CAT-Seg's recipe, after MaskCLIP): the attention is replaced by its value path, so
       every patch keeps its own content: ``v = out_proj(W_v ln_1(x) + b_v)``, ``x = x + v``,
       ``x = x + mlp(ln_2(x))``.
-    * 'correlative' (SCLIP, arXiv 2312.01597): softmax(q q^T) + softmax(k k^T) in place of
-      softmax(q k^T), so that every patch attends to those like it.
-    * 'attention': the block as CLIP has it.
+    * 'correlative' (SCLIP, arXiv 2312.01597): softmax(q q^T) + softmax(k k^T) instead of
+      softmax(q k^T), so every patch attends to similar ones.
+    * 'attention': the block as in CLIP.
 
-    Positional embeddings are resized by plain bicubic interpolation (recipe) to any grid,
-    non-square included; rotary ones are made for it.
+    Positional embeddings are resized to any grid, including non-square ones, by plain bicubic
+    interpolation (recipe); rotary embeddings are computed for the grid.
 
-    The image tower is open_clip's own vision transformer or timm's EVA, as in EVA-02-CLIP (ours);
-    in the latter what the attention does to the values stays, its inner norm and layer scale.
-    The text tower is in ``clip.text``; the text encoder calls it.
+    The image tower is open_clip's own vision transformer or timm's EVA, as in EVA-02-CLIP (ours).
+    EVA's value path includes the inner norm and the layer scale. The text tower is ``clip.text``,
+    called by the text encoder.
 
     Args:
         model_name: open_clip's name of an architecture with a plain vision transformer or EVA-02.
-        model_cfg: In place of a name, the keyword arguments of ``open_clip.CustomTextCLIP``.
-        pretrained: open_clip tag ('openai'), local file, or None for random weights; read by
+        model_cfg: Instead of a name, the keyword arguments of ``open_clip.CustomTextCLIP``.
+        pretrained: open_clip tag ('openai'), local file, or None for random weights; loaded by
             ``init_weights()``, never by the constructor.
         activation: 'auto' takes QuickGELU or GELU from the weights; 'quick_gelu' or 'gelu' for a
-            file that does not tell. An EVA has GELU in its text tower and SwiGLU in the other.
-        readout: How the last block is read: 'value' (recipe), 'correlative' or 'attention'.
-        stride: Image pixels per patch. Images are resized so that a patch of any CLIP covers as
+            file that does not specify it. EVA has GELU in its text tower, SwiGLU in the other.
+        readout: Of the last block: 'value' (recipe), 'correlative' or 'attention'.
+        stride: Image pixels per patch. Images are resized so that a patch of any CLIP covers that
             many: 384 x 384 px give 24 x 24 patches for ViT-B/16 and, resized to 336, for
             ViT-L/14 (recipe).
         trainable: Which parameters of both towers are trained: their 'attention' layers (paper),
-            'all' or 'none'. The logit scale never is, nor separate queries and keys of the last
-            block where the read-out does not use them.
+            'all' or 'none'. Always frozen are the logit scale, and separate queries and keys of the
+            last block if the read-out does not use them.
         with_cp: Recompute each block in the backward pass instead of keeping its activations.
 
     Raises:
@@ -103,8 +103,8 @@ class OpenCLIPBackbone(BaseModule):
         super().__init__(init_cfg)
         if (model_name is None) == (model_cfg is None):
             raise ESCNetError(
-                'OpenCLIPBackbone: give model_name (an open_clip architecture) or model_cfg (the '
-                'arguments of open_clip.CustomTextCLIP), one of the two.'
+                'OpenCLIPBackbone: give either model_name (an open_clip architecture) or model_cfg '
+                '(the arguments of open_clip.CustomTextCLIP).'
             )
         if activation not in ('auto', 'quick_gelu', 'gelu'):
             raise ESCNetError(
@@ -145,14 +145,14 @@ class OpenCLIPBackbone(BaseModule):
         kind = tower_type(self.clip.visual)
         if kind is None:
             raise ESCNetError(
-                f'The image tower of {model_name or model_cfg} is not a plain vision transformer '
-                'of open_clip nor an EVA-02 of timm with norms before its attention, for which '
-                'alone the dense value path is defined: choose one such as ViT-B-16 or EVA02-B-16.'
+                f'The image tower of {model_name or model_cfg} is neither a plain vision '
+                "transformer of open_clip nor timm's pre-norm EVA-02, the only ones with a dense "
+                'value path: choose an architecture such as ViT-B-16 or EVA02-B-16.'
             )
         if readout == 'correlative' and kind is EvaTower:
             raise ESCNetError(
                 "OpenCLIPBackbone: readout='correlative' is defined for CLIP's plain vision "
-                "transformer and not for an EVA-02: use 'value' or 'attention'."
+                "transformer, not for an EVA-02: use 'value' or 'attention'."
             )
         self._tower_type = kind
         self.readout = readout
@@ -162,10 +162,10 @@ class OpenCLIPBackbone(BaseModule):
         )
         if quick_gelu and kind is EvaTower:
             raise ESCNetError(
-                'OpenCLIPBackbone: QuickGELU (activation or model_cfg.quick_gelu) does not go with '
-                "an EVA-02, all of which were trained with GELU: set activation='auto'."
+                'OpenCLIPBackbone: QuickGELU (activation or model_cfg.quick_gelu) cannot be used '
+                "with EVA-02, which was trained with GELU: set activation='auto'."
             )
-        # in the state dict, so that a checkpoint says which activation its weights need
+        # in the state dict, so that a checkpoint records the activation of its weights
         self.register_buffer('quick_gelu', torch.tensor(quick_gelu))
         set_activation(self.clip, quick_gelu)
         tower = self.tower
@@ -173,8 +173,8 @@ class OpenCLIPBackbone(BaseModule):
         depth = len(tower.blocks)
         if depth < 3:
             raise ESCNetError(
-                f'The image tower of {model_name or model_cfg} has {depth} layers: the skips at '
-                'one and two thirds of the depth need at least 3.'
+                f'The image tower of {model_name or model_cfg} has {depth} layers, but the skips '
+                'at one and two thirds of the depth need at least 3: choose a deeper one.'
             )
         self.skip_layers = (round(depth / 3), round(2 * depth / 3))  # 1-based
         self.skip_dims = (tower.width,) * len(self.skip_layers)
@@ -187,15 +187,16 @@ class OpenCLIPBackbone(BaseModule):
                 parameter.requires_grad = False
 
     def init_weights(self) -> None:
-        """Load CLIP's weights, if any are named: :meth:`load_pretrained`."""
+        """Load CLIP's weights, if any are configured: see :meth:`load_pretrained`."""
         super().init_weights()
         self.load_pretrained()
 
     def load_pretrained(self) -> None:
-        """Load CLIP's weights and choose their activation.
+        """Load CLIP's weights and set their activation.
 
         Raises:
-            ESCNetError: If they are missing, damaged, do not fit or do not tell their activation.
+            ESCNetError: If the weights are missing, damaged or do not fit, or their activation is
+                unknown.
         """
         if self.pretrained is not None:
             quick_gelu = load_clip(
@@ -213,7 +214,7 @@ class OpenCLIPBackbone(BaseModule):
 
     @property
     def tower(self) -> PlainTower | EvaTower:
-        """The image tower, of whichever kind."""
+        """The image tower."""
         return self._tower_type(self.clip.visual)
 
     @property
@@ -222,7 +223,7 @@ class OpenCLIPBackbone(BaseModule):
         return self.clip.logit_scale.exp()
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
-        """The patch grid (h, w) of an image of that many pixels."""
+        """The patch grid (h, w) of an image of that size in pixels."""
         return max(1, round(height / self.stride)), max(1, round(width / self.stride))
 
     def forward(self, images: Tensor) -> DenseFeatures:
@@ -244,7 +245,7 @@ class OpenCLIPBackbone(BaseModule):
         return DenseFeatures(image=self._to_map(tower.project(x), height, width), skips=skips)
 
     def penultimate(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """What the last block reads.
+        """Input of the last block, and the skips.
 
         Args:
             images: (B, 3, H, W) RGB, normalised with CLIP's mean and standard deviation.
@@ -284,7 +285,7 @@ class OpenCLIPBackbone(BaseModule):
 
 
 def _check_text_tower(tower: nn.Module, name: str | dict) -> None:
-    # what the text encoder's cut of the padding relies on
+    # the text encoder relies on this when it removes padding
     causal = (
         isinstance(tower, TextTransformer)
         and tower.attn_mask is not None
@@ -294,13 +295,13 @@ def _check_text_tower(tower: nn.Module, name: str | dict) -> None:
     )
     if not causal:
         raise ESCNetError(
-            f"The text tower of {name} is not CLIP's causal transformer that reads its result at "
-            'the end-of-text token: choose an architecture such as ViT-B-16.'
+            f"The text tower of {name} is not CLIP's causal transformer, pooled at the end-of-text "
+            'token: choose an architecture such as ViT-B-16.'
         )
 
 
 def value_path(block: nn.Module, x: Tensor) -> Tensor:
-    """A transformer block in which every token attends to itself alone.
+    """A transformer block in which every token attends only to itself.
 
     Args:
         block: open_clip's ResidualAttentionBlock or timm's EvaBlock.
@@ -321,7 +322,7 @@ def value_path(block: nn.Module, x: Tensor) -> Tensor:
 
 
 def correlative_attention(block: nn.Module, x: Tensor) -> Tensor:
-    """A transformer block in which every token attends to those like it (SCLIP, section 3.2).
+    """A transformer block in which every token attends to similar ones (SCLIP, section 3.2).
 
     Args:
         block: open_clip's ResidualAttentionBlock.
@@ -336,7 +337,7 @@ def correlative_attention(block: nn.Module, x: Tensor) -> Tensor:
         part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
         for part in projected.chunk(3, dim=-1)
     )
-    # two softmaxes that are added, so that the weights of a token sum to two
+    # the sum of two softmaxes: the weights of a token sum to two
     mixed = F.scaled_dot_product_attention(query, query, value)
     mixed = mixed + F.scaled_dot_product_attention(key, key, value)
     x = x + block.ls_1(attention.out_proj(mixed.transpose(1, 2).flatten(2)))

@@ -1,7 +1,7 @@
-"""The image towers of open_clip for which dense features are defined, behind one interface.
+"""A common interface to the image towers of open_clip for which dense features are defined.
 
-Shapes: B images, h x w patch grid, L = h * w, W CLIP width, D CLIP joint width. A tower holds no
-state: it only says where one kind of model keeps what :class:`OpenCLIPBackbone` reads.
+Shapes: B images, h x w patch grid, L = h * w, W CLIP width, D CLIP joint width. A tower has no
+state: it only locates the parts of a model that :class:`OpenCLIPBackbone` reads.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class PlainTower:
         return self.visual.conv1(images).flatten(2).transpose(1, 2)
 
     def norm_pre(self, x: Tensor) -> Tensor:
-        """What lies between the embeddings and the first block."""
+        """The norm between the embeddings and the first block."""
         return self.visual.ln_pre(x)
 
     def rotary(self, height: int, width: int) -> tuple[Tensor, ...]:
-        """Further arguments of a block: none, its positions are all in the tokens."""
+        """Further arguments of a block: none, as positions are added to the tokens."""
         return ()
 
     def project(self, x: Tensor) -> Tensor:
@@ -78,9 +78,9 @@ class PlainTower:
 
 @dataclass(frozen=True)
 class EvaTower:
-    """timm's EVA-02 in open_clip's adapter (arXiv 2303.15389), with rotary embeddings or without.
+    """timm's EVA-02 in open_clip's adapter (arXiv 2303.15389), with or without rotary embeddings.
 
-    A block reads the rotary embedding in its queries and keys, so the value path has none.
+    A block applies the rotary embedding to queries and keys, so it does not affect the value path.
     """
 
     visual: TimmModel
@@ -117,18 +117,18 @@ class EvaTower:
 
     def patches(self, images: Tensor) -> Tensor:
         """Patch embeddings (B, L, W) of images (B, 3, H, W)."""
-        # of PatchEmbed only the convolution: its forward pass takes one image size
+        # only the convolution of PatchEmbed, whose forward pass accepts a single image size
         return self.visual.trunk.patch_embed.proj(images).flatten(2).transpose(1, 2)
 
     def norm_pre(self, x: Tensor) -> Tensor:
-        """What lies between the embeddings and the first block."""
+        """The norm between the embeddings and the first block."""
         return self.visual.trunk.norm_pre(x)
 
     def rotary(self, height: int, width: int) -> tuple[Tensor, ...]:
         """Further arguments of a block: the rotary embedding (L, 2 * head width) of an h x w grid.
 
-        timm keeps that of one image size. Another grid is spread over the same range of positions,
-        16 x 16 for the published models, as timm does with ``dynamic_img_size``.
+        timm stores it for one image size. Other grids span the same range of positions, 16 x 16 for
+        the published models, as in timm with ``dynamic_img_size``.
         """
         rope = self.visual.trunk.rope
         if rope is None:
@@ -151,13 +151,13 @@ class EvaTower:
         return self.visual.head(trunk.head(trunk.fc_norm(trunk.norm(x))))
 
     def unread(self) -> list[nn.Parameter]:
-        """Parameters on which the dense features do not depend: queries and keys at the end."""
+        """Parameters on which the dense features do not depend: the last queries and keys."""
         last = self.blocks[-1].attn
         return [p for name, p in last.named_parameters() if name.startswith(('q_', 'k_'))]
 
 
 def tower_type(visual: nn.Module) -> type[PlainTower] | type[EvaTower] | None:
-    """The kind of an open_clip image tower, None where no dense features are defined."""
+    """The kind of an open_clip image tower; None if dense features are not defined for it."""
     if isinstance(visual, VisionTransformer) and visual.attn_pool is None:
         return PlainTower
     if isinstance(visual, TimmModel) and _is_clip_eva(visual.trunk):
@@ -182,9 +182,9 @@ def _is_clip_eva(trunk: nn.Module) -> bool:
 
 
 def eva_value_path(block: EvaBlock, x: Tensor) -> Tensor:
-    """timm's EVA block in which every token attends to itself alone.
+    """timm's EVA block in which every token attends only to itself.
 
-    The norm within the attention, the projections, the gated MLP and the layer scales stay.
+    Keeps the norm inside the attention, the projections, the gated MLP and the layer scales.
 
     Args:
         block: The block.

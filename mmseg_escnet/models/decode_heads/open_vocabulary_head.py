@@ -1,4 +1,4 @@
-"""U-Net decoder from correlation embeddings to logits of any number of classes.
+"""U-Net decoder from correlation embeddings to logits for any number of classes.
 
 Shapes: B images, N classes, n of them at a time, h x w patch grid, d correlation embedding width,
 W CLIP width.
@@ -24,17 +24,17 @@ _CHANNELS_PER_GROUP = 16
 
 
 class UpsampleStage(nn.Module):
-    """Double the resolution of every class's map and merge a skip that all classes share.
+    """Double the resolution of every class's map and merge a skip shared by all classes.
 
-    Bilinear upsampling and a 3x3 convolution of the concatenation of map and skip (paper), which is
-    the sum of two, so its skip half is computed once per image and not once per class.
+    Bilinear upsampling and a 3x3 convolution of the concatenated map and skip (paper). That is the
+    sum of two convolutions, so the skip half is computed once per image instead of once per class.
 
     Args:
         in_channels: Channels of the map.
-        out_channels: Channels of the result; norm groups have 16, or what divides both.
+        out_channels: Channels of the result; a norm group has gcd(16, out_channels) channels.
         skip_dims: Width W of the CLIP skip.
-        skip_channels: Channels of the skip, reduced by a 1x1 convolution.
-        skip_scale: From the patch grid to this stage's resolution.
+        skip_channels: Channels of the skip after a 1x1 convolution.
+        skip_scale: Scale from the patch grid to this stage's resolution.
         num_convs: 3x3 convolutions, the first of which reads the skip.
     """
 
@@ -51,7 +51,7 @@ class UpsampleStage(nn.Module):
         super().__init__()
         groups = out_channels // gcd(out_channels, _CHANNELS_PER_GROUP)
         self.up = nn.Upsample(scale_factor=2, mode='bilinear')
-        # in this order it costs less, and the result is the same
+        # cheaper in this order, with the same result
         self.skip_up = nn.Sequential(
             nn.Conv2d(skip_dims, skip_channels, 1),
             nn.Upsample(scale_factor=skip_scale, mode='bilinear'),
@@ -69,7 +69,7 @@ class UpsampleStage(nn.Module):
             )
 
     def read_skip(self, skip: Tensor) -> Tensor:
-        """The skip half, from the CLIP skip (B, W, h, w): (B, out_channels, 2sh, 2sw)."""
+        """Skip half (B, out_channels, 2sh, 2sw), computed from the CLIP skip (B, W, h, w)."""
         return self.conv_skip(self.skip_up(skip))
 
     def forward(self, x: Tensor, from_skip: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class UpsampleStage(nn.Module):
 
         Args:
             x: Maps (B * n, in_channels, s * h, s * w).
-            from_skip: As :meth:`read_skip` returns it.
+            from_skip: From :meth:`read_skip`.
 
         Returns:
             Maps (B * n, out_channels, 2 * s * h, 2 * s * w).
@@ -88,28 +88,27 @@ class UpsampleStage(nn.Module):
 
 @MODELS.register_module()
 class OpenVocabularyHead(BaseDecodeHead):
-    """U-Net style decoder, the same weights for every class (paper, section 3.5).
+    """U-Net style decoder with weights shared by all classes (paper, section 3.5).
 
     ::
 
         E_T --x2, skip of 2n/3--> --x2, skip of n/3--> --conv3x3--> logits (B, N, 4h, 4w)
 
-    The number of classes is that of the vocabulary: ``num_classes`` and ``out_channels`` are set
-    by the segmentor, and there is no per-class weight. The loss is chosen in the config
-    (``loss_decode``) among those of MMSegmentation that take any number of classes;
-    cross-entropy over the classes with ignored pixels excluded by default (paper). In several
-    processes it is the mean over the labelled pixels of all of them, as for one process with all
-    the images (ours).
+    There are no per-class weights: the segmentor sets ``num_classes`` and ``out_channels`` to the
+    size of the vocabulary. ``loss_decode`` can be any of MMSegmentation's losses that take any
+    number of classes; by default cross-entropy over the classes without ignored pixels (paper).
+    With several processes the loss is the mean over the labelled pixels of all of them, as for one
+    process with all images (ours).
 
     Args:
-        in_channels: Width d of the correlation embedding; filled in by the segmentor.
-        skip_dims: Widths of the two CLIP skips, shallow first; filled in by the segmentor.
+        in_channels: Width d of the correlation embedding; set by the segmentor.
+        skip_dims: Widths of the two CLIP skips, shallow first; set by the segmentor.
         stage_channels: Channels after the first and second upsampling (recipe: 64, 32).
-        skip_channels: Channels of the skips there (recipe: 32, 16).
+        skip_channels: Channels of the corresponding skips (recipe: 32, 16).
         num_convs: 3x3 convolutions after each upsampling (ours: one).
-        residual: Add the correlation of the last block, times CLIP's logit scale, to the logits,
-            and start the last convolution at zero: an untrained network then predicts CLIP's own
-            map (ours; off, because the paper does not say so).
+        residual: Add the last block's correlation times CLIP's logit scale to the logits, and
+            zero-initialise the last convolution, so that an untrained network predicts CLIP's own
+            map (ours; off, as the paper does not mention it).
         loss_decode: Config of the loss or losses.
         **kwargs: Further arguments of MMSegmentation's BaseDecodeHead, such as ``ignore_index``.
     """
@@ -129,7 +128,7 @@ class OpenVocabularyHead(BaseDecodeHead):
         init_cfg: dict | None = None,
         **kwargs,
     ) -> None:
-        # two classes stand in for a vocabulary that is not known yet; nothing is sized by them
+        # two classes as a placeholder for the unknown vocabulary; no size depends on them
         super().__init__(
             in_channels=in_channels,
             channels=stage_channels[-1],
@@ -140,7 +139,7 @@ class OpenVocabularyHead(BaseDecodeHead):
             init_cfg=init_cfg,
             **kwargs,
         )
-        del self.conv_seg  # a classifier with a weight for each class
+        del self.conv_seg  # a classifier with per-class weights
         self.num_classes = self.out_channels = 0
         widths = (in_channels, *stage_channels)
         self.stages = nn.ModuleList(
@@ -190,9 +189,9 @@ class OpenVocabularyHead(BaseDecodeHead):
     def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses and accuracy of this process.
 
-        Distributed training averages gradients over processes, which makes a mean of means. A loss
-        that is a mean over the labelled pixels (``avg_non_ignore``) is weighed by this process's
-        share of them, so that the result is the mean over those of all processes.
+        Distributed training averages gradients over processes, which gives a mean of means. A loss
+        that averages over labelled pixels (``avg_non_ignore``) is therefore weighted by this
+        process's share of them, so that the result is the mean over those of all processes.
 
         Args:
             seg_logits: (B, N, 4h, 4w).
@@ -212,7 +211,7 @@ class OpenVocabularyHead(BaseDecodeHead):
         return losses
 
     def _share_of_labelled(self, samples: SampleList, device: torch.device) -> Tensor:
-        """Labelled pixels of this process by their mean over all processes."""
+        """Number of labelled pixels of this process, relative to the mean over all processes."""
         labels = (sample.gt_sem_seg.data for sample in samples)
         own = sum((label != self.ignore_index).sum() for label in labels).to(device).double()
         mean = own.clone()

@@ -1,4 +1,4 @@
-"""Linear attention over the classes of a vocabulary: CAT-Seg's alternative to attention to words.
+"""Linear attention over the classes of a vocabulary, as in CAT-Seg.
 
 Shapes: B images, N classes, h x w patch grid, d correlation embedding width, D CLIP joint width.
 """
@@ -13,17 +13,17 @@ from torch import Tensor
 
 from .class_chunks import ClassChunks
 
-# the sums are as large as what 32 classes bring to them, so they are not made for fewer
+# the sums are as large as the keys and values of 32 classes, so smaller chunks do not pay
 _CLASSES_OF_A_SUM = 32
 
 
 @dataclass
 class ClassSums:
-    """Sums over classes: all that linear attention has to know of them.
+    """Sums over classes, as linear attention needs them.
 
     Attributes:
-        key_value: Of keys times values, (B, h * w, heads, d / heads, d / heads).
-        key: Of keys, (B, h * w, heads, d / heads).
+        key_value: (B, h * w, heads, d / heads, d / heads), sum of keys times values.
+        key: (B, h * w, heads, d / heads), sum of keys.
     """
 
     key_value: Tensor
@@ -34,15 +34,15 @@ class ClassSums:
 
 
 def _precise(x: Tensor) -> Tensor:
-    # sums over the classes leave the range of half precision
+    # sums over the classes exceed the range of half precision
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def feature_map(x: Tensor) -> Tensor:
     """The positive feature map elu(x) + 1 of linear attention (Katharopoulos et al., 2020).
 
-    Written so that it stays positive where ``elu(x) + 1`` rounds to zero, below x = -17, and
-    without ``torch.where``, which takes longer on a processor than all else here.
+    This form stays positive below x = -17, where ``elu(x) + 1`` rounds to zero, and avoids
+    ``torch.where``, which would dominate the time on a CPU.
     """
     return x.clamp(max=0).exp() + x.relu()
 
@@ -50,20 +50,19 @@ def feature_map(x: Tensor) -> Tensor:
 class ClassAttention(nn.Module):
     """A pre-norm transformer block whose tokens are the N classes of one position (recipe).
 
-    There is no positional embedding, and linear attention sums over the classes, so the block
-    commutes with any reordering of the vocabulary and takes any number of classes at a cost that
-    is linear in N. It needs the sums over all classes before it refines the first, so it passes
-    over them twice.
+    Without positional embeddings, the block is equivariant to permutations of the vocabulary and
+    works with any number of classes at a cost linear in N. It makes two passes over the classes:
+    one for the sums, one to refine the tokens.
 
-    Queries and keys see the text: each is a linear map of the concatenation of the class token
-    and its text feature, which by linearity is the sum of two maps, so the text half is computed
-    once per vocabulary and not once per position.
+    Queries and keys include the text: each is a linear map of the concatenated class token and text
+    feature. That is the sum of two maps, so the text half is computed once per vocabulary instead
+    of once per position.
 
     Args:
         embed_dims: Token width d.
         text_dims: Text width D.
         num_heads: Attention heads; must divide ``embed_dims``.
-        mlp_ratio: Hidden width of the MLP over d; 0 for none.
+        mlp_ratio: Hidden width of the MLP, relative to d; 0 for none.
     """
 
     def __init__(
@@ -92,13 +91,13 @@ class ClassAttention(nn.Module):
     def forward(
         self, x: Tensor, text: Tensor, chunks: ClassChunks, counts: Tensor | None = None
     ) -> Tensor:
-        """Let the classes of each position look at each other.
+        """Attend over the classes at each position.
 
         Args:
             x: Class tokens (B, N, h, w, d); overwritten by the result if no gradient is computed.
             text: Unit-norm text features (N, D).
             chunks: How many classes at a time.
-            counts: How many classes each stands for (N,); None for one.
+            counts: How many classes each represents (N,); None for one.
 
         Returns:
             Refined class tokens (B, N, h, w, d).
@@ -115,12 +114,12 @@ class ClassAttention(nn.Module):
         return chunks.collect(refined, x.shape[1], out=x)
 
     def summarize(self, x: Tensor, text: Tensor, counts: Tensor | None = None) -> ClassSums:
-        """What the attention needs to know of these classes, to be added to that of others.
+        """Sums over some of the classes, to be added to those over the others.
 
         Args:
             x: Class tokens (B, N, h, w, d).
             text: Unit-norm text features (N, D).
-            counts: How many classes each stands for (N,); None for one.
+            counts: How many classes each represents (N,); None for one.
         """
         x = self.norm1(x)
         key = self.key(x) + self.text_key(self.text_norm(text))[:, None, None]

@@ -1,4 +1,4 @@
-"""The classes of a vocabulary, some at a time."""
+"""Processing the classes of a vocabulary in chunks."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-# 16 classes on 24 x 24 patches, or 32 under autocast: what an operation makes of a chunk then stays
-# below 32 MB, from which on glibc takes it from the system anew each time, page by page
+# 16 classes on 24 x 24 patches, or 32 under autocast: results of operations on a chunk then stay
+# below 32 MB, above which glibc requests memory from the system each time, page by page
 _CPU_TOKENS = 16 * 24 * 24
-# what a token of a class may need at a time in bytes, in full precision, with room to spare
+# generous estimate of the peak memory per token of a class, in bytes, in full precision
 _TOKEN_BYTES = 24 * 1024
 _MEMORY_SHARE = 0.25  # of the free memory of a GPU
-_MOST_GPU_TOKENS = 256 * 24 * 24  # beyond which nothing is gained
+_MOST_GPU_TOKENS = 256 * 24 * 24  # more gains nothing
 
 
 @dataclass(frozen=True)
 class ClassChunks:
-    """How classes go through the network: a chunk at a time, so that memory does not grow with N.
+    """Passes classes through the network in chunks, so that memory does not grow with N.
 
     Attributes:
-        size: Classes of a chunk; None for all at once, without a loop: what is traced then is the
-            graph of any number of classes.
+        size: Classes per chunk; None for all at once, without a loop, so that a traced graph works
+            with any number of classes.
         recompute: Recompute each chunk in the backward pass instead of keeping its activations.
     """
 
@@ -44,11 +44,11 @@ class ClassChunks:
         """Choose the size.
 
         Args:
-            size: Classes of a chunk; 'auto' for as many as the cache of a processor or the free
-                memory of a GPU suggests, 'all' for all at once.
+            size: Classes per chunk; 'auto' for as many as fit a CPU's cache or a GPU's free memory,
+                'all' for all at once.
             num_tokens: Positions of the patch grids of all images of a batch, B * h * w.
-            device: Where they are.
-            recompute: See above.
+            device: Device of the tensors.
+            recompute: See the class.
         """
         if size == 'all':
             size = None
@@ -63,27 +63,26 @@ class ClassChunks:
         return cls(size=size, recompute=recompute)
 
     def split(self, classes: Tensor, dim: int) -> tuple[Tensor, ...]:
-        """The chunks of a tensor that has the classes along a dimension."""
+        """Split a tensor along its class dimension."""
         return (classes,) if self.size is None else classes.split(self.size, dim=dim)
 
     def collect(
         self, parts: Iterable[Tensor], num_classes: int, out: Tensor | None = None
     ) -> Tensor:
-        """Put chunks together again.
+        """Concatenate chunks.
 
         Args:
-            parts: Chunks (B, n, ...) in their order.
-            num_classes: N, of all of them.
-            out: (B, N, ...) that may be overwritten, chunk by chunk as they are asked for, if no
-                gradient is computed.
+            parts: Chunks (B, n, ...) in order.
+            num_classes: N, the total number of classes.
+            out: (B, N, ...), overwritten chunk by chunk as ``parts`` is consumed, if no gradient is
+                computed.
 
         Returns:
             (B, N, ...).
         """
         if self.size is None or torch.is_grad_enabled():
             return torch.cat(tuple(parts), dim=1)
-        # into one tensor: kept one by one, the chunks would tear the heap of a processor to three
-        # times their size
+        # into one tensor: separate chunks would fragment the CPU's heap to three times their size
         first = 0
         for part in parts:
             if out is None:

@@ -1,6 +1,6 @@
 """A Swin block.
 
-Shapes: M maps, h x w patch grid, d width, S tokens of a window.
+Shapes: M maps, h x w patch grid, d width, S tokens per window.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.swin_transformer import SwinTransformerBlock
 
-_MASKED = -100.0  # as torchvision masks the pairs of tokens that the shift made neighbours
+_MASKED = -100.0  # as in torchvision, for pairs of tokens that only the shift made neighbours
 
 
 class SwinBlock(SwinTransformerBlock):
-    """torchvision's Swin block, with its parameters and result.
+    """torchvision's Swin block, with the same parameters and result.
 
-    What depends on the grid alone, the relative positions and the mask of the shift, is computed
-    by :meth:`attention_bias` once for all maps; torchvision computes it in every call.
+    What depends only on the grid, the relative positions and the mask of the shift, is computed
+    once for all maps by :meth:`attention_bias`; torchvision computes it in every call.
 
     Args:
         dims: Width d.
         num_heads: Attention heads.
-        window_size: In patches.
-        shift: By how many patches the windows are shifted.
-        mlp_ratio: Hidden width of the MLP over d.
+        window_size: Window size in patches.
+        shift: Shift of the windows in patches.
+        mlp_ratio: Hidden width of the MLP, relative to d.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class SwinBlock(SwinTransformerBlock):
         )
 
     def attention_bias(self, height: int, width: int) -> Tensor:
-        """What is added to the scores on an h x w grid, (1, windows * heads, S, S)."""
+        """Bias of the attention scores on an h x w grid, (1, windows * heads, S, S)."""
         bias = self.attn.get_relative_position_bias()  # (1, heads, S, S)
         size, shifts = self.attn.window_size[0], self._shifts(height, width)
         grid = [-(-side // size) * size for side in (height, width)]
-        # patches are neighbours if the shift has left them in the same part of the map
+        # only patches of the same part of the map are neighbours after the shift
         parts = [
             torch.bucketize(
                 torch.arange(side, device=bias.device),
@@ -62,7 +62,7 @@ class SwinBlock(SwinTransformerBlock):
 
         Args:
             x: Maps (M, h, w, d).
-            bias: As :meth:`attention_bias` returns it.
+            bias: From :meth:`attention_bias`.
 
         Returns:
             (M, h, w, d).
@@ -79,7 +79,7 @@ class SwinBlock(SwinTransformerBlock):
             x = x.roll([-shift for shift in shifts], dims=(1, 2))
         heads = self.attn.num_heads
         x = self.attn.qkv(to_windows(x, size))  # (M, windows, S, 3 * d)
-        # windows and heads are one dimension to the attention, as the bias differs by both
+        # merge windows and heads into one dimension, as the bias depends on both
         x = x.unflatten(-1, (3, heads, -1)).permute(3, 0, 1, 4, 2, 5).flatten(2, 3)
         x = attend(*x, bias.to(x.dtype), fused=x.is_cuda)
         x = x.unflatten(1, (-1, heads)).transpose(2, 3).flatten(3)
@@ -89,7 +89,7 @@ class SwinBlock(SwinTransformerBlock):
         return x[:, :height, :width]
 
     def _shifts(self, height: int, width: int) -> list[int]:
-        # a side that one window covers is not shifted
+        # no shift along a side that one window covers
         return [
             0 if side <= size else shift
             for side, size, shift in zip(
@@ -99,25 +99,25 @@ class SwinBlock(SwinTransformerBlock):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, *, fused: bool) -> Tensor:
-    """Attention of tokens (M, windows * heads, S, d / heads) with a bias added to the scores.
+    """Attention of tokens (M, windows * heads, S, d / heads) with a bias on the scores.
 
     Args:
         query: Queries.
         key: Keys.
         value: Values.
         bias: (1, windows * heads, S, S).
-        fused: By torch's fused kernel. On a processor it takes 1.1 times (float32) to 1.9 times
+        fused: Use torch's fused kernel. On a CPU it takes 1.1 times (float32) to 1.9 times
             (bfloat16) as long for windows of 144 tokens.
     """
     if fused:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-    scores += bias  # in place: the scores are the largest thing here
+    scores += bias  # in place: the scores are the largest tensor
     return scores.softmax(dim=-1) @ value
 
 
 def to_windows(x: Tensor, size: int) -> Tensor:
-    """Maps (M, h, w, d), multiples of the window, to windows (M, windows, S, d)."""
+    """Maps (M, h, w, d), with sides divisible by the window, to windows (M, windows, S, d)."""
     x = x.unflatten(2, (-1, size)).unflatten(1, (-1, size))
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 

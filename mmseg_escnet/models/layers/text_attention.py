@@ -1,4 +1,4 @@
-"""Linear attention from the maps of classes to the words of a vocabulary.
+"""Linear attention from class maps to the words of a vocabulary.
 
 Shapes: B images, N classes, n of them at a time, h x w patch grid, d correlation embedding width,
 D CLIP joint width.
@@ -17,11 +17,11 @@ from .class_attention import feature_map
 
 @dataclass
 class WordSums:
-    """What linear attention has to know of a vocabulary.
+    """Sums over the words of a vocabulary, as linear attention needs them.
 
     Attributes:
-        key: Sum of the keys over the words, a column for each head: (d, heads).
-        key_value: Sum of keys times values, projected to the output: (d, d).
+        key: (d, heads), sum of the keys over the words, one column per head.
+        key_value: (d, d), sum of keys times values, projected to the output.
     """
 
     key: Tensor
@@ -29,19 +29,19 @@ class WordSums:
 
 
 class TextAttention(nn.Module):
-    """A pre-norm transformer block whose queries are class maps, its keys and values the words.
+    """A pre-norm transformer block with class maps as queries and the words as keys and values.
 
-    Every position of every class attends to all words of the vocabulary (paper, section 3.4).
-    There is no positional embedding, and linear attention needs only sums over the words, which are
-    the same for all positions: :meth:`summarize` computes them once per vocabulary, and a class
-    needs no other class's map.
+    Every position of every class attends to all words of the vocabulary (paper, section 3.4),
+    without positional embeddings. Linear attention needs only sums over the words, which are the
+    same for all positions: :meth:`summarize` computes them once per vocabulary. Classes do not
+    interact.
 
     Args:
         embed_dims: Token width d.
         text_dims: Text width D.
         num_heads: Attention heads; must divide ``embed_dims``.
-        own_word: Whether the query of a class also sees the class's own text feature (ours).
-        mlp_ratio: Hidden width of an MLP that follows, over d; 0 for none.
+        own_word: Whether the query of a class includes its own text feature (ours).
+        mlp_ratio: Hidden width of an MLP after the attention, relative to d; 0 for none.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class TextAttention(nn.Module):
     def summarize(self, text: Tensor) -> WordSums:
         """Sum over the words of a vocabulary.
 
-        Both sums are divided by the same number, which cancels in the attention and keeps them in
-        the range of half precision.
+        Both sums are divided by the same number, which cancels in the attention and keeps them
+        within the range of half precision.
 
         Args:
             text: Unit-norm text features (N, D) of all words.
         """
-        # once per vocabulary, and every position depends on it: in full precision
+        # in full precision: once per vocabulary, and every position depends on it
         with torch.autocast(text.device.type, enabled=False):
             text = self.text_norm(text.to(self.text_norm.weight.dtype))
             key = feature_map(self.key(text)).unflatten(-1, (self.num_heads, -1))  # (N, heads, c)
@@ -97,12 +97,12 @@ class TextAttention(nn.Module):
             )
 
     def forward(self, x: Tensor, text: Tensor, words: WordSums) -> Tensor:
-        """Let every position of every class look at the words.
+        """Attend to the words at every position of every class.
 
         Args:
             x: Class maps (B, n, h, w, d).
             text: Unit-norm text features of these classes (n, D); read with ``own_word`` only.
-            words: Of the vocabulary, as :meth:`summarize` returns it.
+            words: Sums over the vocabulary, from :meth:`summarize`.
 
         Returns:
             (B, n, h, w, d).

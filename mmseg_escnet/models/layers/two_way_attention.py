@@ -1,4 +1,4 @@
-"""SAM's two-way attention, computed for few prompt tokens and many image tokens.
+"""SAM's two-way attention, optimized for few prompt tokens and many image tokens.
 
 Shapes: M prompted maps, T prompt tokens, L image tokens, C SAM width, c = C / 2 internal width of
 its cross-attention.
@@ -19,17 +19,17 @@ def two_way_attention(
     prompt_position: Tensor,
     image_position: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """What ``layer`` itself computes, at less than half the cost (ours).
+    """The same result as ``layer``, at less than half the cost (ours).
 
-    Between T = 6 prompt tokens and L = 576 image tokens, projecting every image token to queries,
-    keys and values is most of the work. A score is a product ``(W_q x) . (W_k y)``, which is as
-    well ``x . (W_q' W_k y)``: the projections of the many are moved to the few.
+    With T = 6 prompt tokens and L = 576 image tokens, most of the work is projecting every image
+    token to queries, keys and values. A score ``(W_q x) . (W_k y)`` equals ``x . (W_q' W_k y)``, so
+    the projections of the many tokens can be applied to the few.
 
     Args:
         layer: SAM's layer, whose weights are used.
         prompts: Prompt tokens (M, T, C).
         image: Image tokens (M, L, C).
-        prompt_position: Added to the prompt tokens where they are queries or keys (M, T, C).
+        prompt_position: Positional encoding of prompt tokens as queries or keys (M, T, C).
         image_position: The same for image tokens (1, L, C).
 
     Returns:
@@ -60,7 +60,7 @@ def few_to_many(attention: Attention, query: Tensor, key: Tensor, value: Tensor)
     heads = attention.num_heads
     scores = _scores(attention.q_proj(query), attention.k_proj, key, heads)  # (M, heads * T, L)
     context = (scores.softmax(dim=-1) @ value).unflatten(1, (heads, -1))
-    # the weights of a query sum to one, so the bias of the values passes unweighted
+    # the weights of a query sum to one, so the bias of the values is added as it is
     weight = attention.v_proj.weight.unflatten(0, (heads, -1)).transpose(-1, -2)
     result = (context @ weight).transpose(1, 2).flatten(2)
     return attention.out_proj(result + attention.v_proj.bias)
@@ -75,7 +75,7 @@ def many_to_few(
     weights = scores.unflatten(1, (heads, -1)).softmax(dim=2).flatten(1, 2)
     value = _split_heads(attention.v_proj(value), heads)
     weight = attention.out_proj.weight.unflatten(1, (heads, -1)).permute(1, 2, 0)
-    # the weights of a head sum to one over the keys, so that each may bring its part of the bias
+    # the weights of a head sum to one over the keys, so each head adds its share of the bias
     value = (value @ weight + attention.out_proj.bias / heads).flatten(1, 2)  # (M, heads * T, C)
     return torch.baddbmm(onto, weights.transpose(1, 2), value)
 
@@ -85,8 +85,8 @@ def _scores(few: Tensor, projection: nn.Linear, many: Tensor, heads: int) -> Ten
 
     Args:
         few: Projected tokens (M, T, c).
-        projection: Of the many, which is applied to the few instead.
-        many: Tokens (M, L, C), not projected.
+        projection: Projection of the many tokens, applied to the few instead.
+        many: Unprojected tokens (M, L, C).
         heads: Number of heads.
     """
     few = _split_heads(few, heads)

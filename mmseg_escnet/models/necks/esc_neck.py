@@ -1,4 +1,4 @@
-"""The ESC blocks in a row.
+"""The sequence of ESC blocks.
 
 Shapes: B images, N classes, n of them at a time, h x w patch grid, D CLIP joint width, C SAM width,
 d correlation embedding width, T blocks.
@@ -24,15 +24,15 @@ from .pseudo_prompt_generator import PseudoPrompts
 
 @dataclass
 class ESCBlockOutput:
-    """What an ESC block leaves behind.
+    """Output of an ESC block.
 
     Attributes:
-        read: C_{t-1} (B, N, h, w), which the block started from.
-        correlation: C_t (B, N, h, w); C_{t-1} unchanged after the last block.
+        read: C_{t-1} (B, N, h, w), the input of the block.
+        correlation: C_t (B, N, h, w); equal to C_{t-1} in the last block.
         embedding: E_t (B, N, h, w, d).
-        prompts: The pseudo prompts read off C_{t-1}; None without a SAM block.
-        image_features: F_v' (B, C, h, w) of the SAM block; F_v projected without one, None without
-            image guidance.
+        prompts: The pseudo prompts from C_{t-1}; None without a SAM block.
+        image_features: F_v' (B, C, h, w) of the SAM block; the projected F_v without a SAM block,
+            None without image guidance.
     """
 
     read: Tensor
@@ -49,10 +49,10 @@ class ESCFeatures:
     Attributes:
         embedding: E_T (B, N, h, w, d).
         correlation_logits: C_T times CLIP's logit scale (B, N, h, w).
-        image: F_v (B, D, h, w), as CLIP gave it.
+        image: F_v (B, D, h, w).
         skips: The two CLIP skips, shallow first, each (B, W, h, w) with CLIP's width W.
         chunks: How many classes at a time.
-        blocks: What every block left behind, if asked for.
+        blocks: The output of every block, if requested.
     """
 
     embedding: Tensor
@@ -63,7 +63,7 @@ class ESCFeatures:
     blocks: list[ESCBlockOutput] = field(default_factory=list)
 
     def first(self, num_classes: int) -> ESCFeatures:
-        """The same for the first classes alone."""
+        """The features of the first classes only."""
         return replace(
             self,
             embedding=self.embedding[:, :num_classes],
@@ -81,16 +81,16 @@ class ESCBlock(BaseModule):
         C_{t-1}, E_{t-1}, F_v', F_l --VLF--> E_t
         C_t = C_{t-1} + conv1x1(E_t)      (zero-initialised: starts from CLIP's own map)
 
-    The scalar map C_t is what the next block's PPG reads, and as PPG has no gradient it also
-    enters the next VLF; the last block, which has no next, has no such convolution (ours).
+    The next block's PPG reads the scalar map C_t. As PPG has no gradient, C_t also enters the next
+    VLF. The last block has no such convolution (ours).
 
     Args:
         image_dims: CLIP joint width D.
         fusion: Config of the vision-language fusion.
-        sam_block: Config of the SAM block; None replaces it by a 1x1 convolution of F_v to
-            ``guidance_dims`` channels (ablation).
+        sam_block: Config of the SAM block; None for a 1x1 convolution of F_v to ``guidance_dims``
+            channels instead (ablation).
         guidance_dims: Width C of F_v' without a SAM block.
-        image_guidance: Whether VLF sees F_v'. Without it there is no SAM block (ablation).
+        image_guidance: Whether VLF reads F_v'. Without it there is no SAM block (ablation).
         index: Number of this block, from 0.
         last: Whether this is the last block.
     """
@@ -142,7 +142,7 @@ class ESCBlock(BaseModule):
         counts: Tensor | None = None,
         vocabulary: Tensor | None = None,
     ) -> ESCBlockOutput:
-        """Refine the correlation once.
+        """Refine the correlation.
 
         Args:
             correlation: C_{t-1} (B, N, h, w).
@@ -154,9 +154,9 @@ class ESCBlock(BaseModule):
             prompt_generator: The PPG; it has no parameters and is shared by the blocks.
             prompt_encoder: SAM's, frozen and shared by the blocks.
             chunks: How many classes at a time.
-            counts: How many classes each stands for (N,); None for one.
-            vocabulary: F_l of all words that the classes attend to (N', D), where ``text`` holds
-                only some of them.
+            counts: How many classes each represents (N,); None for one.
+            vocabulary: F_l (N', D) of all words that the classes attend to, if ``text`` has only
+                some of them.
         """
         prompts = guidance = None
         if self.sam_block is not None:
@@ -204,20 +204,20 @@ class ESCBlock(BaseModule):
 
 @MODELS.register_module()
 class ESCNeck(BaseModule):
-    """N = 4 ESC blocks in a row (paper, section 3.1).
+    """T = 4 ESC blocks in sequence (paper, section 3.1).
 
     Args:
-        image_dims: CLIP joint width D; filled in by the segmentor from the built backbone.
+        image_dims: CLIP joint width D; set by the segmentor from the built backbone.
         num_blocks: T.
         prompt_generator: Config of the pseudo prompt generator.
         prompt_encoder: Config of SAM's prompt encoder.
         sam_block: Config of the SAM block; None for none (ablation).
         fusion: Config of the vision-language fusion.
-        guidance_dims: Width of F_v projected where there is no SAM block.
-        image_guidance: Whether the fusion sees F_v' (ablation).
+        guidance_dims: Width of the projected F_v without a SAM block.
+        image_guidance: Whether the fusion reads F_v' (ablation).
         sam_pretrained: SAM checkpoint (official, or the extracted decoder part), as a path or
-            URL, read by ``init_weights()`` into the prompt encoder and every SAM block; None
-            leaves them at random.
+            URL, loaded by ``init_weights()`` into the prompt encoder and every SAM block; None for
+            random weights.
         with_cp: Recompute each chunk of classes in the backward pass instead of keeping its
             activations.
     """
@@ -262,7 +262,7 @@ class ESCNeck(BaseModule):
             if widths[0] != widths[1]:
                 raise ESCNetError(
                     f'ESCNeck: embed_dims of prompt_encoder ({widths[0]}) and sam_block '
-                    f'({widths[1]}) must be the same.'
+                    f'({widths[1]}) must be equal.'
                 )
         self.embed_dims = self.blocks[0].fusion.embed_dims
 
@@ -301,11 +301,10 @@ class ESCNeck(BaseModule):
             logit_scale: CLIP's, a scalar.
             class_chunk: Classes at a time, see :meth:`.ClassChunks.create`; the result does not
                 depend on it.
-            counts: How many classes each stands for (N,), where some of a vocabulary represent
-                others; None for one.
-            vocabulary: F_l of all words that the classes attend to (N', D), where ``text`` holds
-                only some of them; None if these are all.
-            keep_blocks: Also return what every block left behind, to look inside.
+            counts: How many classes each represents (N,), for a shortlist; None for one.
+            vocabulary: F_l (N', D) of all words that the classes attend to, if ``text`` has only
+                some of them.
+            keep_blocks: Also return the output of every block.
         """
         chunks = ClassChunks.create(
             class_chunk,

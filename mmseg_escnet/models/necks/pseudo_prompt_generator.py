@@ -17,7 +17,7 @@ from torch import Tensor
 from ...errors import ESCNetError
 from ..layers import ClassChunks
 
-_MAPS_AT_A_TIME = 256  # several times K values for each pixel are needed while objects are found
+_MAPS_AT_A_TIME = 256  # finding objects takes several times K values per pixel
 
 
 @dataclass
@@ -25,12 +25,12 @@ class PseudoPrompts:
     """The prompts of one ESC block, for all classes at once.
 
     Attributes:
-        points: (B, N, K, 2) the point (x, y) of each object, in [0, 1] image coordinates.
-        valid: (B, N, K) bool, False where a class has fewer objects than K; such an object's
-            point and mask mean nothing and must not be counted.
-        masks: (B, N, K, h, w) each object's peak-normalised probability, 0 outside of it.
-        region: (B, N, h, w) bool, the thresholded map that the objects partition.
-        presence: (B, N) how likely each class is in the image: softmax over the classes of the
+        points: (B, N, K, 2), the point (x, y) of each object, in [0, 1] image coordinates.
+        valid: (B, N, K) bool, False where a class has fewer than K objects; the point and mask of
+            such an object are meaningless and must be ignored.
+        masks: (B, N, K, h, w), each object's peak-normalised probability, 0 outside the object.
+        region: (B, N, h, w) bool, the thresholded map, partitioned by the objects.
+        presence: (B, N), how likely each class is in the image: softmax over the classes of the
             highest correlation (ours).
     """
 
@@ -49,24 +49,24 @@ class PseudoPrompts:
 def farthest_point_seeds(
     coordinates: Tensor, region: Tensor, peak: Tensor, num_seeds: int, min_distance: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Choose the first k-means centres: the peak, then always the pixel farthest from all.
+    """Choose the initial k-means centres by farthest-point sampling, starting at the peak.
 
     Deterministic: ties go to the first pixel in row-major order.
 
     Args:
         coordinates: (L, 2) pixel coordinates.
-        region: (M, L) bool, the pixels that may be chosen.
+        region: (M, L) bool, the candidate pixels.
         peak: (M,) index of each map's first seed.
         num_seeds: K.
-        min_distance: A pixel is a seed only if it is farther than this from all seeds before it.
+        min_distance: Seeds must be farther than this from all earlier ones.
 
     Returns:
-        Centres (M, K, 2) and their validity (M, K) bool; a map with fewer pixels than K, or with
-        none far enough, has invalid centres at the end.
+        Centres (M, K, 2) and their validity (M, K) bool; if there are fewer than K candidates, or
+        none far enough, the last centres are invalid.
     """
     num_maps, length = region.shape
     index = peak
-    # -1 keeps pixels outside of the region from ever being the farthest
+    # -1: pixels outside the region are never the farthest
     distance = coordinates.new_full((num_maps, length), torch.inf).masked_fill(~region, -1.0)
     centers, valid = [], []
     for _ in range(num_seeds):
@@ -88,14 +88,13 @@ def batched_kmeans(
     Args:
         coordinates: (L, 2) pixel coordinates, shared by all sets.
         region: (M, L) bool, the points of each set.
-        centers: (M, K, 2) first centres.
+        centers: (M, K, 2) initial centres.
         valid: (M, K) bool, the centres in use.
-        num_iterations: Fixed number of updates; a set that has converged does not change.
+        num_iterations: Fixed number of updates; a converged set does not change.
 
     Returns:
-        (M, K, L) bool one-hot assignment of each point of a set to its nearest valid centre, ties
-        to the first; a centre without points stays where it is. Points outside the region belong
-        to no centre.
+        (M, K, L) bool, one-hot assignment of each point to its nearest valid centre, ties to the
+        first; points outside the region belong to none. A centre without points does not move.
     """
     objects = torch.arange(centers.shape[1], device=centers.device, dtype=torch.int32)[:, None]
     x, y = coordinates.unbind(-1)
@@ -103,7 +102,7 @@ def batched_kmeans(
     def assign(centers: Tensor) -> Tensor:
         centers = centers.masked_fill(~valid[..., None], torch.inf)
         distance = (x - centers[..., :1]).square() + (y - centers[..., 1:]).square()  # (M, K, L)
-        # an argmin over K, written out: torch's own over so short a dimension takes ten times long
+        # argmin over K, written out: torch's own takes ten times as long on such a short dimension
         least = distance[:, 0]
         nearest = torch.zeros_like(least, dtype=objects.dtype)
         for index in range(1, distance.shape[1]):
@@ -131,15 +130,15 @@ class PseudoPromptGenerator(BaseModule):
     Not differentiable; computed in float32 without a gradient. Has no parameters.
 
     Args:
-        threshold: alpha in (0, 1], the share of the peak probability from which on a pixel
-            belongs to the region. The paper's value is not known to us (ours: 0.5, where SAM's
-            mask logit crosses zero).
+        threshold: alpha in (0, 1]; pixels with at least this fraction of the peak probability form
+            the region. The paper does not give its value (ours: 0.5, where SAM's mask logit crosses
+            zero).
         num_objects: K, or 'auto': as many objects as are farther apart than ``auto_distance``,
             at most ``max_objects`` (ours; the paper names the fixed K as its first limitation).
         num_iterations: Lloyd iterations.
-        max_objects: The most objects of a class under 'auto'.
-        auto_distance: Least distance between the seeds of two objects under 'auto', as a share
-            of the longer side of the image.
+        max_objects: Maximum number of objects per class with 'auto'.
+        auto_distance: Minimum distance between seeds with 'auto', as a fraction of the longer side
+            of the image.
     """
 
     def __init__(
@@ -155,8 +154,8 @@ class PseudoPromptGenerator(BaseModule):
         super().__init__(init_cfg)
         if not 0 < threshold <= 1:
             raise ESCNetError(
-                f'PseudoPromptGenerator: threshold={threshold} must lie in (0, 1], because it is '
-                'a share of the peak probability.'
+                f'PseudoPromptGenerator: threshold={threshold} must lie in (0, 1], a fraction of '
+                'the peak probability.'
             )
         automatic = num_objects == 'auto'
         if automatic and max_objects < 1:
@@ -179,7 +178,7 @@ class PseudoPromptGenerator(BaseModule):
 
         Args:
             correlation: (B, N, h, w) image-text correlation.
-            logit_scale: Scalar; CLIP's, the inverse softmax temperature (ours).
+            logit_scale: CLIP's logit scale, a scalar; the inverse softmax temperature (ours).
 
         Returns:
             The prompts, float32.
@@ -188,7 +187,7 @@ class PseudoPromptGenerator(BaseModule):
         with torch.autocast(correlation.device.type, enabled=False):
             logits = correlation.detach().float().flatten(0, 1).flatten(1) * logit_scale.float()
             coordinates = _pixel_coordinates(height, width, device=logits.device)
-            # a traced loop would be that of one number of classes (which PyTorch 2.1 cannot make)
+            # no loop while tracing, which would fix the number of classes
             tracing = getattr(torch.compiler, 'is_compiling', bool)()
             maps = (logits,) if tracing else logits.split(_MAPS_AT_A_TIME)
             parts = [

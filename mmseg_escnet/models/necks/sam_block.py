@@ -24,7 +24,7 @@ _ATTENTION = ('self_attn', 'cross_attn_token_to_image', 'cross_attn_image_to_tok
 
 @MODELS.register_module()
 class SAMBlock(BaseModule):
-    """Spatial understanding from SAM's decoder blocks (paper, section 3.3).
+    """Applies SAM's decoder layers to CLIP's features, class by class (paper, section 3.3).
 
     ::
 
@@ -32,23 +32,23 @@ class SAMBlock(BaseModule):
              --two-way transformer with the sparse prompts--> (F_v^n)' per class
              --pooled over classes--> --conv1x1--> F_v'
 
-    The layers are those of ``segment_anything``'s transformer, with
-    ``mask_decoder.transformer.layers.*`` of a SAM checkpoint in them. Only its image tokens are
-    used, so its last token-to-image attention, which does not reach them, is left out.
+    The layers are those of ``segment_anything``'s transformer, initialised from
+    ``mask_decoder.transformer.layers.*`` of a SAM checkpoint. Only the image tokens are used, so
+    the last token-to-image attention, which does not affect them, is left out.
 
     Args:
         image_dims: Width D of the dense CLIP features.
         embed_dims: SAM width C.
         depth: Layers of the two-way transformer (SAM: 2).
-        layers: Which of them this block has: 'alternate' for one of them in turn, layer t mod
-            depth in ESC block t, or 'all' (both ours: the paper says "a SAM block").
-        block_index: Number of this ESC block, from 0; filled in by the neck.
+        layers: Which of them this block has: 'alternate' for layer t mod depth in ESC block t, or
+            'all' (both ours: the paper says "a SAM block").
+        block_index: Index of this ESC block, from 0; set by the neck.
         num_heads: Attention heads (SAM: 8).
-        mlp_dims: Hidden width of its MLP (SAM: 2048).
-        class_fusion: How (F_v^n)' are pooled over the classes before the 1x1 convolution: 'mean',
+        mlp_dims: Hidden width of the MLP (SAM: 2048).
+        class_fusion: How (F_v^n)' is pooled over the classes before the 1x1 convolution: 'mean',
             or 'presence', weighted by how likely each class is in the image (both ours).
         trainable: Which parameters of the transformer are trained: its 'attention' layers
-            (paper), 'all' or 'none'. The two convolutions are new and always trained.
+            (paper), 'all' or 'none'. The two new convolutions are always trained.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class SAMBlock(BaseModule):
         self.image_proj = nn.Sequential(
             nn.Conv2d(image_dims, embed_dims, 1), LayerNorm2d(embed_dims)
         )
-        # by the numbers that they have in a SAM checkpoint
+        # keyed by their number in a SAM checkpoint
         self.layers = nn.ModuleDict(
             (str(index), layer)
             for index, layer in enumerate(
@@ -97,11 +97,11 @@ class SAMBlock(BaseModule):
             )
 
     def class_weights(self, presence: Tensor, counts: Tensor | None = None) -> Tensor:
-        """How much each class counts, (B, N), sums to one over the classes.
+        """Weights (B, N) of the classes, which sum to one.
 
         Args:
             presence: Class presence (B, N), sums to one over the classes.
-            counts: How many classes each stands for (N,); None for one.
+            counts: How many classes each represents (N,); None for one.
         """
         weights = presence if self.class_fusion == 'presence' else torch.ones_like(presence)
         if counts is not None:
@@ -119,18 +119,18 @@ class SAMBlock(BaseModule):
         """Run SAM's decoder on some of the classes.
 
         Args:
-            image: What :meth:`image_proj` makes of F_v, (B, C, h, w).
+            image: F_v after ``image_proj``, (B, C, h, w).
             sparse: Sparse prompt embeddings of n classes (B * n, number of tokens, C).
             dense: Their dense prompt embeddings (B * n, C, h, w) or (B * n, C, 1, 1).
             position: Positional encoding of the image tokens (1, C, h, w).
-            weights: Of these classes among all, (B, n), see :meth:`class_weights`.
+            weights: Weights of these classes (B, n), see :meth:`class_weights`.
 
         Returns:
-            Their share of the pooled (F_v^n)', (B, C, h, w), to be added to that of the others and
-            then given to ``fuse``.
+            Their contribution to the pooled (F_v^n)', (B, C, h, w). The sum over all classes goes
+            through ``fuse``.
         """
         batch, height, width = len(image), *image.shape[-2:]
-        # the tokens of all classes are many: under autocast in the type of its convolutions
+        # the many tokens of all classes take the dtype that autocast gives to convolutions
         image, sparse, position = (x.to(dense.dtype) for x in (image, sparse, position))
         image = image.flatten(2).transpose(1, 2)[:, None]  # (B, 1, L, C)
         dense = dense.flatten(2).transpose(1, 2).unflatten(0, (batch, -1))
@@ -142,7 +142,7 @@ class SAMBlock(BaseModule):
         return pooled.to(torch.promote_types(pooled.dtype, torch.float32))  # a sum over all classes
 
     def image_tokens(self, image: Tensor, position: Tensor, sparse: Tensor) -> Tensor:
-        """The image tokens that SAM's two-way transformer returns.
+        """The output image tokens of SAM's two-way transformer.
 
         Args:
             image: Image tokens with the dense prompt added (M, L, C).

@@ -1,4 +1,4 @@
-"""SAM's prompt encoder, fed with pseudo prompts.
+"""SAM's prompt encoder, applied to pseudo prompts.
 
 Shapes: B images, N classes, h x w patch grid, K objects per class, C SAM width, M = B * N.
 """
@@ -18,11 +18,11 @@ from ...errors import ESCNetError
 from .pseudo_prompt_generator import PseudoPrompts
 
 PROMPT_KINDS = ('points', 'boxes', 'masks')
-# SAM's own input size; coordinates are divided by it again, so any value gives the same encoding
+# SAM's input size; coordinates are divided by it again, so any value gives the same encoding
 _SAM_IMAGE_SIZE = 1024
-# the mask downscaling of SAM reads masks at four times the resolution of the image tokens
+# SAM's mask downscaling reads masks at four times the resolution of the image tokens
 _MASK_SCALE = 4
-# +-9.2: SAM was trained on mask logits, and an object's complement must not be minus infinity
+# clamps mask logits to +-9.2, so that pixels outside an object are not minus infinity
 _MASK_PROBABILITY_EPS = 1e-4
 
 
@@ -35,15 +35,15 @@ class SAMPromptEncoder(BaseModule):
         K points or boxes --PromptEncoder--> sparse embeddings
         K masks --logit, x4--> mask_downscaling --mean over valid objects--> dense embedding
 
-    An object that is not valid is encoded as SAM's "not a point" and left out of the mean of the
-    masks; without any mask SAM's ``no_mask_embed`` is the dense embedding.
+    An invalid object is encoded as SAM's "not a point" and excluded from the mean of the masks;
+    without any mask, SAM's ``no_mask_embed`` is the dense embedding.
 
     Args:
         embed_dims: SAM width C.
         mask_channels: Hidden channels of the mask downscaling (SAM: 16).
-        prompts: Which prompts are used: a subset of 'points', 'boxes' and 'masks', not empty.
-        mask_as_logits: Feed the masks as logits, on which SAM was trained (ours), or else as
-            the probabilities they are.
+        prompts: Prompts to use: a non-empty subset of 'points', 'boxes' and 'masks'.
+        mask_as_logits: Pass masks as logits, on which SAM was trained (ours), instead of
+            probabilities.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class SAMPromptEncoder(BaseModule):
         prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
         if not prompts or not set(prompts) <= set(PROMPT_KINDS):
             raise ESCNetError(
-                f'SAMPromptEncoder: prompts={prompts!r} must name at least one of {PROMPT_KINDS} '
-                'and nothing else.'
+                f'SAMPromptEncoder: prompts={prompts!r} must be a non-empty subset of '
+                f'{PROMPT_KINDS}.'
             )
         self.prompts = prompts
         self.mask_as_logits = mask_as_logits
-        # the grid given here is only read for buffers we do not use: any grid can be encoded
+        # this grid only sizes unused buffers: any grid can be encoded
         self.encoder = PromptEncoder(
             embed_dim=embed_dims,
             image_embedding_size=(1, 1),
@@ -82,11 +82,11 @@ class SAMPromptEncoder(BaseModule):
         """Encode the prompts of all classes.
 
         Args:
-            prompts: As the pseudo prompt generator returns them.
+            prompts: From the pseudo prompt generator.
 
         Returns:
             Sparse embeddings (M, number of tokens, C) and dense embeddings (M, C, h, w), or
-            (M, C, 1, 1) to be broadcast if masks are not used.
+            (M, C, 1, 1), to be broadcast, without masks.
         """
         with torch.autocast(self._device_type, enabled=False):  # sines of large angles
             sparse = self._encode_sparse(prompts)
@@ -109,13 +109,13 @@ class SAMPromptEncoder(BaseModule):
             points = prompts.points.flatten(0, 1)
             valid = prompts.valid.flatten(0, 1)
             if 'points' not in self.prompts:
-                # masks alone: SAM's decoder always has a token, here a single "not a point"
+                # masks only: SAM's decoder needs a token, here a single "not a point"
                 points, valid = points[:, :0], valid[:, :0]
-            # PromptEncoder adds half a pixel, our coordinates are exact positions already
+            # PromptEncoder adds half a pixel; our coordinates are exact
             coordinates = points * _SAM_IMAGE_SIZE - 0.5
-            labels = torch.where(valid, 1, -1)  # 1 a foreground point, -1 not a point
+            labels = torch.where(valid, 1, -1)  # 1: foreground point, -1: not a point
             padded, _ = self.encoder(points=(coordinates, labels), boxes=None, masks=None)
-            # SAM pads the points by one "not a point", but not if there are boxes as well
+            # SAM appends one "not a point" to the points, unless there are boxes
             tokens.append(padded[:, :-1] if 'boxes' in self.prompts else padded)
         if 'boxes' in self.prompts:
             tokens.append(self._encode_boxes(prompts))
@@ -143,28 +143,28 @@ class SAMPromptEncoder(BaseModule):
         weight = valid.to(hidden.dtype)
         count = weight.sum(1)
         weight = weight / count.clamp(min=1)[:, None]
-        # the last layer is linear, so the mean is taken before it: K times less work, same result
+        # the last layer is linear, so average before it: the same result for 1 / K of the work
         pooled = torch.einsum('mkchw,mk->mchw', hidden, weight)
-        # a class without any mask has zeros there, which one more channel turns into no_mask_embed
+        # a class without masks has zeros here, which an extra channel turns into no_mask_embed
         without = (count == 0).to(hidden.dtype)[:, None, None, None].expand(-1, 1, height, width)
         pooled = torch.cat([pooled, without], dim=1)
         no_mask = self.encoder.no_mask_embed.weight[0] - projection.bias
         weight = torch.cat([projection.weight, no_mask[:, None, None, None]], dim=1)
-        # SAM's transformer reads the channels of a position together
+        # channels last, as SAM's transformer reads positions as tokens
         return F.conv2d(
             pooled.contiguous(memory_format=torch.channels_last), weight, projection.bias
         )
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
-    """The tight boxes of masks.
+    """The tight bounding boxes of masks.
 
     Args:
         masks: (M, h, w) bool.
 
     Returns:
-        (M, 4) boxes (left, top, right, bottom) in [0, 1] image coordinates, the outer edges of
-        the outermost pixels; the whole image for an empty mask.
+        (M, 4) boxes (left, top, right, bottom) in [0, 1] image coordinates, at pixel edges; the
+        whole image for an empty mask.
     """
 
     def extent(line: Tensor) -> tuple[Tensor, Tensor]:

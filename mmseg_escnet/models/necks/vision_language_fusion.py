@@ -1,4 +1,4 @@
-"""Vision-language fusion: refine the correlation with image and text.
+"""Vision-language fusion: refine the correlation with image and text features.
 
 Shapes: B images, N classes, h x w patch grid, D CLIP joint width, C SAM width, d correlation
 embedding width. Correlation embeddings are channels last, as the attention layers read them.
@@ -19,7 +19,7 @@ from ...errors import ESCNetError
 from ..layers import ClassAttention, ClassChunks, SwinBlock, TextAttention
 from ..layers.text_attention import WordSums
 
-_VARIANCE_EPS = 1e-8  # of cosines: far below any difference that means something
+_VARIANCE_EPS = 1e-8  # far below any meaningful difference of cosines
 
 
 @MODELS.register_module()
@@ -28,17 +28,17 @@ class VisionLanguageFusion(BaseModule):
 
     ::
 
-        (a) image guidance, each class alone after the standardization:
+        (a) image guidance, per class after the standardization:
             C --standardize, conv1x1--> + E_{t-1} --[ . ; F_v'] conv1x1, residual-->
             --> Swin --> C_v^n
-        (b) text guidance, each position of each class alone:
+        (b) text guidance, per position and class:
             linear attention, queries from C_v^n, keys and values from F_l --> E_t
 
-    CLIP's cosines differ by a few hundredths around a common offset, so they are brought to mean 0
-    and variance 1 over the classes and positions of an image before they are embedded (ours).
+    CLIP's cosines differ by a few hundredths around a common offset, so they are standardized to
+    mean 0 and variance 1 over the classes and positions of an image before embedding (ours).
 
     The 1x1 convolution of a concatenation is the sum of two, so the image half is computed once
-    per image and not once per class.
+    per image instead of once per class.
 
     Args:
         text_dims: Text width D.
@@ -46,18 +46,18 @@ class VisionLanguageFusion(BaseModule):
         embed_dims: Correlation embedding width d.
         num_heads: Attention heads of both steps.
         window_size: Swin window, in patches.
-        mlp_ratio: Hidden width of the Swin block's MLP over d.
-        swin_blocks: 'alternate' for one Swin block, whose windows are shifted in every second ESC
-            block, or 'pair' for a plain and a shifted one in every ESC block (both ours: the paper
-            says "a Swin Transformer block").
+        mlp_ratio: Hidden width of the Swin block's MLP, relative to d.
+        swin_blocks: 'alternate' for one Swin block, with shifted windows in every second ESC block,
+            or 'pair' for a regular and a shifted one in every ESC block (both ours: the paper says
+            "a Swin Transformer block").
         text_guidance: 'cross' for attention to the words (paper), 'self' for attention over the
-            classes, whose queries and keys see the words (CAT-Seg's), None for none (ablation).
-        own_word: With 'cross', whether the query of a class also sees its own word (ours).
-        text_mlp_ratio: Hidden width of an MLP after the text guidance, over d; 0 for none.
-        block_index: Number of this ESC block, from 0; filled in by the neck.
+            classes, with the words in queries and keys (CAT-Seg's), None for none (ablation).
+        own_word: With 'cross', whether the query of a class includes its own word (ours).
+        text_mlp_ratio: Hidden width of an MLP after the text guidance, relative to d; 0 for none.
+        block_index: Index of this ESC block, from 0; set by the neck.
 
     Raises:
-        ESCNetError: If an option is unknown.
+        ESCNetError: If an option is invalid.
     """
 
     def __init__(
@@ -84,12 +84,12 @@ class VisionLanguageFusion(BaseModule):
         if text_guidance not in ('cross', 'self', None):
             raise ESCNetError(
                 f"VisionLanguageFusion: text_guidance={text_guidance!r} must be 'cross' (attention "
-                "to the words, the paper's), 'self' (over the classes, CAT-Seg's) or None."
+                "to the words, as in the paper), 'self' (over the classes, as in CAT-Seg) or None."
             )
         if own_word and text_guidance != 'cross':
             raise ESCNetError(
-                "VisionLanguageFusion: own_word=True goes with text_guidance='cross' only, not "
-                f'with {text_guidance!r}: leave it out.'
+                "VisionLanguageFusion: own_word=True needs text_guidance='cross', not "
+                f'{text_guidance!r}: remove own_word.'
             )
         self.embed_dims = embed_dims
         self.correlation_embed = nn.Linear(1, embed_dims)
@@ -139,9 +139,9 @@ class VisionLanguageFusion(BaseModule):
             image_features: F_v' (B, C, h, w); None without image guidance.
             text: F_l (N, D), unit norm.
             chunks: How many classes at a time.
-            counts: How many classes each stands for (N,); None for one.
-            vocabulary: F_l of all words that the classes attend to (N', D), where those of
-                ``text`` are only some of them; None if these are all.
+            counts: How many classes each represents (N,); None for one.
+            vocabulary: F_l (N', D) of all words that the classes attend to, if ``text`` has only
+                some of them.
 
         Returns:
             E_t (B, N, h, w, d).
@@ -161,10 +161,10 @@ class VisionLanguageFusion(BaseModule):
                 chunks.run(self._refine, *some, guidance, biases, words)
                 for some in zip(correlations, embeddings, chunks.split(text, dim=0), strict=True)
             ),
-            num_classes=text.shape[0],  # not len(): an export keeps it variable
+            num_classes=text.shape[0],  # not len(), which would fix it in an export
             out=embedding,
         )
-        if self.class_attention is not None:  # which takes a second pass
+        if self.class_attention is not None:  # needs a second pass
             x = self.class_attention(x, text, chunks, counts)
         return x
 
@@ -177,7 +177,7 @@ class VisionLanguageFusion(BaseModule):
         biases: Sequence[Tensor],
         words: WordSums | None,
     ) -> Tensor:
-        """Let some classes (B, n, h, w) look at the image and at the words: (B, n, h, w, d)."""
+        """Image and text guidance for some classes (B, n, h, w): (B, n, h, w, d)."""
         x = self._see_image(correlation, embedding, guidance, biases)
         return x if words is None else self.text_attention(x, text, words)
 
@@ -188,7 +188,7 @@ class VisionLanguageFusion(BaseModule):
         guidance: Tensor | None,
         biases: Sequence[Tensor],
     ) -> Tensor:
-        """Embed classes (B, n, h, w) and let each look at the image: C_v^n (B, n, h, w, d)."""
+        """Embedding and image guidance of classes (B, n, h, w): C_v^n (B, n, h, w, d)."""
         x = self.correlation_embed(correlation[..., None])
         if embedding is not None:
             x = x + embedding
@@ -203,11 +203,11 @@ class VisionLanguageFusion(BaseModule):
 
 
 def standardize(correlation: Tensor, counts: Tensor | None = None) -> Tensor:
-    """Bring each image's correlation to mean 0 and variance 1 over classes and positions.
+    """Standardize each image's correlation to mean 0 and variance 1 over classes and positions.
 
     Args:
         correlation: (B, N, h, w).
-        counts: How many classes each stands for (N,); None for one.
+        counts: How many classes each represents (N,); None for one.
 
     Returns:
         (B, N, h, w), zero where all values of an image are equal.

@@ -20,12 +20,12 @@ from ..text_encoders.open_clip_text import OpenCLIPTextEncoder
 from .open_vocab_segmentor import OpenVocabSegmentor, correlate
 from .shortlist import HOPELESS, Shortlist
 
-_OF_VERSION_0_1 = '.fusion.window_attention.'  # is in the keys of its checkpoints
+_OF_VERSION_0_1 = '.fusion.window_attention.'  # occurs in the keys of its checkpoints
 
 
 @MODELS.register_module()
 class ESCNet(OpenVocabSegmentor):
-    """ESC-Net: segment an image into any words (Lee et al., CVPR 2025, arXiv 2411.14723).
+    """ESC-Net: open-vocabulary semantic segmentation (Lee et al., CVPR 2025, arXiv 2411.14723).
 
     ::
 
@@ -38,13 +38,13 @@ class ESCNet(OpenVocabSegmentor):
     Args:
         neck: Config of the ESC blocks.
         decode_head: Config of the decoder and loss.
-        class_chunk: Classes that pass through the network at a time, for memory does not grow with
-            their number then; 'auto' for what fits the cache of a processor or the free memory of
-            a GPU. Results do not depend on it.
-        **kwargs: As for :class:`.OpenVocabSegmentor`: ``backbone``, ``text_encoder``, ``test_cfg``.
+        class_chunk: Number of classes that pass through the network at a time, which bounds memory;
+            'auto' chooses what fits a CPU's cache or a GPU's free memory. Results do not depend on
+            it.
+        **kwargs: See :class:`.OpenVocabSegmentor`: ``backbone``, ``text_encoder``, ``test_cfg``.
 
     Raises:
-        ESCNetError: If a setting is not usable.
+        ESCNetError: If an argument is invalid.
     """
 
     def __init__(
@@ -70,15 +70,15 @@ class ESCNet(OpenVocabSegmentor):
         self.class_chunk = class_chunk
 
     def set_vocabulary(self, *args, **kwargs) -> None:
-        """As :meth:`.OpenVocabSegmentor.set_vocabulary`; the decode head follows."""
+        """See :meth:`.OpenVocabSegmentor.set_vocabulary`; the decode head follows."""
         super().set_vocabulary(*args, **kwargs)
         self.decode_head.num_classes = self.decode_head.out_channels = self.num_classes
 
     def embed(self, vocabulary: Vocabulary, encoder: OpenCLIPTextEncoder | None = None) -> Tensor:
-        """As :meth:`.OpenVocabSegmentor.embed`.
+        """See :meth:`.OpenVocabSegmentor.embed`.
 
         Raises:
-            ESCNetError: For ``synonyms='max'``, because the blocks take each class once.
+            ESCNetError: For ``synonyms='max'``, because every class passes the blocks once.
         """
         self._check_synonyms(encoder or self.text_encoder)
         return super().embed(vocabulary, encoder)
@@ -87,27 +87,27 @@ class ESCNet(OpenVocabSegmentor):
     def _check_synonyms(encoder: OpenCLIPTextEncoder) -> None:
         if encoder.synonyms == 'max':
             raise ESCNetError(
-                "synonyms='max' is defined for CLIP alone, because the blocks of ESC-Net take each "
-                "class once: use 'mean' or 'first'."
+                "synonyms='max' is defined for CLIP alone, because every class passes the blocks "
+                "of ESC-Net once: use 'mean' or 'first'."
             )
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
         if any(key.startswith(prefix) and _OF_VERSION_0_1 in key for key in state_dict):
             raise ESCNetError(
                 'The checkpoint was made by mmseg_escnet 0.1, whose vision-language fusion and '
-                'decoder were others: use it with that version, or train again with this one.'
+                'decoder differ: use it with that version, or train again with this one.'
             )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def logits(
         self, images: Tensor, text: Tensor, *, class_chunk: int | Literal['auto', 'all'] = 'auto'
     ) -> Tensor:
-        """As :meth:`.OpenVocabSegmentor.logits`.
+        """See :meth:`.OpenVocabSegmentor.logits`.
 
         Args:
             images: (B, 3, H, W) RGB, normalised.
             text: F_l (N, D), unit norm: :meth:`embed`.
-            class_chunk: As for the model, whose own is meant by 'auto'; 'all' at once.
+            class_chunk: Classes at a time; 'auto' for the model's own setting, 'all' for no chunks.
 
         Returns:
             (B, N, 4h, 4w).
@@ -115,11 +115,11 @@ class ESCNet(OpenVocabSegmentor):
         return self._decode(self.extract_feat(images, text, class_chunk=class_chunk))
 
     def extract_feat(self, inputs: Tensor, text: Tensor | None = None, **options) -> ESCFeatures:
-        """From images to what the decode head reads.
+        """From images to the input of the decode head.
 
         Args:
             inputs: (B, 3, H, W) RGB, normalised.
-            text: F_l (N, D); by default of the vocabulary in use.
+            text: F_l (N, D); by default of the current vocabulary.
             options: Of the neck: ``keep_blocks=True`` to look inside, ``class_chunk``.
         """
         text = self.text_features() if text is None else text
@@ -153,7 +153,7 @@ class ESCNet(OpenVocabSegmentor):
         return self._logits_of_shortlist(images, text) if shortlist else self.logits(images, text)
 
     def _logits_of_shortlist(self, images: Tensor, text: Tensor) -> Tensor:
-        """The logits of the classes of the shortlist; the others have hopeless ones."""
+        """Logits (B, N, 4h, 4w) of the shortlisted classes, HOPELESS for the others."""
         shortlist = Shortlist.create(self.test_cfg.shortlist)
         features = self._clip_features(images)
         correlation = correlate(features.image, text)

@@ -1,4 +1,4 @@
-"""What segments images into any words, whatever the network.
+"""Open-vocabulary segmentation with CLIP, independent of the network.
 
 Shapes: B images, N classes, P phrases, H x W pixels, h x w patch grid, D CLIP joint width.
 """
@@ -33,11 +33,11 @@ from .windows import check_test_cfg, window_inference, window_options
 
 
 class OpenVocabSegmentor(EncoderDecoder):
-    """CLIP's two towers, the words, and the protocol of inference; subclasses add the network.
+    """CLIP's two towers, the words, and the inference protocol; subclasses add the network.
 
-    The words are an argument: :meth:`embed` makes F_l of a vocabulary, and :meth:`logits` and
-    :meth:`scores` take images and F_l and depend on nothing else. MMSegmentation's runner passes
-    images alone. For it :meth:`set_vocabulary` keeps the words of the data set in use, which
+    The words are an argument: :meth:`embed` encodes a vocabulary as F_l; :meth:`logits` and
+    :meth:`scores` depend only on images and F_l. MMSegmentation's runner passes only images, so
+    :meth:`set_vocabulary` stores the words of the current data set, which
     ``VocabularyHook`` passes on; ``num_classes``, ``out_channels``, ``dataset_meta`` and palette
     follow.
 
@@ -45,13 +45,13 @@ class OpenVocabSegmentor(EncoderDecoder):
         backbone: Config of the CLIP model.
         text_encoder: Config of the text encoder.
         data_preprocessor: Config of MMSegmentation's SegDataPreProcessor.
-        train_cfg: Unused, part of the interface.
-        test_cfg: Settings of inference: see :func:`.windows.check_test_cfg`.
-        pretrained: None; MMSegmentation's ``init_model`` passes it.
+        train_cfg: Unused; part of MMSegmentation's interface.
+        test_cfg: Inference settings: see :func:`.windows.check_test_cfg`.
+        pretrained: Must be None; MMSegmentation's ``init_model`` passes it.
         init_cfg: MMEngine's initialisation config.
 
     Raises:
-        ESCNetError: If ``test_cfg`` is not usable.
+        ESCNetError: If an argument is invalid.
     """
 
     align_corners = False
@@ -69,16 +69,16 @@ class OpenVocabSegmentor(EncoderDecoder):
     ) -> None:
         if pretrained is not None:
             raise ESCNetError(
-                f'{type(self).__name__} takes no pretrained={pretrained!r}: set '
+                f'{type(self).__name__} does not accept pretrained={pretrained!r}: set '
                 'model.backbone.pretrained (CLIP) and model.neck.sam_pretrained (SAM).'
             )
-        if isinstance(data_preprocessor, dict):  # found without a default scope, as all parts are
+        if isinstance(data_preprocessor, dict):  # like all parts, found without a default scope
             data_preprocessor = MODELS.build(data_preprocessor)
-        # not EncoderDecoder's own: it would build the neck before the widths of CLIP are known
+        # skip EncoderDecoder's constructor, which builds the neck before CLIP's widths are known
         super(EncoderDecoder, self).__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.backbone = MODELS.build(backbone)
         self.text_encoder = MODELS.build(text_encoder)
-        self.neck = self.decode_head = None  # of EncoderDecoder's interface
+        self.neck = self.decode_head = None  # part of EncoderDecoder's interface
         self.train_cfg = train_cfg
         self.test_cfg = ConfigDict(dict(mode='whole'), **(test_cfg or {}))
         check_test_cfg(self.test_cfg)
@@ -89,10 +89,10 @@ class OpenVocabSegmentor(EncoderDecoder):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The words in use.
+        """The current vocabulary.
 
         Raises:
-            ESCNetError: If none have been set.
+            ESCNetError: If none has been set.
         """
         if self._vocabulary is None:
             raise ESCNetError(
@@ -107,16 +107,16 @@ class OpenVocabSegmentor(EncoderDecoder):
         palette: Sequence[Sequence[int]] | None = None,
         phrases: Mapping[str, Sequence[str] | None] | None = None,
     ) -> None:
-        """Segment into other words from now on.
+        """Change the vocabulary.
 
         Args:
-            names: N class names, each may hold synonyms; class i of the results is names[i].
-            palette: N colours (R, G, B); by default one that depends on the name alone.
-            phrases: Name -> what stands for it in place of the name, if anything does.
+            names: N class names, optionally with synonyms; class i of the results is names[i].
+            palette: N colours (R, G, B); by default derived from the names.
+            phrases: Name -> phrases to encode instead of the name, or None.
 
         Raises:
-            ESCNetError: If the names are no list of different non-empty strings, or one is longer
-                than CLIP's context. The vocabulary in use is kept then.
+            ESCNetError: If the names are not distinct, non-empty strings, or one exceeds CLIP's
+                context. The current vocabulary is kept then.
         """
         if not isinstance(names, Vocabulary):
             names = Vocabulary.create(names, palette, phrases)
@@ -136,15 +136,15 @@ class OpenVocabSegmentor(EncoderDecoder):
     def embed(self, vocabulary: Vocabulary, encoder: OpenCLIPTextEncoder | None = None) -> Tensor:
         """F_l (N, D) of a vocabulary, unit norm; (P, D) of its P phrases for ``synonyms='max'``.
 
-        Computed anew with a gradient in training; otherwise only for phrases that the cache does
-        not hold (see :class:`.TextCache`).
+        In training always computed, with a gradient; otherwise only for phrases that are not cached
+        (see :class:`.TextCache`).
 
         Args:
             vocabulary: N class names.
-            encoder: With other templates or synonyms than the model's own.
+            encoder: To use other templates or synonyms than the model's own.
         """
         encoder, clip = encoder or self.text_encoder, self.backbone.clip
-        # in full precision also under autocast: once per vocabulary, and every pixel depends on it
+        # in full precision even under autocast: once per vocabulary, and every pixel depends on it
         full_precision = torch.autocast(self.backbone.logit_scale.device.type, enabled=False)
         with record_function('escnet/text'), full_precision:
             if torch.is_grad_enabled() and any(p.requires_grad for p in clip.text.parameters()):
@@ -152,11 +152,11 @@ class OpenVocabSegmentor(EncoderDecoder):
             return self._text_cache.text_features(encoder, clip, vocabulary)
 
     def text_features(self) -> Tensor:
-        """F_l (N, D) of the vocabulary in use."""
+        """F_l (N, D) of the current vocabulary."""
         return self.embed(self.vocabulary)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
-        # every way to load a checkpoint comes by here, also those that only warn of a misfit
+        # called however a checkpoint is loaded, even where a mismatch would only be a warning
         own = {key: value for key, value in state_dict.items() if key.startswith(prefix)}
         check_fit(self, own, source='The checkpoint', prefix=prefix)
         own = to_dense(own, source='The checkpoint')
@@ -164,7 +164,7 @@ class OpenVocabSegmentor(EncoderDecoder):
         state_dict.update(own)  # a copy made for loading
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    # -- network ---------------------------------------------------------------------------------
+    # -- network ----------------------------------------------------------------------------------
 
     @abstractmethod
     def logits(
@@ -175,8 +175,8 @@ class OpenVocabSegmentor(EncoderDecoder):
         Args:
             images: (B, 3, H, W) RGB, normalised.
             text: F_l (N, D), unit norm: :meth:`embed`.
-            class_chunk: Classes at a time, where the network works on them one by one; 'all' at
-                once. The logits do not depend on it.
+            class_chunk: Classes at a time, where the network processes them one by one; 'all' for
+                no chunks. The logits do not depend on it.
 
         Returns:
             (B, N, height, width), of any size.
@@ -189,18 +189,18 @@ class OpenVocabSegmentor(EncoderDecoder):
         metas: Sequence[dict],
         class_of_phrase: Tensor | None = None,
     ) -> list[Scores]:
-        """Scores of images by the protocol of ``test_cfg``, which take little memory.
+        """Scores of images with the protocol of ``test_cfg``, in little memory.
 
         Args:
             images: (B, 3, H, W) RGB, normalised.
             text: F_l (N, D), unit norm: :meth:`embed`.
             metas: Padding, flip and original size of each of the B images.
-            class_of_phrase: Where classes have several rows of ``text``:
+            class_of_phrase: If classes have several rows of ``text``:
                 :meth:`.OpenCLIPTextEncoder.class_of_phrase`.
 
         Returns:
-            Scores at the original size, computed when they are asked for: probabilities in
-            'windows' mode, otherwise logits.
+            Lazily computed scores at the original size: probabilities in 'windows' mode, otherwise
+            logits.
         """
         return [
             of_image.at_original_size(meta, align_corners=self.align_corners)
@@ -214,11 +214,11 @@ class OpenVocabSegmentor(EncoderDecoder):
             return self.backbone(images)
 
     def _forward(self, inputs: Tensor, data_samples: OptSampleList = None) -> Tensor:
-        """Logits of images (B, 3, H, W) and the vocabulary in use."""
+        """Logits of images (B, 3, H, W) for the current vocabulary."""
         return self.logits(inputs, self.text_features())
 
     def _logits_for_test(self, images: Tensor, text: Tensor) -> Tensor:
-        """Logits by the settings of ``test_cfg``."""
+        """Logits with the settings of ``test_cfg``."""
         dtype = self.test_cfg.get('autocast')
         context = nullcontext()
         if dtype is not None:
@@ -232,7 +232,7 @@ class OpenVocabSegmentor(EncoderDecoder):
         return self.logits(images, text)
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """Logits (B, N, H, W) of images (B, 3, H, W), at their own size."""
+        """Logits (B, N, H, W) of images (B, 3, H, W)."""
         return F.interpolate(
             self._forward(inputs),
             inputs.shape[-2:],
@@ -243,43 +243,42 @@ class OpenVocabSegmentor(EncoderDecoder):
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Scores (B, N, H, W) of images (B, 3, H, W): probabilities in 'windows' mode, or logits.
 
-        Part of MMSegmentation's interface, without a gradient. It holds all scores, 1.4 GB for 847
-        classes and 640 x 640 pixels; :meth:`predict` and :meth:`scores` never do.
+        Part of MMSegmentation's interface, without a gradient. It stores all scores, 1.4 GB for 847
+        classes and 640 x 640 pixels; :meth:`predict` and :meth:`scores` do not.
         """
-        return torch.stack([of_image.all() for of_image in self._scores_in_use(inputs)])
+        return torch.stack([of_image.all() for of_image in self._current_scores(inputs)])
 
     def predict(self, inputs: Tensor, data_samples: OptSampleList = None) -> SampleList:
-        """Choose the best class of every pixel of the original images.
+        """Predict label maps at the original size of the images.
 
         Args:
             inputs: (B, 3, H, W) RGB, normalised.
             data_samples: B samples with the padding, flip and original size of their images.
 
         Returns:
-            As :meth:`postprocess_result`.
+            See :meth:`postprocess_result`.
         """
-        return self._label(self._scores_in_use(inputs), data_samples)
+        return self._label(self._current_scores(inputs), data_samples)
 
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: OptSampleList = None
     ) -> SampleList:
-        """Bring scores back to the original images and choose the best class of every pixel.
+        """Resize scores to the original images and choose the best class of every pixel.
 
-        Unlike MMSegmentation's own, a vocabulary of one word is a class like any other and not a
-        binary problem.
+        Unlike in MMSegmentation, a vocabulary of one word is not a binary problem.
 
         Args:
             seg_logits: Scores (B, N, H, W) at the size of the network's input.
             data_samples: B samples with the padding, flip and original size of their images.
 
         Returns:
-            The samples with ``pred_sem_seg`` (1, H0, W0), int64, which also tells
-            ``num_classes``; and, if ``test_cfg.keep_scores``, ``seg_logits`` (N, H0, W0).
+            The samples with ``pred_sem_seg`` (1, H0, W0), int64, whose metainfo has
+            ``num_classes``; with ``test_cfg.keep_scores`` also ``seg_logits`` (N, H0, W0).
         """
         return self._label([Scores.from_maps(s.float()) for s in seg_logits], data_samples)
 
-    def _scores_in_use(self, images: Tensor) -> list[Scores]:
-        """As :meth:`_view_scores`, for the vocabulary in use."""
+    def _current_scores(self, images: Tensor) -> list[Scores]:
+        """As :meth:`_view_scores`, for the current vocabulary."""
         classes = self.text_encoder.class_of_phrase(self.vocabulary)
         return self._view_scores(images, self.text_features(), classes)
 
@@ -287,7 +286,7 @@ class OpenVocabSegmentor(EncoderDecoder):
     def _view_scores(
         self, images: Tensor, text: Tensor, class_of_phrase: Tensor | None
     ) -> list[Scores]:
-        """Scores of B images at the size of the network's input, not computed yet."""
+        """Lazily computed scores of B images at the size of the network's input."""
         return window_inference(
             images,
             lambda views: self._logits_for_test(views, text),
@@ -307,7 +306,7 @@ class OpenVocabSegmentor(EncoderDecoder):
 
 
 def correlate(image_features: Tensor, text: Tensor) -> Tensor:
-    """The correlation C_0 of image and text: cosines (paper, section 3.1).
+    """The correlation C_0: cosines of image and text features (paper, section 3.1).
 
     Args:
         image_features: Dense CLIP features F_v (B, D, h, w).
@@ -316,7 +315,7 @@ def correlate(image_features: Tensor, text: Tensor) -> Tensor:
     Returns:
         (B, N, h, w), in the precision of the text.
     """
-    # a step of half precision at logit scale 100 would move pixels over PPG's threshold
+    # times a logit scale of 100, half-precision rounding would move pixels across PPG's threshold
     with torch.autocast(image_features.device.type, enabled=False):
         image = F.normalize(image_features.to(text.dtype), dim=1)
         return torch.einsum('bdhw,nd->bnhw', image, text)

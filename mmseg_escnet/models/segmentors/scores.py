@@ -1,8 +1,8 @@
-"""Scores of an image, computed in parts from the network's small logits.
+"""Scores of an image, lazily computed in tiles from the network's small logits.
 
 The logits of a window are small, (N, 96, 96) for 384 x 384 pixels. Those of 847 classes take
 1.4 GB at the size of the network's input, and 40 GB at the size of a 12-megapixel photograph. So
-they are resized and averaged for some rows and some classes at a time.
+they are resized and averaged a few rows and classes at a time.
 
 Shapes: N classes, n of them at a time; y x x pixels of a view, h x w of the network's input,
 H x W of the image. Rows and classes are slices with a start and a stop.
@@ -23,10 +23,10 @@ from torch.profiler import record_function
 
 from .row_resizer import RowResizer
 
-# Numbers at a time: what fits the cache of a processor's core, and at most, what keeps a GPU busy.
+# Numbers per tile: per CPU core what fits its cache, and at most what keeps a GPU busy.
 _TILE_OF_CORE = 1 << 19
 _TILE = 1 << 24
-_TILE_CLASSES = 16  # or more: the best of every tile is compared with that of those before
+_TILE_CLASSES = 16  # or more: each tile costs a comparison with the best class so far
 
 # as mmcv's RandomFlip names them -> dimensions of (n, h, w)
 _FLIP_DIMS = {'horizontal': (2,), 'vertical': (1,), 'diagonal': (1, 2)}
@@ -34,15 +34,15 @@ _FLIP_DIMS = {'horizontal': (2,), 'vertical': (1,), 'diagonal': (1, 2)}
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One window, or the network's whole input squeezed into one view.
+    """One window, or the network's whole input resized to one view.
 
     Attributes:
         logits: (N, height, width), usually smaller than the view.
-        resizer: From there to the size of the view.
-        top: Row of the network's input where the window begins.
-        left: Its first column.
-        log_sums: (y, x): logarithm of the sum of the exponentials of all N logits, with which
-            scores are probabilities; None if they are logits.
+        resizer: Resizes logits to the view.
+        top: First row of the window in the network's input.
+        left: First column.
+        log_sums: (y, x) log-sum-exp over all N logits, which turns scores into probabilities; None
+            if scores are logits.
     """
 
     logits: Tensor
@@ -57,7 +57,7 @@ class View:
         return scores if self.log_sums is None else (scores - self.log_sums[rows]).exp_()
 
     def activated(self) -> View:
-        """The same with ``log_sums``: a softmax over the N classes, after resizing."""
+        """The view with a softmax over the N classes, after resizing."""
         size = self.resizer.target
         log_sums = self.logits.new_full(size, -torch.inf)
         for rows, classes in product(*tiles(len(self.logits), size, self.logits.device)):
@@ -68,17 +68,17 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Version:
-    """Views of one version of an image, for example its mirror image, and the way back to it.
+    """The views of one version of an image, such as its mirror image, and how to undo it.
 
     Attributes:
-        windows: All of one size, which cover the network's input.
-        share: (h, w): weight of a window at every pixel.
+        windows: Windows of equal size that cover the network's input.
+        share: (h, w) weight of a window at every pixel.
         global_view: The whole input in one view, or None.
-        to_input: From the size of the global view to that of the input, if there is one.
-        to_image: From the image inside the input to its own size.
-        corner: (top, left) of the image in the input; around it is padding.
+        to_input: Resizes the global view to the input, if there is one.
+        to_image: Resizes the image inside the input to its original size.
+        corner: (top, left) of the image in the input; the rest is padding.
         flip_dims: Dimensions of (n, h, w) in which the image was flipped.
-        log_sums: (H, W): as those of a view, of all N scores of the image.
+        log_sums: (H, W) log-sum-exp over all N scores of the image, as for a view.
     """
 
     windows: tuple[View, ...]
@@ -128,10 +128,9 @@ class BestClasses(NamedTuple):
     """The best class of every pixel.
 
     Attributes:
-        ids: (H, W), int64; of equal classes the first.
-        scores: Its probability, (H, W).
-        normaliser: Logarithm of the sum of the exponentials of all N logits, (H, W); None where
-            the scores are probabilities already.
+        ids: (H, W), int64; the first of several equal ones.
+        scores: (H, W), its probability.
+        normaliser: (H, W), log-sum-exp over all N logits; None if the scores are probabilities.
     """
 
     ids: Tensor
@@ -141,12 +140,12 @@ class BestClasses(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores of N classes for H x W pixels.
+    """Scores of N classes for H x W pixels, averaged over one or more versions of an image.
 
     Attributes:
-        versions: Of the image, to be averaged; usually one. They have a score for every phrase.
-        class_of_phrase: (P,), ascending: the class of each phrase, whose score is that of its best
-            one; None if phrases are classes.
+        versions: Of the image; they hold a score per phrase.
+        class_of_phrase: (P,), ascending: the class of each phrase. A class has the score of its
+            best phrase. None if phrases are classes.
     """
 
     versions: tuple[Version, ...]
@@ -163,15 +162,15 @@ class Scores:
         activate: bool = False,
         class_of_phrase: Tensor | None = None,
     ) -> Scores:
-        """Average windows where they overlap, and their mean once more with a global view.
+        """Average overlapping windows, and their mean once more with a global view.
 
         Args:
-            windows: All of one size.
-            size: (h, w), of the network's input.
+            windows: Windows of equal size.
+            size: (h, w) of the network's input.
             global_view: The whole input in one view.
-            activate: Apply a softmax to each view, before averaging: scores are probabilities
-                then, and otherwise logits.
-            class_of_phrase: See :class:`Scores`.
+            activate: Apply a softmax to each view before averaging, so that scores are
+                probabilities instead of logits.
+            class_of_phrase: See the class.
         """
         count = windows[0].logits.new_zeros(size)
         for view in windows:
@@ -189,13 +188,13 @@ class Scores:
 
     @classmethod
     def from_maps(cls, maps: Tensor) -> Scores:
-        """From logits (N, h, w) that have the size of the network's input already."""
+        """From logits (N, h, w) at the size of the network's input."""
         size = maps.shape[1:]
         return cls.from_views([View(maps, RowResizer(size, size, False))], size)
 
     @classmethod
     def mean(cls, scores: Sequence[Scores]) -> Scores:
-        """The mean of the probabilities of several versions of one image, all of one size."""
+        """The mean probabilities of several versions of an image, all at the same size."""
         versions = []
         for one in scores:
             log_sums = None if one.are_probabilities else one.best().normaliser
@@ -203,7 +202,7 @@ class Scores:
         return cls(tuple(versions), scores[0].class_of_phrase)
 
     def at_original_size(self, meta: dict, *, align_corners: bool) -> Scores:
-        """Undo the padding, flip and resizing in the meta information of the image's sample."""
+        """Undo the padding, flip and resizing recorded in the sample's meta information."""
         (version,) = self.versions
         (left, right, top, bottom), flip_dims = _padding_and_flip(meta)
         source = (self.size[0] - top - bottom, self.size[1] - left - right)
@@ -235,7 +234,7 @@ class Scores:
 
     @property
     def device(self) -> torch.device:
-        """Where the scores are."""
+        """Device of the scores."""
         return self.versions[0].share.device
 
     @torch.no_grad()
@@ -254,7 +253,7 @@ class Scores:
         return next(parts) if len(self.versions) == 1 else sum(parts) / len(self.versions)
 
     def labels(self) -> Tensor:
-        """The best class of every pixel (H, W), int64; of equal classes the first."""
+        """The best class of every pixel (H, W), int64; the first of several equal ones."""
         return self._best(normalise=False)[0]
 
     def best(self) -> BestClasses:
@@ -265,7 +264,7 @@ class Scores:
         return BestClasses(ids, total.reciprocal(), best + total.log())
 
     def all(self) -> Tensor:
-        """All scores (N, H, W), as MMSegmentation keeps them: of 847 classes gigabytes."""
+        """All scores (N, H, W), as MMSegmentation keeps them; gigabytes for 847 classes."""
         scores = torch.empty(self.num_classes, *self.size, device=self.device)
         with record_function('escnet/scores'):
             for rows, classes in product(*self._tiles(self.num_classes)):
@@ -276,8 +275,8 @@ class Scores:
         """The highest probability (H, W) among some classes.
 
         Args:
-            classes: Their ids.
-            normaliser: As :meth:`best` returns it.
+            classes: Class ids.
+            normaliser: From :meth:`best`.
         """
         highest = None
         for number in classes:
@@ -286,22 +285,22 @@ class Scores:
         return highest.clamp(max=1) if normaliser is None else (highest - normaliser).exp()
 
     def cpu(self) -> Scores:
-        """The same on the CPU."""
+        """A copy on the CPU."""
         return _cpu(self)
 
     @torch.no_grad()
     def _best(self, normalise: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids, scores, and the sum of the exponentials of all scores less the best."""
+        """Ids, best scores, and the sum of exp(score - best) over all classes."""
         best = torch.full(self.size, -torch.inf, device=self.device)
         ids = torch.zeros(self.size, dtype=torch.int64, device=self.device)
         total = torch.zeros(self.size, device=self.device)
         numbers = torch.arange(self._num_phrases, dtype=torch.int32, device=self.device)
         with record_function('escnet/scores'):
-            for rows, classes in product(*self._tiles(self._num_phrases)):
-                part = self._part(rows, classes)
+            for rows, phrases in product(*self._tiles(self._num_phrases)):
+                part = self._part(rows, phrases)
                 highest = part.amax(dim=0)
-                # much faster than argmax, which walks through memory pixel by pixel
-                number = numbers[classes, None, None]
+                # much faster than argmax, which strides through memory pixel by pixel
+                number = numbers[phrases, None, None]
                 index = torch.where(part == highest, number, self._num_phrases).amin(dim=0)
                 ids[rows] = torch.where(highest > best[rows], index, ids[rows])
                 new = torch.maximum(highest, best[rows])
@@ -325,14 +324,14 @@ def tiles(
     device: torch.device,
     source: tuple[int, int] = (1, 1),
 ) -> tuple[list[slice], list[slice]]:
-    """Which rows and classes of (N, height, width), resized from a source, to compute at a time."""
+    """The rows and the classes of the tiles of (N, height, width), resized from ``source``."""
     width = max(size[1], source[1])
     numbers = _TILE
     if device.type == 'cpu':
         numbers = min(_TILE_OF_CORE * torch.get_num_threads(), _TILE)
     rows = max(numbers // (width * min(num_classes, _TILE_CLASSES)), 1)
     classes = max(numbers // (width * rows), 1)
-    rows = max(int(rows * min(1, size[0] / source[0])), 1)  # not more rows of the source either
+    rows = max(int(rows * min(1, size[0] / source[0])), 1)  # nor more source rows
     return tuple(
         [slice(start, min(start + step, length)) for start in range(0, length, step)]
         for length, step in ((size[0], rows), (num_classes, classes))
@@ -340,12 +339,12 @@ def tiles(
 
 
 def write_result(sample: SegDataSample, scores: Scores, *, keep_scores: bool) -> None:
-    """Put label maps, and scores if they are wanted, where MMSegmentation has them.
+    """Store the label map, and optionally the scores, in MMSegmentation's data sample.
 
     Args:
-        sample: Gets ``pred_sem_seg`` (1, H, W), int64, with its ``num_classes``.
+        sample: Receives ``pred_sem_seg`` (1, H, W), int64, with ``num_classes`` in its metainfo.
         scores: Of the image.
-        keep_scores: Also set ``seg_logits`` (N, H, W).
+        keep_scores: Also store ``seg_logits`` (N, H, W).
     """
     if keep_scores:
         everything = scores.all()
@@ -358,20 +357,20 @@ def write_result(sample: SegDataSample, scores: Scores, *, keep_scores: bool) ->
 
 
 def undo_padding_and_flip(maps: Tensor, meta: dict) -> Tensor:
-    """Maps (n, h, w) of the network's input without the padding and flip of a sample's meta."""
+    """Remove the padding and flip recorded in a sample's meta from maps (n, h, w)."""
     (left, right, top, bottom), flip_dims = _padding_and_flip(meta)
     height, width = maps.shape[-2:]
     return maps[:, top : height - bottom, left : width - right].flip(flip_dims)
 
 
 def _padding_and_flip(meta: dict) -> tuple[Sequence[int], tuple[int, ...]]:
-    """Left, right, top and bottom; and dimensions of (n, h, w) in which the image was flipped."""
+    """Padding (left, right, top, bottom) and the flipped dimensions of (n, h, w)."""
     padding = meta.get('img_padding_size', meta.get('padding_size', [0] * 4))
     return padding, _FLIP_DIMS[meta['flip_direction']] if meta.get('flip', False) else ()
 
 
 def _cpu(found: object) -> object:
-    """A copy of scores, or of a part of them, with all tensors on the CPU."""
+    """Copy scores, or a part of them, with all tensors on the CPU."""
     if isinstance(found, Tensor):
         return found.cpu()
     if isinstance(found, tuple):

@@ -1,4 +1,4 @@
-"""Drop the classes that have no chance before the costly part begins (ours).
+"""Drop unlikely classes before the expensive part of the network (ours).
 
 Shapes: N classes, h x w patch grid.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...errors import ESCNetError
 
-# logit of a class that was dropped: its probability is 0, and a mean of it with others is finite
+# logit of a dropped class: its probability is 0, but means with other logits stay finite
 HOPELESS = -1e4
 
 
@@ -22,9 +22,9 @@ class Chosen:
     """The classes of a window that pass through the ESC blocks.
 
     Attributes:
-        ids: (n,) the classes kept, ascending, and then those that represent the others.
-        counts: (n,) how many classes each stands for: 1 for a class that is kept.
-        num_kept: How many are kept.
+        ids: (n,) the kept classes, ascending, followed by the representatives of the others.
+        counts: (n,) how many classes each represents: 1 for a kept class.
+        num_kept: Number of kept classes.
     """
 
     ids: Tensor
@@ -34,18 +34,18 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Shortlist:
-    """Which classes of a window are looked at any further.
+    """Selects the classes of a window that pass through the ESC blocks.
 
-    A class's chance is its highest probability at any patch, by CLIP's own correlation: a softmax
-    over the classes at each patch. What is dropped has probability 0. This is an approximation,
-    for the classes look at each other; so that those kept see nearly what they would, the others
-    are represented by a few of them, spread evenly over their chances, each of which counts as
-    many times as it stands for.
+    A class's chance is its highest probability at any patch by CLIP's own correlation, with a
+    softmax over the classes at each patch. Dropped classes get probability 0. This is an
+    approximation, because classes interact. To preserve their interaction with the kept classes,
+    a few of the dropped ones, spread evenly over the ranking, represent the others and are weighted
+    by the number of classes they represent.
 
     Attributes:
-        top_k: At most that many classes are kept, those with the best chance; None for no limit.
+        top_k: The most classes to keep, by chance; None for no limit.
         threshold: Classes with a smaller chance are dropped, in [0, 1].
-        representatives: How many of the dropped classes represent them.
+        representatives: How many of the dropped classes represent the others.
     """
 
     top_k: int | None = None
@@ -74,12 +74,12 @@ class Shortlist:
         """From ``test_cfg.shortlist``.
 
         Raises:
-            ESCNetError: If it is not usable.
+            ESCNetError: If it is invalid.
         """
         known = {field.name for field in fields(cls)}
         if not isinstance(cfg, Mapping) or not set(cfg) <= known:
             raise ESCNetError(
-                f'test_cfg.shortlist={cfg!r} must be a dict with some of {sorted(known)}.'
+                f'test_cfg.shortlist={cfg!r} must be a dict with keys from {sorted(known)}.'
             )
         return cls(**cfg)
 
@@ -91,7 +91,7 @@ class Shortlist:
             logit_scale: CLIP's, a scalar.
 
         Returns:
-            At least one class, that with the best chance.
+            At least the class with the best chance.
         """
         chance = (correlation.float() * logit_scale.float()).softmax(dim=0).amax(dim=(1, 2))
         chance, ids = chance.sort(descending=True)
@@ -102,7 +102,7 @@ class Shortlist:
         kept = ids[:num_kept].sort().values
         if count == 0:
             return Chosen(kept, chance.new_ones(num_kept), num_kept)
-        # the middle of each of as many equal parts of the ranking
+        # split the ranking into equal parts and take the middle of each
         middle = ((torch.arange(count, device=ids.device) + 0.5) * len(dropped) / count).long()
         counts = torch.cat(
             [chance.new_ones(num_kept), chance.new_full((count,), len(dropped) / count)]

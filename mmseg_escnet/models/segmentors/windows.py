@@ -1,4 +1,4 @@
-"""Window inference: overlapping windows and one global view; and its settings in ``test_cfg``.
+"""Window inference: overlapping windows and a global view, and the settings in ``test_cfg``.
 
 Shapes: B images, N classes, H x W pixels.
 """
@@ -21,12 +21,14 @@ _MODES = ('whole', 'slide', 'windows')
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Where windows begin along one side, so that they cover it and none reaches out.
+    """Start positions of the windows along one side.
+
+    The windows cover the side without exceeding it: the last one is moved back to end with it.
 
     Args:
         length: The side in pixels.
-        window: Window size; a window as long as the side if that is shorter.
-        stride: Distance of windows; the last one is moved back to end with the side.
+        window: Window size; a shorter side is a single window.
+        stride: Distance between windows.
     """
     last = max(length - window, 0)
     return [*range(0, last, stride), last]
@@ -45,20 +47,20 @@ def window_inference(
     align_corners: bool = False,
     class_of_phrase: Tensor | None = None,
 ) -> list[Scores]:
-    """CAT-Seg's published protocol, with a softmax as activation; or MMSegmentation's 'slide'.
+    """CAT-Seg's published protocol with a softmax as activation, or MMSegmentation's 'slide'.
 
-    What is kept of every view are the network's logits, which are smaller than the view.
+    Only the network's logits are kept of every view; they are smaller than the view.
 
     Args:
         images: (B, 3, H, W).
-        network: From images (b, 3, y, x) to logits (b, N, height, width) of any size.
-        crop_size: Window (height, width) in pixels; an image that is smaller is one window.
-        stride: Distance of the windows in pixels.
-        activate: Average after a softmax; otherwise average logits.
-        global_view: Average the result once more with the whole image squeezed into one window.
-        batch_size: Windows that are run at a time.
-        align_corners: How logits are brought to the size of a view.
-        class_of_phrase: See :meth:`.Scores.from_views`.
+        network: Maps images (b, 3, y, x) to logits (b, N, height, width) of any size.
+        crop_size: Window (height, width) in pixels; a smaller image is a single window.
+        stride: Distance between windows in pixels, (vertical, horizontal).
+        activate: Average probabilities after a softmax; otherwise average logits.
+        global_view: Average the result once more with the whole image resized to one window.
+        batch_size: Windows per batch.
+        align_corners: Used when logits are resized to the view.
+        class_of_phrase: See :class:`.Scores`.
 
     Returns:
         Scores of each of the B images, at H x W pixels.
@@ -100,7 +102,7 @@ def window_inference(
 
 
 def window_options(test_cfg: ConfigDict, images: Tensor) -> dict:
-    """The arguments of :func:`window_inference` that ``test_cfg`` says, for images (B, 3, H, W)."""
+    """The arguments of :func:`window_inference` set by ``test_cfg``, for images (B, 3, H, W)."""
     windows = test_cfg.mode == 'windows'
     options = dict(activate=windows, global_view=windows and test_cfg.get('global_view', True))
     if test_cfg.mode == 'whole':
@@ -114,31 +116,31 @@ def window_options(test_cfg: ConfigDict, images: Tensor) -> dict:
 
 
 def check_test_cfg(test_cfg: ConfigDict) -> None:
-    """Check the settings of inference.
+    """Check the inference settings.
 
     ``test_cfg.mode`` is 'windows' (CAT-Seg's protocol with our softmax: windows of ``crop_size``
-    at ``stride`` and a global view, averaged after it, ``window_batch_size`` at a time), or
-    MMSegmentation's 'whole' or 'slide'. Results hold label maps alone; ``keep_scores=True`` adds
-    the scores of all classes at the size of the image, gigabytes of them for many words, as
-    ``seg_logits``: in 'windows' mode the averaged probabilities.
-    ``shortlist=dict(top_k=32, threshold=0.0)`` drops the classes without a chance before the ESC
-    blocks (:class:`.shortlist.Shortlist`): much quicker for many words, and not exact.
+    at ``stride`` and a global view, averaged after the softmax, ``window_batch_size`` windows at a
+    time), or MMSegmentation's 'whole' or 'slide'. Results contain label maps only;
+    ``keep_scores=True`` adds the scores of all classes at image size as ``seg_logits``, which takes
+    gigabytes for many words; in 'windows' mode they are the averaged probabilities.
+    ``shortlist=dict(top_k=32, threshold=0.0)`` drops unlikely classes before the ESC blocks
+    (:class:`.shortlist.Shortlist`): much faster for many words, but approximate.
     ``autocast='bfloat16'`` (or 'float16', on a GPU) computes matrix products in that type: up to
-    twice as quick where the device has instructions for it.
+    twice as fast on devices that support it.
 
     Args:
         test_cfg: Of :class:`.ESCNet`.
 
     Raises:
-        ESCNetError: Naming the setting.
+        ESCNetError: Naming the invalid setting.
     """
     mode = test_cfg.mode
     if mode not in _MODES:
         raise ESCNetError(f'test_cfg.mode={mode!r} must be one of {_MODES}.')
     if not isinstance(test_cfg.get('keep_scores', False), bool):
         raise ESCNetError(
-            f'test_cfg.keep_scores={test_cfg.keep_scores!r} must be True, to keep the scores of '
-            'all classes, or False.'
+            f'test_cfg.keep_scores={test_cfg.keep_scores!r} must be True (keep the scores of all '
+            'classes) or False.'
         )
     if test_cfg.get('autocast') not in (None, 'bfloat16', 'float16'):
         raise ESCNetError(
@@ -148,7 +150,7 @@ def check_test_cfg(test_cfg: ConfigDict) -> None:
         Shortlist.create(test_cfg.shortlist)
         if mode == 'slide':  # it averages logits, and a dropped class has none
             raise ESCNetError(
-                "test_cfg.shortlist does not go with mode='slide': use 'windows' or 'whole'."
+                "test_cfg.shortlist cannot be used with mode='slide': use 'windows' or 'whole'."
             )
     if mode == 'whole':
         return
@@ -160,8 +162,8 @@ def check_test_cfg(test_cfg: ConfigDict) -> None:
             )
     if any(step > size for step, size in zip(test_cfg.stride, test_cfg.crop_size, strict=True)):
         raise ESCNetError(
-            f'test_cfg.stride={test_cfg.stride} is larger than crop_size={test_cfg.crop_size}: '
-            'windows would leave gaps; make it smaller.'
+            f'test_cfg.stride={test_cfg.stride} must not exceed crop_size={test_cfg.crop_size}: '
+            'there would be gaps between windows.'
         )
 
 

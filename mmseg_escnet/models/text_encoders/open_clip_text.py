@@ -31,16 +31,16 @@ NAMED_TEMPLATES = {
 
 @MODELS.register_module()
 class OpenCLIPTextEncoder(BaseModule):
-    """Vocabulary -> F_l: unit-norm, averaged over templates.
+    """Encodes a vocabulary as F_l: unit norm, averaged over templates.
 
-    Has no parameters: the text tower belongs to the backbone's CLIP, which is passed in, because
-    both towers are one model.
+    Has no parameters: the text tower belongs to the backbone's CLIP and is passed in, because both
+    towers are one model.
 
     Args:
-        templates: 'scene' (one, recipe), 'imagenet' (80), or a list of texts each with one '{}'.
-        synonyms: Of a name that holds several, take the 'first' (recipe), the 'mean' of all, or
-            the 'max' of their scores (CLIP alone).
-        batch_size: Texts encoded at a time.
+        templates: 'scene' (one, recipe), 'imagenet' (80), or a list of texts with one '{}' each.
+        synonyms: Use the 'first' synonym of a name (recipe), the 'mean' embedding of all, or the
+            'max' of their scores (CLIP alone).
+        batch_size: Texts per batch.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class OpenCLIPTextEncoder(BaseModule):
         templates: str | Sequence[str] | None = None,
         synonyms: Literal['first', 'mean', 'max'] | None = None,
     ) -> OpenCLIPTextEncoder:
-        """An encoder that differs in its options; this one stays as it is.
+        """A copy of this encoder with other options.
 
         Args:
-            templates: As for the class; None for those of this encoder.
-            synonyms: As for the class; None for that of this encoder.
+            templates: See the class; None to keep this encoder's.
+            synonyms: See the class; None to keep this encoder's.
 
         Raises:
-            ESCNetError: If one of them is not usable.
+            ESCNetError: If an option is invalid.
         """
         other = copy.copy(self)
         if templates is not None:
@@ -80,7 +80,7 @@ class OpenCLIPTextEncoder(BaseModule):
         return other
 
     def phrases(self, vocabulary: Vocabulary) -> list[tuple[str, ...]]:
-        """For each class the words that are encoded."""
+        """The phrases to encode for each class."""
         if self.synonyms == 'first':
             return [synonyms[:1] for synonyms in vocabulary.synonyms]
         return list(vocabulary.synonyms)
@@ -93,21 +93,20 @@ class OpenCLIPTextEncoder(BaseModule):
         return torch.arange(len(counts)).repeat_interleave(counts)
 
     def check(self, vocabulary: Vocabulary, context_length: int) -> None:
-        """Refuse names that CLIP would cut off.
+        """Check that CLIP does not truncate any name.
 
         Raises:
-            ESCNetError: Naming the first class whose text is longer than CLIP's context.
+            ESCNetError: Naming the first class whose text exceeds CLIP's context.
         """
         longest = max(self.templates, key=lambda t: len(self.tokenizer.encode(t.format(''))))
         for name, phrases in zip(vocabulary.names, self.phrases(vocabulary), strict=True):
             for phrase in phrases:
-                # start and end of text take a place each
+                # one token each for start and end of text
                 length = len(self.tokenizer.encode(longest.format(phrase))) + 2
                 if length > context_length:
                     raise ESCNetError(
                         f'Class name {shown(name)} takes {length} tokens in the template '
-                        f'{longest!r}, '
-                        f'but CLIP reads {context_length}: shorten it.'
+                        f'{longest!r}, but CLIP reads only {context_length}: shorten it.'
                     )
 
     def forward(
@@ -121,11 +120,11 @@ class OpenCLIPTextEncoder(BaseModule):
         Args:
             clip: open_clip's CustomTextCLIP.
             vocabulary: The class names.
-            encode: What gives the embeddings of phrases in place of :meth:`encode`.
+            encode: Embeds phrases instead of :meth:`encode`.
 
         Returns:
-            F_l (N, D), unit norm; with a gradient if it is enabled and the tower is trained.
-            (P, D) for ``synonyms='max'``: one row for each phrase.
+            F_l (N, D), unit norm; with a gradient if enabled and the tower is trained. (P, D) for
+            ``synonyms='max'``: one row per phrase.
         """
         phrases = self.phrases(vocabulary)
         flat = [phrase for synonyms in phrases for phrase in synonyms]
@@ -147,14 +146,14 @@ class OpenCLIPTextEncoder(BaseModule):
         Args:
             clip: open_clip's CustomTextCLIP.
             phrases: P phrases.
-            progress: Called with the number of texts after every batch.
+            progress: Called with the number of texts of each finished batch.
 
         Returns:
-            (P, D), the normalised mean over templates; with a gradient as for :meth:`forward`.
+            (P, D), the normalised mean over templates; with a gradient as in :meth:`forward`.
         """
         texts = [template.format(phrase) for phrase in phrases for template in self.templates]
         tokens = self.tokenizer(texts, context_length=clip.context_length)
-        # texts of a length together: next to no padding is left
+        # batch texts of equal length, which leaves hardly any padding
         lengths = tokens.argmax(dim=-1) + 1
         order = lengths.argsort(stable=True)
         features = []
@@ -179,16 +178,16 @@ def _check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     if isinstance(templates, str):
         if templates not in NAMED_TEMPLATES:
             raise ESCNetError(
-                f'Templates {templates!r} are not known: use one of '
-                f"{sorted(NAMED_TEMPLATES)} or a list of texts with '{{}}' in each."
+                f'Templates {templates!r} are unknown: use one of {sorted(NAMED_TEMPLATES)} or a '
+                "list of texts with one '{}' each."
             )
         return NAMED_TEMPLATES[templates]
     templates = tuple(templates)
     for template in templates:
         if not isinstance(template, str) or _fields(template) != ['']:
             raise ESCNetError(
-                f"Template {template!r} must be a text with exactly one '{{}}', where the "
-                'class name goes.'
+                f"Template {template!r} must be a string with exactly one '{{}}', the place of the "
+                'class name.'
             )
     if not templates:
         raise ESCNetError("The list of templates is empty: give at least one, such as '{}'.")
@@ -203,15 +202,15 @@ def _fields(template: str) -> list[str] | None:
 
 
 def encode_text(clip: nn.Module, tokens: Tensor) -> Tensor:
-    """Encode tokens that are cut behind the longest text.
+    """Encode tokens without trailing padding.
 
-    CLIP's text tower is causal and reads the result at the end-of-text token, so nothing behind
-    it has any influence: cutting the padding (a name takes about 10 of 77 tokens) gives the same
-    features at a fraction of the work.
+    CLIP's text tower is causal and pooled at the end-of-text token, so the padding after it has no
+    effect. Without it (a name takes about 10 of 77 tokens) the features are the same at a fraction
+    of the cost.
 
     Args:
         clip: open_clip's CustomTextCLIP.
-        tokens: (S, length) with length at most the context length.
+        tokens: (S, length), length at most the context length.
 
     Returns:
         Text features (S, D), not normalised.

@@ -1,4 +1,4 @@
-"""Text embeddings that were made before, kept in memory.
+"""In-memory cache of text embeddings.
 
 Shapes: P phrases, N classes, D CLIP joint width.
 """
@@ -16,23 +16,23 @@ from tqdm import tqdm
 from ...vocabulary import Vocabulary
 from .open_clip_text import OpenCLIPTextEncoder
 
-MAX_PHRASES = 20_000  # 60 MB at a width of 768
+MAX_PHRASES = 20_000  # 60 MB at width 768
 _TEXTS_AT_A_TIME = 16_384  # bounds memory
 _PROGRESS_AFTER_SECONDS = 3
 
 
 class TextCache:
-    """Embeddings of phrases, under all that they depend on.
+    """Cache of phrase embeddings, keyed by everything that they depend on.
 
-    Phrases are kept, not vocabularies, so that a new vocabulary costs only its new words. An
+    The cache stores phrases, not vocabularies, so a new vocabulary costs only its new words. An
     embedding depends on the phrase, the templates, the tokenizer, the weights and structure of the
-    text tower, the kind of device and the precision of its products; in the last bits also on the
-    texts it was encoded together with, as matrix products of other shapes are summed in another
-    order (3e-6 of a feature of size 4 were seen).
+    text tower, the device type and the matmul precision. Its last bits also depend on the texts of
+    the same batch, as matrix products of other shapes are summed in another order (a difference of
+    3e-6 was observed for a feature of size 4).
 
-    The weights are known by their identity: addresses, versions, and sums of the last layer, since
-    a version counts the in-place changes of a tensor but not those through ``.data`` (averaged
-    weights). Several threads may use one cache: at worst both encode the same words.
+    Weights are identified by addresses, versions, and sums over the last layer, because a version
+    counts in-place changes of a tensor but not those through ``.data`` (averaged weights). Threads
+    may share a cache: at worst both encode the same words.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class TextCache:
     def text_features(
         self, encoder: OpenCLIPTextEncoder, clip: nn.Module, vocabulary: Vocabulary
     ) -> Tensor:
-        """What ``encoder(clip, vocabulary)`` returns, encoding only what is not kept.
+        """The result of ``encoder(clip, vocabulary)``, encoding only phrases that are not cached.
 
         Args:
             encoder: The text encoder.
@@ -51,18 +51,18 @@ class TextCache:
             vocabulary: The class names.
 
         Returns:
-            F_l (N, D), or (P, D) for ``synonyms='max'``; unit norm, without a gradient; not to be
-            changed in place.
+            F_l (N, D), or (P, D) for ``synonyms='max'``; unit norm, without a gradient; do not
+            modify it in place.
         """
         weights = _identity(clip)
-        if weights != self._weights:  # the old ones never come back
+        if weights != self._weights:  # old weights never return
             self._weights, self._embeddings, self._last = weights, {}, None
         settings = _settings(encoder, clip)
         key = (weights, settings, encoder.synonyms, encoder.phrases(vocabulary))
         last = self._last
         if last is not None and last[0] == key:
             return last[1]
-        # no inference tensor, which a later use with a gradient could not save
+        # not an inference tensor, which autograd could not save later
         with torch.inference_mode(False), torch.no_grad():
             features = encoder(
                 clip, vocabulary, encode=lambda phrases: self._embed(encoder, clip, phrases)
@@ -89,7 +89,7 @@ class TextCache:
             for start in range(0, len(missing), step):
                 part = missing[start : start + step]
                 embeddings = encoder.encode(clip, part, progress=bar.update)
-                # copies, or one phrase would keep the whole part in memory
+                # clone, or a single phrase would keep the whole batch in memory
                 found.update(zip(part, map(torch.clone, embeddings), strict=True))
         if len(kept) + len(missing) > MAX_PHRASES:
             kept.clear()
@@ -98,7 +98,7 @@ class TextCache:
 
 
 def _settings(encoder: OpenCLIPTextEncoder, clip: nn.Module) -> tuple:
-    """What embeddings depend on besides phrase and weights."""
+    """What embeddings depend on besides phrases and weights."""
     tokenizer = encoder.tokenizer
     return (
         encoder.templates,
@@ -112,14 +112,14 @@ def _settings(encoder: OpenCLIPTextEncoder, clip: nn.Module) -> tuple:
 def _matmul_precision() -> tuple[str, ...]:
     if torch.__version__ < (2, 9):
         return (torch.get_float32_matmul_precision(),)
-    # here each library has a setting of its own, and asking for the common one may raise
+    # since 2.9 each library has its own setting, and querying the common one may raise
     libraries = torch.backends.cuda, torch.backends.mkldnn
     settings = (library.matmul.fp32_precision for library in libraries)
     return tuple('ieee' if setting == 'none' else setting for setting in settings)
 
 
 def _structure(tower: nn.Module) -> tuple:
-    """What the weights of a tower do not tell."""
+    """Properties of the tower that its weights do not determine."""
     blocks = tower.transformer.resblocks
     return (
         tuple(block.attn.num_heads for block in blocks),
@@ -128,7 +128,7 @@ def _structure(tower: nn.Module) -> tuple:
 
 
 def _identity(clip: nn.Module) -> tuple:
-    """What changes whenever the weights of the text tower do, and costs next to nothing."""
+    """A cheap fingerprint that changes whenever the weights of the text tower do."""
     last = clip.text.transformer.resblocks[-1]
     sums = torch.stack([p.detach().float().sum() for p in last.parameters()]).tolist()
     return (

@@ -330,11 +330,11 @@ def test_real_architectures(model, width, joint, skips, native):
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
-        (dict(model_name='EVA02-E-14'), 'EVA02-E-14 is not a plain .* norms before its attention'),
-        (dict(model_name='PE-Core-T-16-384'), 'PE-Core-T-16-384 is not a plain'),
-        (dict(model_cfg=clip_cfg(timm_pool='avg')), 'is not a plain'),
-        (dict(model_cfg=clip_cfg(), activation='quick_gelu'), 'does not go with an EVA-02'),
-        (dict(model_cfg=clip_cfg() | dict(quick_gelu=True)), 'does not go with an EVA-02'),
+        (dict(model_name='EVA02-E-14'), 'EVA02-E-14 is neither a plain .* pre-norm EVA-02'),
+        (dict(model_name='PE-Core-T-16-384'), 'PE-Core-T-16-384 is neither a plain'),
+        (dict(model_cfg=clip_cfg(timm_pool='avg')), 'is neither a plain'),
+        (dict(model_cfg=clip_cfg(), activation='quick_gelu'), 'cannot be used with EVA-02'),
+        (dict(model_cfg=clip_cfg() | dict(quick_gelu=True)), 'cannot be used with EVA-02'),
         (dict(model_cfg=clip_cfg('eva03_toy')), "timm has no model 'eva03_toy'"),
         (dict(model_cfg=clip_cfg('hf_hub:someone/thing')), "no model 'hf_hub:someone/thing'"),
         (

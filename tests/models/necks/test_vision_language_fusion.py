@@ -222,7 +222,7 @@ def test_windows_are_shifted_in_turn(swin_blocks, block_index, shifts):
         (dict(text_guidance=False), "text_guidance=False must be 'cross'"),
         (
             dict(text_guidance='self', own_word=True),
-            "own_word=True goes with text_guidance='cross'",
+            "own_word=True needs text_guidance='cross'",
         ),
     ],
 )

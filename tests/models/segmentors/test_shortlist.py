@@ -148,7 +148,7 @@ def test_labels_are_on_the_list_and_probabilities_finite(mode):
         (dict(top_k=2.5), 'top_k=2.5 must be'),
         (dict(threshold=1.5), r'threshold=1.5 must lie in \[0, 1\]'),
         (dict(representatives=-1), 'representatives=-1 must be'),
-        (dict(topk=3), "must be a dict with some of .'representatives', 'threshold', 'top_k'"),
+        (dict(topk=3), "must be a dict with keys from .'representatives', 'threshold', 'top_k'"),
         (32, 'shortlist=32 must be a dict'),
     ],
 )
@@ -158,7 +158,7 @@ def test_refused(shortlist, message):
 
 
 def test_not_with_slide():
-    with pytest.raises(ESCNetError, match="does not go with mode='slide'"):
+    with pytest.raises(ESCNetError, match="cannot be used with mode='slide'"):
         MODELS.build(
             toy_model_cfg(
                 test_cfg=dict(
