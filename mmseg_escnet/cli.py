@@ -130,6 +130,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--checkpoint', help='weights of the model of --config; or, on its own, an inference file'
     )
+    parser.add_argument(
+        '--clip',
+        metavar='NAME[:WEIGHTS]',
+        help='CLIP alone, without training: an architecture of open_clip such as ViT-B-16; WEIGHTS '
+        "is one of its tags or a file (default: OpenAI's, downloaded once)",
+    )
     parser.add_argument('--device', default='auto', help='auto (default), cpu, cuda:0, ...')
     add_cfg_options(parser)
 
@@ -164,9 +170,10 @@ def add_word_arguments(parser: argparse.ArgumentParser, *, threshold: bool = Tru
     )
     parser.add_argument(
         '--synonyms',
-        choices=['mean', 'first'],
+        choices=['mean', 'first', 'max'],
         default='mean',
-        help="for several synonyms use their mean, or the first as benchmarks do (default: 'mean')",
+        help='for several synonyms use their mean (default), the first as benchmarks do, or, with '
+        'CLIP alone, the best',
     )
 
 
@@ -203,10 +210,15 @@ def check_files(args: argparse.Namespace) -> None:
         ESCNetError: If a file does not exist, only one of config and checkpoint is given, or the
             file of classes cannot be used.
     """
+    if args.clip is not None and (args.config is not None or args.checkpoint is not None):
+        raise ESCNetError('--clip is a model of its own: leave out --config and --checkpoint.')
     has_both = args.config is None and is_inference_file(args.checkpoint)
     if (args.config is None) != (args.checkpoint is None) and not has_both:
         missing = '--checkpoint' if args.checkpoint is None else '--config'
-        raise ESCNetError(f'{missing} is missing: give both, or neither for the toy world.')
+        raise ESCNetError(
+            f'{missing} is missing: give both, --clip ViT-B-16 for CLIP alone, or neither for the '
+            'toy world.'
+        )
     if args.config is not None:
         check_config_path(args.config)
     if args.checkpoint is not None and not Path(args.checkpoint).is_file():
@@ -215,8 +227,15 @@ def check_files(args: argparse.Namespace) -> None:
         read_classes(args.classes_file)
 
 
-def choose_model(args: argparse.Namespace) -> tuple[Config, Path]:
-    """The config and the checkpoint that were given, or else those of the toy world."""
+def choose_model(args: argparse.Namespace) -> tuple[Config, Path | None]:
+    """The config and the checkpoint that were given, or else those of the toy world.
+
+    CLIP alone has no checkpoint.
+    """
+    if args.clip is not None:
+        from .apis.clip_config import clip_config
+
+        return read_config(clip_config(args.clip), args.cfg_options), None
     from .apis.inference_file import read_inference_config
     from .toyworld.model import toy_model
 
@@ -224,7 +243,8 @@ def choose_model(args: argparse.Namespace) -> tuple[Config, Path]:
         config, checkpoint = toy_model()
         print(
             'note: without --config and --checkpoint this is the miniature model of the toy world, '
-            'which knows drawings of coloured shapes (docs/toyworld.md) but no photographs'
+            'which knows drawings of coloured shapes (docs/toyworld.md) but no photographs; for '
+            'these, use --clip ViT-B-16'
         )
     else:
         checkpoint = Path(args.checkpoint)
@@ -246,7 +266,7 @@ def make_query(args: argparse.Namespace) -> Query:
         classes = split_words(args.classes)
     elif args.classes_file is not None:
         classes = args.classes_file
-    elif args.checkpoint is None:
+    elif args.checkpoint is None and args.clip is None:
         classes = TOY_VOCABULARY
     else:
         classes = read_words(args.checkpoint) if is_inference_file(args.checkpoint) else None

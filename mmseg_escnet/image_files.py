@@ -8,7 +8,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,3 +118,19 @@ def _walk(
 def _is_image(path: str) -> bool:
     name = os.path.basename(path)
     return not name.startswith('.') and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def are_several(images: object) -> bool:
+    """Whether these are several images: a folder, a glob, a list, a tuple or an iterator."""
+    if isinstance(images, (str, os.PathLike)):
+        return os.path.isdir(images) or is_glob(images)
+    return isinstance(images, (list, tuple, Iterator))
+
+
+def each_image(images: object) -> Iterable[tuple[object, str]]:
+    """The images, and what each is called in messages if it has no path."""
+    if not are_several(images):
+        return [(images, 'The image')]
+    if isinstance(images, (str, os.PathLike)):
+        images = [found.path for found in find_images(images)]
+    return ((image, f'Image number {number}') for number, image in enumerate(images, 1))

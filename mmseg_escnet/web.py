@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .apis.inferencer import OpenVocabInferencer
 from .apis.query import Query
@@ -83,15 +83,27 @@ def scores_at(result: SegmentationResult, x: int, y: int) -> dict[str, float]:
     return dict(zip(names_of(result), [*words[:asked], other], strict=False))
 
 
-def build_page(
-    segmenter: OpenVocabInferencer, *, note: str = '', examples: Sequence[Sequence] = ()
-) -> Any:
+class PageModel(NamedTuple):
+    """A model that the page offers.
+
+    Attributes:
+        name: What visitors choose it by.
+        segmenter: The model.
+        note: Markdown about it.
+        examples: Pictures with words to choose from.
+    """
+
+    name: str
+    segmenter: OpenVocabInferencer
+    note: str = ''
+    examples: Sequence[Sequence] = ()
+
+
+def build_page(models: Sequence[PageModel]) -> Any:
     """Build the page, a ``gr.Blocks``.
 
     Args:
-        segmenter: The model.
-        note: Markdown below the title, about the model.
-        examples: Pictures with words to choose from.
+        models: At least one; the first is chosen at the beginning.
 
     Raises:
         ESCNetError: If gradio is not installed.
@@ -118,12 +130,12 @@ def build_page(
         return call
 
     @explain
-    def answer(picture: dict | None, words: str, background: str) -> tuple:
+    def answer(picture: dict | None, words: str, background: str, name: str) -> tuple:
         path = picture and Path(picture['path']).resolve()
         # gradio itself only checks paths that are marked as files
         if path and not path.is_relative_to(Path(view.GRADIO_CACHE).resolve()):
             raise ESCNetError('This picture was not uploaded here: upload it first.')
-        result = segment(segmenter, path, words, background)
+        result = segment(by_name[name].segmenter, path, words, background)
         names, ids = names_of(result), [result.classes.index(name) for name in result.areas]
         choices = gr.CheckboxGroup([(names[i], i) for i in ids], value=ids)
         return (path, result), gr.AnnotatedImage(**annotate(result, ids)), choices, None
@@ -137,9 +149,13 @@ def build_page(
             raise ESCNetError('This picture has no scores yet: press Segment first.')
         return scores_at(answered[1], *event.index)
 
+    by_name = {model.name: model for model in models}
     with gr.Blocks(title='ESC-Net', analytics_enabled=False, delete_cache=(600, 3600)) as page:
         state = gr.State()
-        gr.Markdown(f'# Your picture, your words\n{note}')
+        gr.Markdown('# Your picture, your words')
+        chooser = gr.Radio(list(by_name), value=models[0].name, label='Model')
+        chooser.visible = len(models) > 1
+        note = gr.Markdown(models[0].note)
         with gr.Row():
             with gr.Column():
                 picture = gr.Image(label='Picture', sources=['upload', 'clipboard'], format='png')
@@ -150,16 +166,18 @@ def build_page(
                 view = gr.AnnotatedImage(label='Result')
                 chosen = gr.CheckboxGroup(label='Show')
                 scores = gr.Label(label='Scores where you click on the picture', num_top_classes=5)
-        asked, found = [picture, words, background], [state, view, chosen, scores]
+        asked = [picture, words, background, chooser]
+        found = [state, view, chosen, scores]
         # our own reader gets the file as it was uploaded
         as_uploaded = dict(preprocess=False, concurrency_id='model', concurrency_limit=1)
         private = dict(api_visibility='private')  # not an endpoint for clients
         gr.on([button.click, words.submit], answer, asked, found, api_name='segment', **as_uploaded)
         chosen.input(choose, [state, chosen], view, **private)
         picture.select(read_scores, [picture, state], scores, **as_uploaded, **private)
-        if examples:
-            rows = [list(example) for example in examples]
-            table = gr.Examples(rows, [picture, words], **private)
+        chooser.change(lambda name: by_name[name].note, chooser, note, **private)
+        rows = [[*example, model.name] for model in models for example in model.examples]
+        if rows:
+            table = gr.Examples(rows, [picture, words, chooser], **private)
             table.load_input_event.then(answer, asked, found, **as_uploaded, **private)
     return page.queue(max_size=16)
 

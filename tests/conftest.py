@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import mmengine.config.config
+import open_clip
 import pytest
 import torch
 from mmengine.registry import init_default_scope
@@ -63,6 +64,25 @@ def toy_clip_cfg(**vision) -> dict:
         vision_cfg=dict(image_size=64, layers=3, width=48, head_width=16, patch_size=16) | vision,
         text_cfg=dict(context_length=40, vocab_size=49408, width=32, heads=2, layers=2),
     )
+
+
+def small_clip_cfg() -> dict:
+    """ViT-B/16 of 224 pixels with CLIP's context of 77, narrow and with three layers."""
+    cfg = toy_clip_cfg(image_size=224)
+    return cfg | dict(text_cfg=cfg['text_cfg'] | dict(context_length=77))
+
+
+def write_openai_clip(path: Path) -> open_clip.CLIP:
+    """Write random weights of :func:`small_clip_cfg` in OpenAI's layout; returns the model."""
+    torch.manual_seed(3)
+    model = open_clip.CLIP(**small_clip_cfg(), quick_gelu=True).eval()
+    for name, parameter in model.named_parameters():
+        if 'ln_' in name or name.endswith('bias'):  # as built they are ones and zeros
+            torch.nn.init.normal_(parameter, mean=float('weight' in name), std=0.3)
+    state_dict = {key: value for key, value in model.state_dict().items() if key != 'attn_mask'}
+    scalars = dict(input_resolution=224, context_length=77, vocab_size=49408)
+    torch.save(state_dict | {key: torch.tensor(v) for key, v in scalars.items()}, path)
+    return model
 
 
 def toy_model_cfg(*, num_blocks: int = 2, neck: dict | None = None, **kwargs) -> dict:

@@ -7,11 +7,10 @@ and the saved predictions, by nothing of what is under test.
 import json
 
 import numpy as np
-import open_clip
 import pytest
 import scipy.io
 import torch
-from conftest import ROOT
+from conftest import ROOT, small_clip_cfg, write_openai_clip
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
@@ -185,18 +184,10 @@ def test_all_six(place):
 def test_clip_alone(place):
     """Without a checkpoint: figures, the number of images, and a sentence on the calibration."""
     place, truths = place
-    vision = dict(image_size=224, layers=3, width=48, head_width=16, patch_size=16)
-    text = dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=2)
-    architecture = dict(embed_dim=32, vision_cfg=vision, text_cfg=text)
-    torch.manual_seed(1)
-    clip = open_clip.CLIP(**architecture, quick_gelu=True)
-    state_dict = {key: value for key, value in clip.state_dict().items() if key != 'attn_mask'}
-    scalars = dict(input_resolution=224, context_length=77, vocab_size=49408)
-    scalars = {key: torch.tensor(value) for key, value in scalars.items()}
-    torch.save(state_dict | scalars, place / 'ViT-B-16.pt')
+    write_openai_clip(place / 'ViT-B-16.pt')
     (place / 'small.py').write_text(
         f'_base_ = {str(ROOT / "configs/clip/clip_vitb16_readout.py")!r}\n'
-        f'model = dict(backbone=dict(model_name=None, model_cfg={architecture!r},\n'
+        f'model = dict(backbone=dict(model_name=None, model_cfg={small_clip_cfg()!r},\n'
         "    pretrained='ViT-B-16.pt'))\n"
     )
     command = [ROOT / 'tools/test.py', 'small.py', '--benchmarks', 'PAS-20', 'PC-59']

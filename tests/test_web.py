@@ -20,7 +20,15 @@ from mmseg_escnet.toyworld.model import toy_model
 from mmseg_escnet.toyworld.scenes import example_scenes, scene
 from mmseg_escnet.toyworld.vocabulary import COLORS, SHAPES, SYNONYMS, TEXTURES
 from mmseg_escnet.visualization.colors import LEAST_DISTANCE, _lab
-from mmseg_escnet.web import MAX_FILE_BYTES, annotate, build_page, scores_at, segment, serve
+from mmseg_escnet.web import (
+    MAX_FILE_BYTES,
+    PageModel,
+    annotate,
+    build_page,
+    scores_at,
+    segment,
+    serve,
+)
 
 SCENE = scene(0, 1_000_008)[0][:72]  # not square
 WORDS = 'red heart, orange star\ncyan star, grass | lawn, fabric'
@@ -179,7 +187,7 @@ def test_the_page_answers(url, uploads, seg, picture):
     result = seg(SCENE, CLASSES)
     ids = [result.classes.index(name) for name in result.areas]
     file = upload(uploads, picture.read_bytes())
-    _, shown, choices, _ = ask(url, 'answer', [file, WORDS, ''])
+    _, shown, choices, _ = ask(url, 'answer', [file, WORDS, '', 'Toy world'])
     assert choices['value'] == ids
     masks = shown['value']['annotations']
     for i, annotation in zip(ids, masks, strict=True):
@@ -200,17 +208,55 @@ def test_the_page_answers(url, uploads, seg, picture):
         assert 'press Segment' in answer
 
 
+def test_several_models(seg, picture, monkeypatch):
+    """Visitors choose one; what is asked goes to that one."""
+    gradio = pytest.importorskip('gradio', reason='the extra `web` is not installed')
+    asked = []
+
+    def answering(name):
+        class Segmenter:
+            max_words = 50
+
+            def __call__(self, image, query):
+                asked.append(name)
+                return seg(image, query)
+
+        return Segmenter()
+
+    models = [
+        PageModel('first', answering('first'), '*one*', [(SCENE, 'wood, brick')]),
+        PageModel('second', answering('second'), '*two*'),
+    ]
+    page = build_page(models)
+    labels = {block.label: block for block in page.blocks.values() if hasattr(block, 'label')}
+    assert labels['Model'].visible
+    assert [value for _, value in labels['Model'].choices] == ['first', 'second']
+    notes = [b.value for b in page.blocks.values() if isinstance(b, gradio.Markdown)]
+    assert '*one*' in notes
+    answer = page.fns[0].fn
+    monkeypatch.setattr(labels['Result'], 'GRADIO_CACHE', str(picture.parent), raising=False)
+    for name in ('second', 'first'):
+        answer(dict(path=str(picture)), WORDS, '', name)
+    assert asked == ['second', 'first']
+    only = build_page(models[:1])
+    labels = {block.label: block for block in only.blocks.values() if hasattr(block, 'label')}
+    assert not labels['Model'].visible
+
+
 def test_the_page_shows_errors(url, uploads, picture):
-    file = upload(uploads, picture.read_bytes())
+    file, typed = upload(uploads, picture.read_bytes()), [WORDS, '', 'Toy world']
     for data, why in [
-        ([file, '<b>, <b>', ''], "'&lt;b&gt;'"),
-        ([None, WORDS, ''], 'no picture'),
-        ([upload(uploads, b'<script>'), WORDS, ''], 'The image cannot be decoded'),
-        ([dict(path=str(ROOT / 'docs/images/memory.png')), WORDS, ''], 'not uploaded here'),
+        ([file, '<b>, <b>', '', 'Toy world'], "'&lt;b&gt;'"),
+        ([None, *typed], 'no picture'),
+        ([upload(uploads, b'<script>'), *typed], 'The image cannot be decoded'),
+        (
+            [dict(path=str(ROOT / 'docs/images/memory.png')), WORDS, '', 'Toy world'],
+            'not uploaded here',
+        ),
     ]:
         assert why in ask(url, 'answer', data)
     marked = dict(path=str(ROOT / 'docs/images/memory.png'), meta=dict(_type='gradio.FileData'))
-    assert ask(url, 'answer', [marked, WORDS, '']) is None  # gradio itself does not let it pass
+    assert ask(url, 'answer', [marked, *typed]) is None  # gradio itself does not let it pass
 
 
 def test_it_is_served_on_this_machine_only(url):
@@ -245,7 +291,7 @@ def test_without_gradio(monkeypatch):
     monkeypatch.setenv('GRADIO_ANALYTICS_ENABLED', 'True')
     monkeypatch.setitem(sys.modules, 'gradio', None)
     with pytest.raises(ESCNetError, match=r'gradio is missing: pip install .*\[web\]'):
-        build_page(None)
+        build_page([PageModel('none', None)])
     assert os.environ['GRADIO_ANALYTICS_ENABLED'] == 'False'  # before gradio is imported
 
 

@@ -122,11 +122,15 @@ def number_of_pixels(text: str) -> int:
     return int(text)
 
 
-def describe_run(cfg: Config, checkpoint: Path, query: Query, how: dict) -> dict:
+def describe_run(cfg: Config, checkpoint: Path | None, query: Query, how: dict) -> dict:
     """Everything that label maps depend on besides the images: the query and the model."""
     from mmseg_escnet.config import forget_pretrained, pipeline_steps
     from mmseg_escnet.files import sha256
+    from mmseg_escnet.models.clip_weights import find_clip
 
+    if checkpoint is None:  # CLIP alone
+        backbone = cfg.model.backbone
+        checkpoint, _ = find_clip(backbone.get('model_name'), str(backbone.pretrained))
     model = copy.deepcopy(cfg.model)
     forget_pretrained(model)  # paths that do not affect the result
     config = json.dumps([model, pipeline_steps(cfg)], sort_keys=True, default=str)

@@ -22,6 +22,13 @@ _TOY_NOTE = (
     'This is the miniature model of the toy world. It knows drawings of coloured shapes (*red '
     'heart*, *cyan ring*) on textured ground (*wood*, *water*, *brick*), not photographs.'
 )
+_CLIP = 'ViT-B-16'
+_CLIP_NOTE = (
+    'This is CLIP alone, without ESC-Net: no training, photographs and any words, coarse borders.'
+)
+_HOW_TO_GET_CLIP = (
+    f'For photographs, start the page with `--clip {_CLIP}`, which downloads CLIP once (600 MB).'
+)
 _LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 
 
@@ -54,13 +61,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_files(args)
     warnings.filterwarnings('ignore', message='The only class is')  # the page explains it
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
+    from mmseg_escnet.models.clip_weights import is_downloaded
     from mmseg_escnet.toyworld.scenes import example_scenes
-    from mmseg_escnet.web import build_page, serve
+    from mmseg_escnet.web import PageModel, build_page, serve
 
     limits = dict(max_pixels=args.max_pixels, max_words=args.max_words)
     segmenter = OpenVocabInferencer(*choose_model(args), args.device, **limits)
-    toy = dict(note=_TOY_NOTE, examples=example_scenes()) if args.checkpoint is None else {}
-    page = build_page(segmenter, **toy)
+    if args.clip is not None:
+        models = [PageModel(args.clip, segmenter, _CLIP_NOTE)]
+    elif args.checkpoint is not None:
+        models = [PageModel(str(args.config or args.checkpoint), segmenter)]
+    else:
+        models = [PageModel('Toy world', segmenter, _TOY_NOTE, example_scenes())]
+        if is_downloaded(_CLIP, 'openai'):
+            clip = OpenVocabInferencer.from_clip(_CLIP, args.device, **limits)
+            models.append(PageModel(f'CLIP {_CLIP}', clip, _CLIP_NOTE))
+        else:
+            models[0] = models[0]._replace(note=f'{_TOY_NOTE} {_HOW_TO_GET_CLIP}')
+    page = build_page(models)
     url = serve(page, host=args.host, port=args.port)
     if args.host not in _LOOPBACK:
         print(f'note: anyone who can reach {args.host} can use the page, without a password')

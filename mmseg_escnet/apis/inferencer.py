@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -21,11 +21,13 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ..config import check_needs_no_checkpoint, is_inference_file, read_config
+from ..device import find_device
 from ..errors import ESCNetError
-from ..image_files import find_images, is_glob, printable
+from ..image_files import are_several, each_image, printable
 from ..models.segmentors import ESCNet, OpenVocabSegmentor
 from ..models.text_encoders.open_clip_text import OpenCLIPTextEncoder
 from ..vocabulary import MAX_WORDS
+from .clip_config import clip_config
 from .images import MAX_PIXELS, ImageReader, build_pipeline
 from .inference_file import read_inference_config, read_weights
 from .inside import WordInside, look_inside, whole_view
@@ -79,7 +81,7 @@ class OpenVocabInferencer:
         max_pixels: int = MAX_PIXELS,
         max_words: int = MAX_WORDS,
     ) -> None:
-        self.device = _find_device(device)
+        self.device = find_device(device)
         if checkpoint is None and is_inference_file(config):
             checkpoint, config = config, read_inference_config(config)
         self.cfg = read_config(config, cfg_options)
@@ -103,6 +105,20 @@ class OpenVocabInferencer:
             self.model.load_state_dict(weights)
         self.model.to(self.device).eval()
 
+    @classmethod
+    def from_clip(
+        cls, clip: str = 'ViT-B-16', device: str = 'auto', **options
+    ) -> OpenVocabInferencer:
+        """CLIP alone, which needs no training (:class:`.CLIPReadout`).
+
+        Args:
+            clip: See :func:`.clip_config.clip_config`: an architecture of open_clip, 'NAME:TAG' or
+                'NAME:FILE'. Weights that are not on this machine are downloaded.
+            device: As for the class.
+            options: Other arguments of the class.
+        """
+        return cls(clip_config(clip), device=device, **options)
+
     def __call__(
         self, images: object, classes: object = None, **options
     ) -> SegmentationResult | list[SegmentationResult]:
@@ -124,7 +140,7 @@ class OpenVocabInferencer:
             ESCNetError: If an image or a word cannot be used: the first such one.
         """
         results = self.stream(images, classes, **options)
-        return list(results) if _are_several(images) else next(results)
+        return list(results) if are_several(images) else next(results)
 
     def stream(
         self,
@@ -180,7 +196,7 @@ class OpenVocabInferencer:
             )
         return (
             self._segment(image, where, query, text, class_of_phrase, keep_class_scores)
-            for image, where in _each(images)
+            for image, where in each_image(images)
         )
 
     def look_inside(
@@ -335,7 +351,7 @@ class OpenVocabInferencer:
             inputs, meta = self._inputs(pixels)
             (scores,) = self.model.scores(inputs, text, [meta], class_of_phrase)
             best = scores.best()
-        labels, confidence = _assign_classes(query, best.ids.cpu(), best.scores.cpu())
+        labels, confidence = query.assign_classes(best.ids.cpu(), best.scores.cpu())
         normaliser = best.normaliser
         if not keep_class_scores:
             scores = normaliser = None
@@ -378,42 +394,3 @@ class OpenVocabInferencer:
         packed = self._pipeline(dict(img=pixels, img_shape=size, ori_shape=size))
         data = self.model.data_preprocessor(pseudo_collate([packed]), False)
         return data['inputs'], data['data_samples'][0].metainfo
-
-
-def _find_device(name: str) -> torch.device:
-    if name == 'auto':
-        name = 'cuda:0' if torch.cuda.is_available() else 'cpu'
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ESCNetError(
-            f'The device {str(name)!r} cannot be used ({str(error).splitlines()[0]}): give auto, '
-            'cpu or a GPU such as cuda:0.'
-        ) from error
-    return device
-
-
-def _assign_classes(query: Query, ids: Tensor, scores: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and scores (H, W) from the best of M words and its probability."""
-    labels = ids.clamp(max=query.num_asked)  # the words of the background are one class
-    if query.background_below is not None:
-        labels = labels.masked_fill(scores < query.background_below, query.num_asked)
-    if query.threshold is not None:
-        labels = labels.masked_fill(scores < query.threshold, query.no_class)
-    return labels.numpy().astype(query.dtype), scores.numpy()
-
-
-def _are_several(images: object) -> bool:
-    if isinstance(images, (str, os.PathLike)):
-        return os.path.isdir(images) or is_glob(images)
-    return isinstance(images, (list, tuple, Iterator))
-
-
-def _each(images: object) -> Iterable[tuple[object, str]]:
-    """The images, and what each is called in messages if it has no path."""
-    if not _are_several(images):
-        return [(images, 'The image')]
-    if isinstance(images, (str, os.PathLike)):
-        images = [found.path for found in find_images(images)]
-    return ((image, f'Image number {number}') for number, image in enumerate(images, 1))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
+from torch import Tensor
 
 from ..errors import ESCNetError
 from ..vocabulary import MAX_WORDS, Vocabulary, normalise_classes, read_classes
@@ -153,6 +154,15 @@ class Query:
             background_below=self.background_below,
             threshold=self.threshold,
         )
+
+    def assign_classes(self, ids: Tensor, scores: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and scores (H, W) from the best of M words and its probability."""
+        labels = ids.clamp(max=self.num_asked)  # the words of the background are one class
+        if self.background_below is not None:
+            labels = labels.masked_fill(scores < self.background_below, self.num_asked)
+        if self.threshold is not None:
+            labels = labels.masked_fill(scores < self.threshold, self.no_class)
+        return labels.numpy().astype(self.dtype), scores.numpy()
 
 
 Words = Sequence[str] | Mapping[str, object] | Vocabulary | os.PathLike | Query

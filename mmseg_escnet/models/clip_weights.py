@@ -61,6 +61,12 @@ def find_clip(model_name: str | None, pretrained: str) -> tuple[Path, bool | Non
     return Path(path), bool(tag.get('quick_gelu', False))
 
 
+def is_downloaded(model_name: str, pretrained: str) -> bool:
+    """Whether weights are on this machine: a file, or a tag that was downloaded before."""
+    tag = open_clip.get_pretrained_cfg(model_name, pretrained)
+    return os.path.isfile(pretrained) or _find_in_cache(tag) is not None
+
+
 def _find_in_cache(tag: dict) -> str | None:
     """The cached file of a tag, found without a network, which huggingface_hub would ask first."""
     repository, name = os.path.split(tag.get('hf_hub', ''))

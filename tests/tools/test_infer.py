@@ -7,13 +7,15 @@ import subprocess
 import sys
 
 import numpy as np
+import open_clip
 import pytest
-from conftest import ROOT
+from conftest import ROOT, small_clip_cfg, write_openai_clip
 from PIL import Image
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis import inferencer as inferencer_module
 from mmseg_escnet.apis.images import MAX_PIXELS
+from mmseg_escnet.files import sha256
 from mmseg_escnet.toyworld.model import toy_model
 from mmseg_escnet.toyworld.scenes import scene
 
@@ -311,3 +313,30 @@ def test_statuses_and_the_words_of_the_toy_world(photos):
     assert done.stderr.splitlines() == [
         'error: Image nowhere.png does not exist: check the path, and put a glob in quotes.'
     ]
+
+
+def test_clip_alone(tool, photos, tmp_path, monkeypatch, capsys):
+    """By a name of open_clip and a file; then nothing is left to do, and other words are refused."""
+    monkeypatch.setattr(open_clip, 'get_model_config', lambda name: small_clip_cfg())
+    write_openai_clip(tmp_path / 'clip.pt')
+    command = [str(photos), '--clip', f'ViT-B-16:{tmp_path / "clip.pt"}', '--device', 'cpu']
+    command += ['--out-dir', str(tmp_path / 'out'), '--classes', 'grass | lawn, sky']
+    assert tool.main(command) == 0
+    record = json.loads((tmp_path / 'out/names.json').read_text())
+    assert record['names'] == ['grass | lawn', 'sky']
+    assert record['checkpoint'] == 'clip.pt'
+    assert record['checkpoint_sha256'] == sha256(tmp_path / 'clip.pt')
+    assert '3 images segmented' in capsys.readouterr().out
+    assert tool.main(command) == 0
+    assert '0 images segmented, 3 already there' in capsys.readouterr().out
+    for more, message in [
+        (['--config', 'a.py'], '--clip is a model of its own'),
+        (['--synonyms', 'max', '--scores'], 'out'),
+    ]:
+        with pytest.raises(ESCNetError, match=message):
+            tool.main([*command, *more])
+    with pytest.raises(ESCNetError, match='There are no words'):
+        tool.main(command[:-2])
+    with pytest.raises(ESCNetError, match='no architecture'):
+        monkeypatch.setattr(open_clip, 'get_model_config', lambda name: None)
+        tool.main(command)

@@ -6,7 +6,7 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT, toy_clip_cfg, toy_model_cfg
+from conftest import ROOT, small_clip_cfg, toy_clip_cfg, toy_model_cfg, write_openai_clip
 from mmengine.config import Config
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -14,50 +14,32 @@ from PIL import Image
 
 from mmseg_escnet import ESCNetError, Vocabulary
 from mmseg_escnet.apis import OpenVocabInferencer
+from mmseg_escnet.apis.clip_config import clip_config
 from mmseg_escnet.models import OpenCLIPBackbone
 
 CONFIG = ROOT / 'configs/clip/clip_vitb16_readout.py'
 READOUTS = ['value', 'correlative', 'attention']
 MEAN = torch.tensor([122.7709383, 116.7460125, 104.09373615])
 STD = torch.tensor([68.5005327, 66.6321579, 70.3231630])
-OPENAI = dict(
-    input_resolution=torch.tensor(224),
-    context_length=torch.tensor(77),
-    vocab_size=torch.tensor(49408),
-)
 CLASSES = {'grass': ['grass', 'lawn', 'meadow'], 'sky': ['sky'], 'cow': ['cow', 'cattle']}
 
 
-def small_cfg():
-    """ViT-B/16 of 224 pixels, narrow and with three layers."""
-    cfg = toy_clip_cfg(image_size=224)
-    return cfg | dict(text_cfg=cfg['text_cfg'] | dict(context_length=77))
-
-
 @pytest.fixture(scope='module')
-def clip():
-    """The model that the weights come from, with OpenAI's activation."""
-    torch.manual_seed(3)
-    model = open_clip.CLIP(**small_cfg(), quick_gelu=True).eval()
-    for name, parameter in model.named_parameters():
-        if 'ln_' in name or name.endswith('bias'):  # as built they are ones and zeros
-            torch.nn.init.normal_(parameter, mean=float('weight' in name), std=0.3)
-    return model
-
-
-@pytest.fixture(scope='module')
-def weights(clip, tmp_path_factory):
+def weights(tmp_path_factory):
     """A file of OpenAI's layout."""
-    path = tmp_path_factory.mktemp('clip') / 'ViT-B-16.pt'
-    state_dict = {key: value for key, value in clip.state_dict().items() if key != 'attn_mask'}
-    torch.save(state_dict | OPENAI, path)
-    return path
+    return tmp_path_factory.mktemp('clip') / 'ViT-B-16.pt'
+
+
+@pytest.fixture(scope='module', autouse=True)
+def clip(weights):
+    """The model that the weights are of."""
+    return write_openai_clip(weights)
 
 
 def inferencer(weights, **options):
     cfg_options = {
         'model.backbone.model_name': None,
-        'model.backbone.model_cfg': small_cfg(),
+        'model.backbone.model_cfg': small_clip_cfg(),
         'model.backbone.pretrained': str(weights),
     }
     return OpenVocabInferencer(CONFIG, cfg_options=cfg_options | options)
@@ -169,7 +151,9 @@ def picture(height, width, seed=0):
 @pytest.mark.parametrize('readout', READOUTS)
 @torch.no_grad()
 def test_readouts_of_the_last_block(clip, weights, readout):
-    backbone = OpenCLIPBackbone(model_cfg=small_cfg(), pretrained=str(weights), readout=readout)
+    backbone = OpenCLIPBackbone(
+        model_cfg=small_clip_cfg(), pretrained=str(weights), readout=readout
+    )
     backbone.init_weights()
     crops = torch.randn(2, 3, 224, 224)
     found = F.normalize(backbone.eval()(crops).image, dim=1)
@@ -258,7 +242,8 @@ def test_a_broken_setting_shows(clip, weights, broken, tmp_path):
     if 'model.backbone.activation' in broken:  # a file that does not tell
         state_dict = torch.load(weights)
         weights = tmp_path / 'clip.pt'
-        torch.save({key: value for key, value in state_dict.items() if key not in OPENAI}, weights)
+        torch.save({key: value for key, value in state_dict.items() if value.ndim}, weights)
+        assert len(torch.load(weights)) == len(state_dict) - 4, 'three scalars and the logit scale'
     labels = inferencer(weights, **broken)(image, CLASSES, synonyms=None).labels
     with pytest.raises(AssertionError):
         assert_same_labels(labels, expected, scores)
@@ -303,3 +288,51 @@ def test_eva_has_no_correlative_readout():
         MODELS.build(cfg)
     with pytest.raises(ESCNetError, match="readout='qq' must be in"):
         OpenCLIPBackbone(model_cfg=toy_clip_cfg(), readout='qq')
+
+
+@pytest.mark.parametrize(
+    ('clip', 'size', 'patch', 'pretrained'),
+    [
+        ('ViT-B-16', 224, 16, 'openai'),
+        ('ViT-L-14', 224, 14, 'openai'),
+        ('ViT-L-14-336', 336, 14, 'openai'),
+        ('ViT-B-32:laion2b_s34b_b79k', 224, 32, 'laion2b_s34b_b79k'),
+        ('ViT-B-16:C:/clip.pt', 224, 16, 'C:/clip.pt'),
+    ],
+)
+def test_configs_of_other_clips(clip, size, patch, pretrained):
+    cfg = clip_config(clip)
+    assert cfg.model.backbone.pretrained == pretrained
+    assert cfg.model.backbone.stride == patch
+    assert cfg.model.test_cfg.crop_size == (size, size)
+    assert cfg.model.test_cfg.stride == (size // 2, size // 2)
+    (resize,) = (s for s in cfg.test_dataloader.dataset.pipeline if s['type'] == 'Resize')
+    assert resize == dict(type='Resize', scale=(2048, size * 3 // 2), keep_ratio=True)
+
+
+@pytest.mark.parametrize(('name', 'patch'), [('b16', 16), ('l14', 14)])
+def test_configs_of_the_repository(name, patch):
+    cfg = Config.fromfile(ROOT / f'configs/clip/clip_vit{name}_readout.py')
+    own = clip_config(f'ViT-{name[0].upper()}-{patch}')
+    assert cfg.model == own.model
+    assert cfg.test_dataloader == own.test_dataloader
+
+
+@pytest.mark.parametrize('name', ['ViT-X-99', 'RN50', 'EVA02-B-16', 'ViT-B-16-SigLIP'])
+def test_clips_without_a_plain_vision_transformer(name):
+    with pytest.raises(ESCNetError, match=r'no architecture|no plain vision'):
+        clip_config(name)
+
+
+def test_from_clip(clip, weights, monkeypatch):
+    """By a name of open_clip and a file; the architecture is the small one here."""
+    monkeypatch.setattr(open_clip, 'get_model_config', lambda name: small_clip_cfg())
+    segmenter = OpenVocabInferencer.from_clip(f'ViT-B-16:{weights}', 'cpu', max_words=10)
+    image = picture(300, 400)
+    result = segmenter(image, CLASSES, synonyms='max')
+    assert_same_labels(result.labels, *by_hand(clip, image, CLASSES.values()))
+    assert segmenter.vocabulary is None
+    with pytest.raises(ESCNetError, match='There are no classes'):
+        segmenter(image)
+    with pytest.raises(ESCNetError, match='neither a file nor an open_clip tag'):
+        OpenVocabInferencer.from_clip('ViT-B-16:/nowhere.pt')
