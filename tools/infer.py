@@ -101,9 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for image in todo:
             try:
                 note = output.note(image)
-                (result,) = seg.stream(
-                    [image.path], query, text_features=text, keep_class_scores=False
-                )
+                options = dict(how, text_features=text, keep_class_scores=False)
+                (result,) = seg.stream([image.path], query, **options)
             except ESCNetError as error:
                 output.remove(image)
                 report(str(error))

@@ -171,8 +171,8 @@ class OpenVocabInferencer:
                 follows the config.
             keep_class_scores: Keep what :meth:`.SegmentationResult.class_scores` needs: M numbers
                 for each of, as a rule, 96 x 96 positions of every view.
-            text_features: (M, D) from :meth:`text_features` for these classes, perhaps computed in
-                another process; ``templates`` and ``synonyms`` are then ignored.
+            text_features: (M, D) from :meth:`text_features` for these classes and ``synonyms``,
+                perhaps computed in another process; ``templates`` are then ignored.
 
         Returns:
             An iterator over the results. Words are checked immediately, each image in its turn.

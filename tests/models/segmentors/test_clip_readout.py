@@ -241,9 +241,10 @@ def test_a_broken_setting_shows(clip, weights, broken, tmp_path):
     expected, scores = by_hand(clip, image, CLASSES.values())
     if 'model.backbone.activation' in broken:  # a file that does not tell
         state_dict = torch.load(weights)
+        for name in ('input_resolution', 'context_length', 'vocab_size'):
+            del state_dict[name]
         weights = tmp_path / 'clip.pt'
-        torch.save({key: value for key, value in state_dict.items() if value.ndim}, weights)
-        assert len(torch.load(weights)) == len(state_dict) - 4, 'three scalars and the logit scale'
+        torch.save(state_dict, weights)
     labels = inferencer(weights, **broken)(image, CLASSES, synonyms=None).labels
     with pytest.raises(AssertionError):
         assert_same_labels(labels, expected, scores)
