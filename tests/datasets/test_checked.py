@@ -83,7 +83,7 @@ def test_missing_and_empty_folders(root, folder, kind):
         build(root)
 
 
-def test_images_without_label_are_counted_and_named(root):
+def test_images_without_label_are_an_error(root):
     (root / 'labels' / 'sub' / '1.png').unlink()
     (root / 'labels' / 'sub' / '3.png').unlink()
     with pytest.raises(ESCNetError, match=r'2 of 5 images .*sub/1\.png, sub/3\.png\): run'):
@@ -100,7 +100,7 @@ def test_labels_without_image_are_a_warning(root, monkeypatch):
     assert '(sub/0.png)' in logged[0]
 
 
-def test_chosen_classes_take_their_colours_along(root):
+def test_selected_classes_keep_their_colours(root):
     dataset = build(root, metainfo=dict(classes=('d', 'a')), pipeline=PIPELINE)
     assert dataset.metainfo['palette'] == [[3, 3, 3], [0, 0, 0]]
     assert dataset.label_map == {0: 1, 1: 255, 2: 255, 3: 0}

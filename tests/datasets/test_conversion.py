@@ -1,4 +1,4 @@
-"""What the converters share, on made files."""
+"""What the converters share, on synthetic files."""
 
 import os
 from functools import partial
@@ -86,7 +86,7 @@ def test_counts():
     assert count_ids(np.array([[255]], np.uint8), NARROW) is None
 
 
-def test_one_line_on_what_the_files_hold():
+def test_summary_line():
     assert describe(np.array([1, 2, 1]), NARROW) == (
         '25.0% of the pixels are ignored, 0 of 2 classes never occur'
     )
@@ -96,7 +96,7 @@ def test_one_line_on_what_the_files_hold():
     assert line.endswith("'class 1', 'class 2', 'class 3', 'class 4', 'class 5' and 293 more")
 
 
-def test_converts_and_keeps_what_is_right(tmp_path, capsys):
+def test_converts_and_keeps_valid_files(tmp_path, capsys):
     jobs = make_jobs(tmp_path)
     assert run_all(tmp_path, jobs) == 0
     printed = capsys.readouterr().out
@@ -112,7 +112,7 @@ def test_converts_and_keeps_what_is_right(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('damage', ['gone', 'cut', 'bits', 'id', 'size', 'other', 'text'])
-def test_makes_anew_what_is_not_right(tmp_path, capsys, damage):
+def test_replaces_invalid_files(tmp_path, capsys, damage):
     jobs = make_jobs(tmp_path)
     run_all(tmp_path, jobs)
     path, other = jobs[1].labels
@@ -136,7 +136,7 @@ def test_makes_anew_what_is_not_right(tmp_path, capsys, damage):
     assert not list(tmp_path.rglob('*.part'))
 
 
-def test_one_bad_file_is_named_and_the_rest_goes_on(tmp_path, capsys):
+def test_bad_files_are_reported_and_the_others_converted(tmp_path, capsys):
     jobs = make_jobs(tmp_path)
     Image.fromarray(np.full((2, 3), 4, np.uint16)).save(jobs[0].raw_label)
     Image.fromarray(np.zeros((9, 9), np.uint16)).save(jobs[1].raw_label)
@@ -224,13 +224,13 @@ def test_list_of_images(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('line', ['../../etc/passwd', 'a -1', '/a', 'a.jpg', 'a\tb'])
-def test_lists_of_something_else(tmp_path, line):
+def test_invalid_lists(tmp_path, line):
     (tmp_path / 'val.txt').write_text(f'2008_000001\n\n{line}\n')
     with pytest.raises(ESCNetError, match='not a name of an image: get it'):
         read_stems(tmp_path / 'val.txt', 'get it')
 
 
-def test_lists_that_cannot_be_read(tmp_path):
+def test_unreadable_lists(tmp_path):
     with pytest.raises(ESCNetError, match=r'val\.txt cannot be read \(No such file.*: get it\.'):
         read_stems(tmp_path / 'val.txt', 'get it')
     (tmp_path / 'val.txt').write_bytes(b'\xff\xfe\xff')
