@@ -15,13 +15,14 @@ from mmseg_escnet.datasets.conversion import (
     count_ids,
     describe,
     place,
+    read_label,
     run,
     to_file_ids,
     write_list,
 )
 from mmseg_escnet.datasets.raw_folders import find_folder, read_stems
 from mmseg_escnet.errors import ESCNetError
-from mmseg_escnet.files import decode_label_map, encode_label_map
+from mmseg_escnet.files import encode_label_map
 
 # raw 0: none, 1..3: classes (2 before 1), 4: no such id, 5: none
 TABLE = np.array([65_535, 300, 0, 255, NO_SUCH_ID, 65_535])
@@ -30,10 +31,6 @@ NARROW = LabelSet(
     'narrow', 'narrow', np.array([0, 2, 1, 0, 0, 0]), ('a', 'b'), ignored=0, first_id=1
 )
 RAW = np.array([[0, 1, 2], [3, 5, 1]], np.uint16)
-
-
-def read(job):
-    return decode_label_map(job.raw_label.read_bytes(), str(job.raw_label))
 
 
 def make_jobs(root, count=3, sets=(WIDE, NARROW)):
@@ -57,7 +54,7 @@ def run_all(root, jobs, sets=(WIDE, NARROW)):
     return run(
         jobs,
         out=root / 'out',
-        read=read,
+        read=read_label,
         sets=sets,
         put_image=partial(place, link='symlink'),
         workers=1,
