@@ -10,7 +10,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train ESC-Net.')
     add_config_arguments(parser)
     parser.add_argument(
-        '--resume', action='store_true', help='go on from the latest checkpoint in the work dir'
+        '--resume', action='store_true', help='continue from the latest checkpoint in the work dir'
     )
     parser.add_argument('--amp', action='store_true', help='mixed precision (GPU)')
     parser.add_argument(

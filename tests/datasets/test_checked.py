@@ -133,3 +133,11 @@ def test_coco_stuff_has_mmsegs_names_and_colours(tmp_path):
     assert COCOStuff171Dataset.METAINFO['palette'] == COCOStuffDataset.METAINFO['palette']
     with pytest.raises(ESCNetError, match=r'does not exist: run `mmseg-escnet convert coco_stuff'):
         COCOStuff171Dataset(data_root=str(tmp_path), data_prefix=PREFIX)
+
+
+def test_a_file_removed_during_training_is_an_error(root):
+    dataset = build(root, pipeline=PIPELINE)
+    assert all(dataset[i] for i in range(5))
+    (root / 'images/sub/3.jpg').unlink()
+    with pytest.raises(ESCNetError, match=r'sub/3\.jpg cannot be read'):
+        dataset[3]
