@@ -180,6 +180,18 @@ def decode_label_map(content: bytes, file: str) -> np.ndarray:
     return ids
 
 
+def read_label_map(path: str | os.PathLike) -> np.ndarray:
+    """Like :func:`decode_label_map`, for a local file."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ESCNetError(
+            f'Label map {path} cannot be read ({error.strerror or error}): check the path and its '
+            'permissions.'
+        ) from error
+    return decode_label_map(content, str(path))
+
+
 def encode_label_map(ids: np.ndarray, note: str | None = None) -> bytes:
     """Encode ids as a grey PNG of 8 or 16 bits.
 

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import ESCNetError, first_few
-from .files import decode_label_map, encode_label_map, write_file
+from .files import encode_label_map, read_label_map, write_file
 
 NAMES_FILE = 'names.json'
 STEM_FILE = '{stem}.png'
@@ -274,14 +274,7 @@ class LabelReader:
             ESCNetError: If the file is damaged or contains an id that is not a class.
         """
         path = self.folder / label_file(self.names.file, name)
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ESCNetError(
-                f'The label map {path} cannot be read ({error.strerror or error}): check its '
-                f'permissions, or {_AGAIN}.'
-            ) from error
-        in_file = decode_label_map(content, str(path)).astype(np.int64)
+        in_file = read_label_map(path).astype(np.int64)
         no_class = in_file == self.names.ignore_index
         first, last = self.names.first_id, self.names.last_id
         outside = in_file[~no_class & ((in_file < first) | (in_file > last))]

@@ -84,7 +84,7 @@ def test_configs_of_the_work_tree_and_of_a_wheel(tmp_path, monkeypatch):
     assert (config_folder() / 'escnet/escnet_vitb16_coco-stuff.py').is_file()
     package = tmp_path / 'site-packages/mmseg_escnet'
     monkeypatch.setattr(config, '__file__', str(package / 'config.py'))
-    with pytest.raises(ESCNetError, match=r'The configs .* are not in .*\.mim'):
+    with pytest.raises(ESCNetError, match=r'The configs .* are missing in .*\.mim'):
         config_folder()
     (tmp_path / 'site-packages/configs/_base_').mkdir(parents=True)
     (package / '.mim/configs/_base_').mkdir(parents=True)

@@ -43,8 +43,8 @@ def ops(monkeypatch):
     return sys.modules['mmcv.ops']
 
 
-def test_mmseg_imports_in_a_fresh_process_without_a_word():
-    """All of MMSegmentation, and MMEngine's pkg_resources, with not one warning."""
+def test_mmseg_imports_without_warnings():
+    """All of MMSegmentation, and MMEngine's pkg_resources, in a new process."""
     code = (
         'import mmseg_escnet.compat, mmseg.models, mmseg.apis, mmseg.datasets, mmseg.engine\n'
         'from mmengine.utils import is_installed\n'

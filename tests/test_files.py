@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and their notes are found again."""
+"""Atomic writes, and notes in PNG files."""
 
 import os
 import stat

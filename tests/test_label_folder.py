@@ -1,4 +1,4 @@
-"""Predictions as files: what is written is read back, and what does not fit is an error."""
+"""Folders of label maps: round trip and errors."""
 
 import json
 
@@ -106,7 +106,7 @@ def test_ids_that_fit(count, first_id, ignore_index, fits):
 
 
 def test_an_incomplete_folder_has_no_names(folder):
-    """Begun anew and interrupted: what is there must not be taken for the predictions."""
+    """Restarted and interrupted: the files must not be used as predictions."""
     writer = LabelWriter(folder, NAMES, image_dir='data/images')
     writer.begin()
     writer.write(IDS, 'data/images/x/1.jpg')
@@ -114,7 +114,7 @@ def test_an_incomplete_folder_has_no_names(folder):
         LabelReader(folder)
 
 
-def test_no_folder_and_no_names(tmp_path):
+def test_missing_folder_and_invalid_names(tmp_path):
     with pytest.raises(ESCNetError, match='nowhere does not exist: create it with'):
         LabelReader(tmp_path / 'nowhere')
     bad = '{"names": ["a"], "ignore_index": 255, "file": 3}'

@@ -1,4 +1,4 @@
-"""The checks that the tools make before anything expensive."""
+"""Checks before anything expensive."""
 
 import numpy as np
 import pytest
@@ -20,12 +20,12 @@ def model_cfg(clip=None, sam=None):
     return cfg
 
 
-def test_nothing_pretrained_is_fine():
+def test_nothing_pretrained():
     check_weights(model_cfg())
     check_weights(ConfigDict(toy_model_cfg()))
 
 
-def test_files_that_are_there_are_fine(tmp_path):
+def test_existing_files_are_accepted(tmp_path):
     """Official names included: the digest is checked when the file is read."""
     for name in ('clip.pt', 'sam_vit_b_01ec64.pth'):
         (tmp_path / name).touch()
@@ -34,12 +34,12 @@ def test_files_that_are_there_are_fine(tmp_path):
     )
 
 
-def test_missing_sam_is_named():
+def test_missing_sam():
     with pytest.raises(ESCNetError, match=r'checkpoint nowhere/sam\.pth does not exist'):
         check_weights(model_cfg(sam='nowhere/sam.pth'))
 
 
-def test_missing_clip_is_named(monkeypatch):
+def test_missing_clip(monkeypatch):
     with pytest.raises(ESCNetError, match=r"CLIP weights 'nowhere/clip\.pt' are neither"):
         check_weights(model_cfg(clip='nowhere/clip.pt'))
     asked = []
@@ -71,7 +71,7 @@ def test_checkpoints(tmp_path):
     check_checkpoint('https://example.com/iter_8.pth')  # MMEngine's affair
 
 
-def test_a_bad_label_is_found_before_anything_is_built(tmp_path):
+def test_bad_label(tmp_path):
     """The last of three label maps is of another size than its image."""
     for kind in ('images', 'annotations'):
         (tmp_path / kind).mkdir()

@@ -1,4 +1,4 @@
-"""Vocabulary: what is refused, what is kept, what depends on what."""
+"""Vocabulary: names, colours, phrases and errors."""
 
 import colorsys
 
@@ -117,7 +117,7 @@ def test_given_palette():
         Vocabulary.create(['cat', 'dog'], [[1, 2, 3]])
 
 
-def test_phrases_stand_for_names():
+def test_phrases_replace_names():
     names, phrases = (
         ['taxi', 'sofa | couch', 'wet road'],
         [['a yellow cab, empty'], None, ['x', 'y ']],
@@ -144,7 +144,7 @@ def test_phrases_stand_for_names():
         (['a'], [['x' * 1001]], 'a phrase of 1001 characters'),
     ],
 )
-def test_phrases_that_are_refused(names, phrases, message):
+def test_invalid_phrases(names, phrases, message):
     with pytest.raises(ESCNetError, match=message):
         Vocabulary.create(names, phrases=phrases)
 
@@ -156,7 +156,7 @@ def test_control_characters_are_refused(name):
             Vocabulary.create(**kwargs)
 
 
-def test_letters_and_signs_of_all_kinds_are_words():
+def test_any_script_is_allowed():
     names = ['café', '出租车', 'ταξί', '<b>', 'a "b"', 'क्षि', '🚕']
     assert Vocabulary.create(names).names == tuple(names)
 
@@ -168,6 +168,6 @@ def test_long_names_are_cut_in_messages():
 
 
 @pytest.mark.parametrize('palette', [[(1, 2)], [(999, -2, 3)]])
-def test_colours_that_are_none(palette):
+def test_invalid_colours(palette):
     with pytest.raises(ESCNetError, match=r"colour .* of class 'cat' must be"):
         Vocabulary.create(['cat'], palette=palette)

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import ESCNetError, first_few
-from ..files import decode_label_map, encode_label_map, png_header, write_file
+from ..files import encode_label_map, png_header, read_label_map, write_file
 from .parallel import default_workers, parallel_map
 
 EXIT_FAILED_FILES = 1
@@ -142,19 +142,8 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_label(job: Job) -> np.ndarray:
-    """The ids (height, width) in a raw label map that is a grey or palette PNG.
-
-    Raises:
-        ESCNetError: If it cannot be read.
-    """
-    try:
-        content = job.raw_label.read_bytes()
-    except OSError as error:
-        raise ESCNetError(
-            f'Label map {job.raw_label} cannot be read ({error.strerror or error}): check the '
-            'disk and the permissions.'
-        ) from error
-    return decode_label_map(content, str(job.raw_label))
+    """The ids (height, width) in a raw label map that is a grey or palette PNG."""
+    return read_label_map(job.raw_label)
 
 
 def place(job: Job, *, link: str) -> None:
@@ -263,10 +252,9 @@ def count_file(path: Path, size: tuple[int, int], label_set: LabelSet) -> np.nda
     if png_header(path) != (*size, 8 * np.dtype(label_set.dtype).itemsize):
         return None
     try:
-        ids = decode_label_map(path.read_bytes(), str(path))
-    except (OSError, ESCNetError):
+        return count_ids(read_label_map(path), label_set)
+    except ESCNetError:
         return None
-    return count_ids(ids, label_set)
 
 
 def run(

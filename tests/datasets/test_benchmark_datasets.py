@@ -72,7 +72,7 @@ def test_config_on_a_whole_config(name):
 
 
 @pytest.mark.parametrize('name', BENCHMARKS)
-def test_words_are_a_vocabulary_of_the_model(name):
+def test_classes_are_a_valid_vocabulary(name):
     kind = BENCHMARKS[name][0]
     words = Vocabulary.create(kind.METAINFO['classes'], kind.METAINFO['palette'])
     encoder = MODELS.build(Config.fromfile(LEAF).model.text_encoder)
@@ -80,7 +80,7 @@ def test_words_are_a_vocabulary_of_the_model(name):
 
 
 @pytest.mark.parametrize('name', BENCHMARKS)
-def test_without_data_one_sentence(name, tmp_path):
+def test_missing_data_is_an_error(name, tmp_path):
     with pytest.raises(ESCNetError, match=r'does not exist: (run `mmseg-escnet conv|unpack http)'):
         DATASETS.build(dict(merged(name).test_dataloader.dataset, data_root=str(tmp_path)))
 

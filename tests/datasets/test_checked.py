@@ -83,7 +83,7 @@ def test_missing_and_empty_folders(root, folder, kind):
         build(root)
 
 
-def test_images_without_label_are_counted_and_named(root):
+def test_images_without_label_are_an_error(root):
     (root / 'labels' / 'sub' / '1.png').unlink()
     (root / 'labels' / 'sub' / '3.png').unlink()
     with pytest.raises(ESCNetError, match=r'2 of 5 images .*sub/1\.png, sub/3\.png\): run'):
@@ -100,7 +100,7 @@ def test_labels_without_image_are_a_warning(root, monkeypatch):
     assert '(sub/0.png)' in logged[0]
 
 
-def test_chosen_classes_take_their_colours_along(root):
+def test_selected_classes_keep_their_colours(root):
     dataset = build(root, metainfo=dict(classes=('d', 'a')), pipeline=PIPELINE)
     assert dataset.metainfo['palette'] == [[3, 3, 3], [0, 0, 0]]
     assert dataset.label_map == {0: 1, 1: 255, 2: 255, 3: 0}
@@ -133,3 +133,11 @@ def test_coco_stuff_has_mmsegs_names_and_colours(tmp_path):
     assert COCOStuff171Dataset.METAINFO['palette'] == COCOStuffDataset.METAINFO['palette']
     with pytest.raises(ESCNetError, match=r'does not exist: run `mmseg-escnet convert coco_stuff'):
         COCOStuff171Dataset(data_root=str(tmp_path), data_prefix=PREFIX)
+
+
+def test_a_file_removed_during_training_is_an_error(root):
+    dataset = build(root, pipeline=PIPELINE)
+    assert all(dataset[i] for i in range(5))
+    (root / 'images/sub/3.jpg').unlink()
+    with pytest.raises(ESCNetError, match=r'sub/3\.jpg cannot be read'):
+        dataset[3]

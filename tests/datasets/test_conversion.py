@@ -1,4 +1,4 @@
-"""What the converters share, on made files."""
+"""What the converters share, on synthetic files."""
 
 import os
 from functools import partial
@@ -15,13 +15,14 @@ from mmseg_escnet.datasets.conversion import (
     count_ids,
     describe,
     place,
+    read_label,
     run,
     to_file_ids,
     write_list,
 )
 from mmseg_escnet.datasets.raw_folders import find_folder, read_stems
 from mmseg_escnet.errors import ESCNetError
-from mmseg_escnet.files import decode_label_map, encode_label_map
+from mmseg_escnet.files import encode_label_map
 
 # raw 0: none, 1..3: classes (2 before 1), 4: no such id, 5: none
 TABLE = np.array([65_535, 300, 0, 255, NO_SUCH_ID, 65_535])
@@ -30,10 +31,6 @@ NARROW = LabelSet(
     'narrow', 'narrow', np.array([0, 2, 1, 0, 0, 0]), ('a', 'b'), ignored=0, first_id=1
 )
 RAW = np.array([[0, 1, 2], [3, 5, 1]], np.uint16)
-
-
-def read(job):
-    return decode_label_map(job.raw_label.read_bytes(), str(job.raw_label))
 
 
 def make_jobs(root, count=3, sets=(WIDE, NARROW)):
@@ -57,7 +54,7 @@ def run_all(root, jobs, sets=(WIDE, NARROW)):
     return run(
         jobs,
         out=root / 'out',
-        read=read,
+        read=read_label,
         sets=sets,
         put_image=partial(place, link='symlink'),
         workers=1,
@@ -86,7 +83,7 @@ def test_counts():
     assert count_ids(np.array([[255]], np.uint8), NARROW) is None
 
 
-def test_one_line_on_what_the_files_hold():
+def test_summary_line():
     assert describe(np.array([1, 2, 1]), NARROW) == (
         '25.0% of the pixels are ignored, 0 of 2 classes never occur'
     )
@@ -96,7 +93,7 @@ def test_one_line_on_what_the_files_hold():
     assert line.endswith("'class 1', 'class 2', 'class 3', 'class 4', 'class 5' and 293 more")
 
 
-def test_converts_and_keeps_what_is_right(tmp_path, capsys):
+def test_converts_and_keeps_valid_files(tmp_path, capsys):
     jobs = make_jobs(tmp_path)
     assert run_all(tmp_path, jobs) == 0
     printed = capsys.readouterr().out
@@ -112,7 +109,7 @@ def test_converts_and_keeps_what_is_right(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('damage', ['gone', 'cut', 'bits', 'id', 'size', 'other', 'text'])
-def test_makes_anew_what_is_not_right(tmp_path, capsys, damage):
+def test_replaces_invalid_files(tmp_path, capsys, damage):
     jobs = make_jobs(tmp_path)
     run_all(tmp_path, jobs)
     path, other = jobs[1].labels
@@ -136,7 +133,7 @@ def test_makes_anew_what_is_not_right(tmp_path, capsys, damage):
     assert not list(tmp_path.rglob('*.part'))
 
 
-def test_one_bad_file_is_named_and_the_rest_goes_on(tmp_path, capsys):
+def test_bad_files_are_reported_and_the_others_converted(tmp_path, capsys):
     jobs = make_jobs(tmp_path)
     Image.fromarray(np.full((2, 3), 4, np.uint16)).save(jobs[0].raw_label)
     Image.fromarray(np.zeros((9, 9), np.uint16)).save(jobs[1].raw_label)
@@ -224,13 +221,13 @@ def test_list_of_images(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('line', ['../../etc/passwd', 'a -1', '/a', 'a.jpg', 'a\tb'])
-def test_lists_of_something_else(tmp_path, line):
+def test_invalid_lists(tmp_path, line):
     (tmp_path / 'val.txt').write_text(f'2008_000001\n\n{line}\n')
     with pytest.raises(ESCNetError, match='not a name of an image: get it'):
         read_stems(tmp_path / 'val.txt', 'get it')
 
 
-def test_lists_that_cannot_be_read(tmp_path):
+def test_unreadable_lists(tmp_path):
     with pytest.raises(ESCNetError, match=r'val\.txt cannot be read \(No such file.*: get it\.'):
         read_stems(tmp_path / 'val.txt', 'get it')
     (tmp_path / 'val.txt').write_bytes(b'\xff\xfe\xff')

@@ -58,7 +58,7 @@ def test_images_and_their_label_maps(mine):
         assert abs(item['img'][..., 2].astype(int) - 10 * number).max() <= 2  # BGR
 
 
-def test_names_with_what_stands_for_them(mine):
+def test_names_with_phrases(mine):
     dataset = build(mine)
     vocabulary = dataset.vocabulary
     assert vocabulary.synonyms == (
@@ -71,7 +71,7 @@ def test_names_with_what_stands_for_them(mine):
     assert len(dataset.metainfo['palette']) == 4
 
 
-def test_the_model_gets_what_stands_for_the_names(mine):
+def test_the_model_gets_the_phrases(mine):
     model = MODELS.build(toy_model_cfg())
     meta = build(mine, metainfo=dict(classes=('sky', 'boat'))).metainfo
     model.dataset_meta = meta
@@ -79,7 +79,7 @@ def test_the_model_gets_what_stands_for_the_names(mine):
     assert model.vocabulary.synonyms == (('sky',), ('a small boat, in a harbour',))
 
 
-def test_some_of_the_names(mine):
+def test_subset_of_the_names(mine):
     dataset = build(mine, metainfo=dict(classes=('sky', 'water')))
     values = {np.unique(item['gt_seg_map']).item() for item in dataset}
     assert values == {0, 1, 255}
@@ -93,13 +93,13 @@ def test_a_list_of_images(mine):
     assert [item['img_path'].rsplit('images/')[-1] for item in dataset] == ['deep/c.webp', 'a.jpg']
 
 
-def test_images_alone_for_inference(mine):
+def test_images_without_labels(mine):
     dataset = build(mine, data_prefix=dict(img_path='images'), pipeline=LOAD[:1], test_mode=True)
     assert len(dataset) == len(FILES)
     assert 'seg_map_path' not in dataset.get_data_info(0)
 
 
-def test_two_images_of_one_label_map(mine):
+def test_two_images_with_the_same_label_map(mine):
     Image.new('RGB', (12, 8)).save(mine / 'images/a.png')
     with pytest.raises(ESCNetError, match=r'a\.jpg and a\.png .* share the label map a\.png'):
         build(mine)

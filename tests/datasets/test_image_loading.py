@@ -1,4 +1,4 @@
-"""Every kind of picture becomes (height, width, 3) uint8 in BGR order, or one clear error."""
+"""Every image format becomes (height, width, 3) uint8 in BGR order, or raises a clear error."""
 
 import cv2
 import numpy as np
@@ -89,7 +89,7 @@ def test_unreadable_files_are_named(tmp_path):
     assert LoadImage(ignore_empty=True).transform(dict(img_path=str(half))) is None
 
 
-def test_a_jpeg_without_its_end_is_cut_short_whatever_the_decoder_does(tmp_path):
+def test_truncated_jpeg(tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
     for progressive in (False, True):
         noise.save(tmp_path / 'a.jpg', progressive=progressive)

@@ -1,4 +1,4 @@
-"""The inspection of data sets: what is in the files is counted, what is wrong is reported."""
+"""Inspection of data sets: counts and problems."""
 
 import os
 from pathlib import Path
@@ -39,7 +39,7 @@ def problems_of(cfg, **kwargs):
 
 
 def only(problems, certain=True):
-    """The one problem there is, its files without their folders."""
+    """The only problem, with its files without folders."""
     (problem,) = problems
     assert problem.certain == certain
     return problem.sentence, [file.replace(f'{Path(file).parent}/', '') for file in problem.files]
@@ -107,7 +107,7 @@ def test_processes_and_limit(tmp_path):
 # --- what is wrong ------------------------------------------------------------------------------
 
 
-def test_id_that_no_class_has(tmp_path):
+def test_id_that_is_not_a_class(tmp_path):
     for number in range(6):
         write_pair(tmp_path, str(number), np.full((4, 4), [0, 7, 3, 9, 1, 2][number]))
     sentence, files = only(problems_of(dataset_cfg(tmp_path)))
@@ -157,7 +157,7 @@ def test_right_use_of_reduce_zero_label(tmp_path):
         assert problems_of(dataset_cfg(tmp_path / str(number), reduce_zero_label=True)) == []
 
 
-def test_few_images_do_not_say_that_reduce_zero_label_is_wrong(tmp_path):
+def test_few_images_are_no_evidence_against_reduce_zero_label(tmp_path):
     write_pair(tmp_path, 'a', [[2, 2, 2, 2]])
     problem = only(problems_of(dataset_cfg(tmp_path, reduce_zero_label=True)), certain=False)
     assert '0 never occurs' in problem[0]
@@ -211,7 +211,7 @@ def test_sizes_that_disagree(tmp_path):
     assert '1 of 3' in only(problems_of(dataset_cfg(tmp_path)))[0]
 
 
-def test_unreadable_files_are_named_and_the_rest_goes_on(tmp_path):
+def test_unreadable_files_are_reported(tmp_path):
     for number in range(5):
         write_pair(tmp_path, str(number), np.full((30, 20), number % 4))
     (tmp_path / 'labels' / '0.png').write_bytes(b'')

@@ -1,4 +1,4 @@
-"""Ids travel from the file to the tensor unchanged, or an error says why not."""
+"""Ids are loaded unchanged, or raise an error."""
 
 import io
 import struct
@@ -162,7 +162,7 @@ def test_id_255_of_a_wide_set_is_a_class(tmp_path):
         load(path, num_classes=459, ignore_index=255)
 
 
-def test_two_ignore_indices_disagree(tmp_path):
+def test_conflicting_ignore_index(tmp_path):
     path = write_png(tmp_path / 'a.png', np.zeros((1, 1), np.uint8))
     with pytest.raises(ESCNetError, match=r'ignore_index=255 but the data set .* has 65535'):
         LoadLabelMap(ignore_index=255).transform(dict(seg_map_path=path, ignore_index=65535))
@@ -180,7 +180,7 @@ def test_unreadable_label_maps(tmp_path):
             load(tmp_path / 'a.png')
 
 
-def test_files_that_are_no_label_maps(tmp_path):
+def test_files_that_are_not_label_maps(tmp_path):
     write_png(tmp_path / 'rgb.png', np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(ESCNetError, match=r'rgb\.png has 3 channel\(s\)'):
         load(tmp_path / 'rgb.png')

@@ -1,4 +1,4 @@
-"""A function applied to many items in several processes."""
+"""Applying a function to many items in several processes."""
 
 import os
 import signal
@@ -47,7 +47,7 @@ def die(number):
     os._exit(9)
 
 
-def test_a_process_that_dies_is_one_sentence():
+def test_a_dead_worker_is_an_error():
     with pytest.raises(ESCNetError, match='One of 2 worker processes died'):
         list(parallel_map(die, list(range(40)), workers=2, description='x'))
 

@@ -23,7 +23,7 @@ class Model(BaseModel):
 
 
 class Watcher(AtomicCheckpointHook):
-    """Writes down which checkpoints are there at the worst moment: when one is being written."""
+    """Records which checkpoints exist while one is being written."""
 
     def __init__(self, folder, **kwargs):
         super().__init__(**kwargs)
@@ -57,7 +57,7 @@ def train(work_dir, *, iterations=4, resume=False, hook='AtomicCheckpointHook', 
     return hook
 
 
-def test_the_old_checkpoint_goes_after_the_new_one_is_there(tmp_path):
+def test_the_old_checkpoint_is_removed_after_the_new_one_is_written(tmp_path):
     hook = train(tmp_path, hook=Watcher, folder=tmp_path)
     # MMEngine's own hook leaves none in that moment
     assert hook.seen == [[], ['iter_1.pth'], ['iter_2.pth'], ['iter_3.pth']]
@@ -66,7 +66,7 @@ def test_the_old_checkpoint_goes_after_the_new_one_is_there(tmp_path):
     assert names(tmp_path) == ['iter_6.pth'], 'the resumed run knows what it has to remove'
 
 
-def test_what_a_killed_run_left_is_cleared_away(tmp_path):
+def test_partial_files_of_a_killed_run_are_removed(tmp_path):
     (tmp_path / '.0123.part').write_bytes(b'half')
     (tmp_path / 'other.part').write_bytes(b'not ours')
     train(tmp_path, iterations=1)
@@ -74,13 +74,13 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path):
     assert (tmp_path / 'other.part').exists()
 
 
-def test_another_backend_keeps_its_ways(tmp_path):
+def test_another_backend(tmp_path):
     train(tmp_path, backend_args=dict(backend='local'), iterations=2)
     assert names(tmp_path) == ['iter_2.pth']
 
 
 def test_writing_fails(tmp_path, monkeypatch):
-    """The outdated checkpoint is not removed, nothing else is left, and one sentence says it."""
+    """The outdated checkpoint is kept, no partial file is left, and the error is clear."""
     train(tmp_path, iterations=1)
 
     def fail(*_):
@@ -99,12 +99,12 @@ class TestLatestWholeCheckpoint:
         train(tmp_path, max_keep_ckpts=9)
         return tmp_path
 
-    def test_the_one_of_the_note(self, run):
+    def test_last_checkpoint_file(self, run):
         (run / 'last_checkpoint').write_text(str(run / 'iter_2.pth'))  # of a run begun anew
         assert latest_whole_checkpoint(run) == str(run / 'iter_2.pth')
 
     @pytest.mark.parametrize('note', [None, '', '/moved/away/iter_4.pth'])
-    def test_without_a_note_the_newest(self, run, note):
+    def test_newest_without_last_checkpoint_file(self, run, note):
         (run / 'last_checkpoint').unlink()
         if note is not None:
             (run / 'last_checkpoint').write_text(note)

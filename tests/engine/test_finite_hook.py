@@ -81,7 +81,7 @@ def saved(work_dir) -> list[str]:
 
 
 @pytest.mark.parametrize('factor', [float('inf'), float('-inf'), float('nan')])
-def test_weights_and_iteration_are_named_and_nothing_is_saved(tmp_path, factor, monkeypatch):
+def test_non_finite_weights_are_reported_and_not_saved(tmp_path, factor, monkeypatch):
     monkeypatch.setattr(Explode, 'factor', factor)
     runner = train(tmp_path)
     with pytest.raises(
@@ -92,14 +92,14 @@ def test_weights_and_iteration_are_named_and_nothing_is_saved(tmp_path, factor, 
     assert runner.iter == BAD - 1
 
 
-def test_a_loss_that_is_not_finite(tmp_path, monkeypatch):
+def test_non_finite_loss(tmp_path, monkeypatch):
     monkeypatch.setattr(Model, 'bad_loss', 2)
     with pytest.raises(ESCNetError, match=r'losses loss are not finite .*iteration 2:'):
         train(tmp_path, clip=False).train()
     assert saved(tmp_path) == ['iter_1.pth']
 
 
-def test_without_clipping_it_is_noticed_when_saving(tmp_path):
+def test_without_clipping_weights_are_checked_when_saving(tmp_path):
     with pytest.raises(ESCNetError, match='The weights exploding are not finite'):
         train(tmp_path, clip=False).train()
     assert saved(tmp_path) == ['iter_1.pth', 'iter_2.pth']

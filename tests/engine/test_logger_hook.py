@@ -1,4 +1,4 @@
-"""The figures of a test have one writer."""
+"""Test metrics are written by one process."""
 
 import json
 from types import SimpleNamespace

@@ -61,7 +61,7 @@ def test_probabilities_are_averaged_as_they_are():
 
 
 def test_logits_become_probabilities():
-    """One very sure version must not outvote the others: the mean of logits would choose 0."""
+    """One very confident version must not dominate: the mean of logits would choose 0."""
     scores = [[[[9.0]], [[0.0]]], [[[0.0]], [[2.0]]], [[[0.0]], [[2.0]]]]
     samples = merge(versions('whole', *scores), versions('whole', scores[1]))
     expected = torch.tensor(scores).softmax(1).mean(0)
@@ -69,7 +69,7 @@ def test_logits_become_probabilities():
     assert [sample.pred_sem_seg.data.item() for sample in samples] == [1, 1]
 
 
-def test_one_word_is_a_class():
+def test_vocabulary_of_one_class():
     (sample,) = merge(versions('whole', [[[-3.0]]], [[[-4.0]]]), keep_scores=False)
     assert sample.pred_sem_seg.data.tolist() == [[[0]]]
     assert 'seg_logits' not in sample
@@ -77,7 +77,7 @@ def test_one_word_is_a_class():
 
 @pytest.fixture
 def cfg(tmp_path) -> Config:
-    """A data set of one image that is no mirror image of itself."""
+    """A data set of one asymmetric image."""
     init_default_scope('mmseg')
     for kind in ('images', 'labels'):
         (tmp_path / kind).mkdir()
@@ -98,7 +98,7 @@ def cfg(tmp_path) -> Config:
 
 
 def run(cfg) -> SegDataSample:
-    """As MMEngine's test loop does it."""
+    """Like MMEngine's test loop."""
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     torch.manual_seed(0)
     model = MODELS.build(cfg.model).eval()
@@ -139,7 +139,7 @@ def test_own_pipeline_and_model_of_the_config(cfg):
     assert model.test_cfg == dict(keep_scores=True), 'it reads seg_logits'
 
 
-def test_scores_are_kept_only_for_the_model_of_others(cfg):
+def test_scores_are_kept_only_for_other_tta_models(cfg):
     cfg.tta_model = dict(type='OpenVocabTTAModel')
     use_tta(cfg)
     assert 'keep_scores' not in (cfg.model.module.get('test_cfg') or {})

@@ -16,7 +16,7 @@ from mmseg_escnet.engine import OpenVocabTTAModel, VocabularyHook
 
 
 class Words(Dataset):
-    """Two samples, and the words that they are labelled with."""
+    """Two samples with meta information."""
 
     def __init__(self, *classes, **meta):
         self.metainfo = dict(classes=classes, **meta) if classes else dict(meta)
@@ -29,7 +29,7 @@ class Words(Dataset):
 
 
 class Recorder(BaseModel):
-    """Writes down the words it has whenever it is run."""
+    """Records its vocabulary at every call."""
 
     def __init__(self):
         super().__init__()
@@ -121,7 +121,7 @@ def test_palette_and_phrases_are_passed_on():
     assert model.phrases == {'cat': ['a small cat']}
 
 
-def test_a_data_set_without_words():
+def test_data_set_without_classes():
     fake = SimpleNamespace(model=Recorder(), test_dataloader=loader())
     with pytest.raises(ESCNetError, match='data set Words has no class names'):
         VocabularyHook().before_test(fake)

@@ -36,7 +36,7 @@ CASES = [
 
 
 def image(number: int) -> dict:
-    """Prediction and label map of an image; every image has other ones."""
+    """Prediction and label map of an image, different for each."""
     rng = np.random.default_rng(number)
     label = rng.integers(0, NUM_CLASSES, (30, 40))
     right = rng.random(label.shape) < 0.2 + 0.1 * number

@@ -1,4 +1,4 @@
-"""The metric in several real processes gives the figures of one process, image for image."""
+"""The metric in several processes gives the results of a single one."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Figures against a confusion matrix computed by scikit-learn, and against MMSegmentation's."""
+"""Metrics against a confusion matrix by scikit-learn, and against MMSegmentation's."""
 
 import json
 
@@ -126,7 +126,7 @@ def test_planted_intersections(num_classes, ignore_index):
 
 
 def test_groups_against_confusion_matrix():
-    """Groups of the user's own, which overlap; what is absent from the ground truth is no 0."""
+    """Overlapping groups; classes absent from the ground truth do not count as 0."""
     names = [f'class {i}' for i in range(30)]
     present = np.arange(0, 30, 2)  # the others are predicted but absent
     samples = random_samples(30, 255, present)
@@ -192,14 +192,14 @@ def test_names_match_by_synonym_and_short_name():
 
 
 @pytest.mark.parametrize('name', ['gt', 'seen', 'unseen'])
-def test_group_may_not_hide_another_mean(name):
+def test_reserved_group_names(name):
     with pytest.raises(
         ESCNetError, match=rf"may not be called '{name}': mIoU_{name} is another mean"
     ):
         OpenVocabIoUMetric(groups={name: ['a']})
 
 
-def test_group_without_a_class_is_an_error_once_the_data_set_is_known():
+def test_group_without_a_class():
     metric = OpenVocabIoUMetric(groups=dict(fruit=['apple', 'pear', 'fig', 'plum'], ab=['a']))
     with pytest.raises(
         ESCNetError, match=r"No class of the group 'fruit' \('apple', 'pear', 'fig' and 1 more\)"
@@ -289,8 +289,8 @@ def test_background_that_leaves_no_class(background_from):
         metric.dataset_meta = dict(classes=('a', 'b', 'c'))
 
 
-def test_saved_words_stay_words(tmp_path):
-    """The file has the words as predicted; that some count as background is in the names."""
+def test_saved_predictions_are_not_merged_into_background(tmp_path):
+    """The file has the words as predicted; names.json says which count as background."""
     metric = OpenVocabIoUMetric(
         background_from=1, output_dir=str(tmp_path), dataset_name='three words'
     )
@@ -329,8 +329,8 @@ def test_memory_does_not_grow_with_the_images():
     np.testing.assert_array_equal(present, in_truth)
 
 
-def test_evaluate_begins_anew():
-    """Validation again and again with one metric."""
+def test_evaluate_resets_the_counts():
+    """Repeated validation with one metric."""
     metric = OpenVocabIoUMetric(prefix='val')
     names = [f'class {i}' for i in range(5)]
     first, second = (random_samples(5, 255, np.arange(k), count=k) for k in (4, 2))
@@ -358,8 +358,8 @@ def test_ignored_class():
     OpenVocabIoUMetric().dataset_meta = dict(classes=[f'class {i}' for i in range(255)])
 
 
-def test_scores_of_another_vocabulary():
-    """The model still has the words of another data set."""
+def test_wrong_number_of_classes():
+    """The model still has the vocabulary of another data set."""
     zeros = np.zeros((2, 2), int)
     one = sample(zeros, zeros, img_path='a.jpg', seg_logits=dict(data=torch.zeros(3, 2, 2)))
     other = sample(zeros, zeros, img_path='a.jpg')

@@ -1,4 +1,4 @@
-"""Saved predictions give the figures that the metric gave when it saved them."""
+"""Saved predictions give the same results as when they were saved."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def cfg(tmp_path) -> Config:
 
 
 def predict(cfg, folder) -> dict[str, float]:
-    """What a test with --out does, with the right ids of half of the pixels."""
+    """Like a test with --out, with half of the pixels correct."""
     cfg = Config(cfg.to_dict())
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     save_predictions(cfg, dataset, str(folder))
@@ -108,7 +108,7 @@ def test_same_figures(cfg, tmp_path, dataset, evaluator):
         (lambda folder: (folder / 'names.json').unlink(), 'run tools/test.py with --out or'),
     ],
 )
-def test_files_that_do_not_fit(cfg, tmp_path, change, message):
+def test_files_that_do_not_match(cfg, tmp_path, change, message):
     predict(cfg, tmp_path / 'out')
     change(tmp_path / 'out')
     with pytest.raises(ESCNetError, match=message):
@@ -128,7 +128,7 @@ def test_files_that_do_not_fit(cfg, tmp_path, change, message):
         ),
     ],
 )
-def test_config_that_does_not_fit(cfg, tmp_path, part, change, message):
+def test_config_that_does_not_match(cfg, tmp_path, part, change, message):
     predict(cfg, tmp_path / 'out')
     target = cfg.test_evaluator if part == 'evaluator' else cfg.test_dataloader.dataset
     target.update(change)
@@ -150,7 +150,7 @@ def test_predictions_need_one_metric_and_a_folder(cfg, tmp_path):
         save_predictions(cfg, dataset, str(tmp_path / 'out'))
 
 
-def test_two_images_for_one_file_are_found_before_anything_is_predicted(cfg, tmp_path):
+def test_two_images_with_the_same_file(cfg, tmp_path):
     """Two data sets as one, each with a folder of its own."""
     one = DATASETS.build(cfg.test_dataloader.dataset)
     both = DATASETS.build(dict(type='ConcatDataset', datasets=[one]))

@@ -1,4 +1,4 @@
-"""The stem of convolutions in place of the patch embedding."""
+"""The convolutional stem in place of the patch embedding."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def test_stem_that_does_not_fit(stem_channels):
 
 @pytest.mark.parametrize('stem_channels', [(8,), STEM, (8, 8, 8, 8)])
 @torch.no_grad()
-def test_nothing_but_the_patch_embedding_is_another_one(stem_channels):
+def test_only_the_patch_embedding_differs(stem_channels):
     plain, backbone = OpenCLIPBackbone(model_cfg=toy_clip_cfg()).eval(), make(stem_channels)
     for pixels in ((64, 64), (48, 112)):
         images = torch.randn(2, 3, *pixels)
@@ -40,7 +40,7 @@ def test_nothing_but_the_patch_embedding_is_another_one(stem_channels):
 
 
 @torch.no_grad()
-def test_open_clip_itself_reads_images_through_the_stem():
+def test_open_clip_runs_with_the_stem():
     backbone = make()
     visual = backbone.clip.visual
     images = torch.randn(2, 3, 64, 64)
@@ -53,7 +53,7 @@ def test_open_clip_itself_reads_images_through_the_stem():
 
 
 @torch.no_grad()
-def test_stem_sees_over_the_borders_of_the_patches():
+def test_stem_overlaps_patch_borders():
     """One pixel left of a border changes the embedding to the right of it, and none far away."""
     image = torch.randn(1, 3, 128, 128)
     other = image.clone()

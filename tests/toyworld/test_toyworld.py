@@ -124,7 +124,7 @@ GOLDEN = [
 @pytest.mark.parametrize(
     ('count', 'digest', 'mean', 'deviation'), GOLDEN, ids=['one scene', '32 scenes']
 )
-def test_the_world_is_the_one_that_published_weights_know(count, digest, mean, deviation):
+def test_scenes_match_the_published_weights(count, digest, mean, deviation):
     """If this fails on purpose, the toy weights have to be trained anew.
 
     Images may differ by rounding between releases of OpenCV; labels may not.
