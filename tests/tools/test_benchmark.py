@@ -194,7 +194,7 @@ def test_resumes_and_measures_anew_what_changed(monkeypatch, tmp_path, capsys):
         (['--configs', 'nowhere.py'], 'error: The config nowhere.py does not exist: give a path.'),
         (['--classes', '848'], 'must be from 1 to 847.'),
         (['--repeats', '0'], 'must be at least 1.'),
-        ([], 'error: Others use 1.5 processor cores: wait, or pass --allow-load.'),
+        ([], 'error: Other processes use 1.5 processor cores: wait, or pass --allow-load.'),
     ],
 )
 def test_what_is_refused(monkeypatch, tmp_path, capsys, options, message):

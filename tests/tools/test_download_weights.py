@@ -61,7 +61,7 @@ def test_existing_file_is_checked_and_kept(tool, server, tmp_path, capsys):
     file.write_bytes(CONTENT)
     (server / file.name).unlink()  # so it cannot be downloaded again
     tool.main(['sam-vit-b', '--out', str(tmp_path)])
-    assert 'there already' in capsys.readouterr().err
+    assert 'exists: verifying it' in capsys.readouterr().err
     file.write_bytes(b'other')
     with pytest.raises(ESCNetError, match='not the published file'):
         tool.main(['sam-vit-b', '--out', str(tmp_path)])

@@ -1,12 +1,12 @@
-"""What ESC-Net costs: time, memory and arithmetic, against the number of classes.
+"""Measure the cost of ESC-Net: time, memory and multiply-adds by number of classes.
 
     python tools/analysis/benchmark.py                # ViT-B/16 and ViT-L/14
-    python tools/analysis/benchmark.py --published    # multiply-adds alone, beside the paper's
+    python tools/analysis/benchmark.py --published    # only multiply-adds, beside the paper's
     python tools/analysis/benchmark.py --quick        # the miniature model
 
-Each case runs in a process of its own and leaves its figures (seconds, bytes, multiply-adds) in
-OUT/rows: the same command resumes an interrupted run; what was measured under other conditions is
-measured again. Weights and images are random, which does not change the work.
+Each case runs in its own process and writes its results (seconds, bytes, multiply-adds) to
+OUT/rows. The same command resumes an interrupted run; cases measured under other conditions run
+again. Weights and images are random, which does not change the cost.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from mmseg_escnet.tables import table
 
 NAMES = vocabulary_names('ade847')
 _SHORTLIST = {'model.test_cfg.shortlist': {'top_k': 32}}
-# what each changes in the config; 'fast' also squeezes an image into one window
+# name -> settings that change; 'fast' also resizes an image to one window
 SETTINGS = dict(exact={}, shortlist=_SHORTLIST, fast=_SHORTLIST | {'model.test_cfg.mode': 'whole'})
 # table 4 of the paper, in GMAC: 171 words, 2 x 2 windows and a global view
 WORDS, VIEWS = 171, 5
@@ -62,9 +62,9 @@ SHOWN = ('kind', 'config', 'setting', 'mode', 'classes', 'dtype', 'device')
 
 
 def cases_of(args: Namespace) -> list[dict]:
-    """What the command line asks for: all that the figures of each case depend on.
+    """The cases of the command line, each with everything its results depend on.
 
-    Kinds: 'escnet' (labels of an image), 'san' (the peer's), 'training' (a step), 'five-views'.
+    Kinds: 'escnet' (labels of an image), 'san' (its peer's), 'training' (a step), 'five-views'.
     """
     files, cases = sorted(Path(mmseg_escnet.__file__).parent.glob('models/**/*.py')), []
     code = ''.join(file.read_text() for file in files)
@@ -111,7 +111,7 @@ def build_model(case: Namespace, cfg: Config):
 
 
 def make_run(model, cfg: Config, case: Namespace) -> Callable[[], None]:
-    """The call that is measured."""
+    """The call to measure."""
     crop = tuple(cfg.model.data_preprocessor.size)
     size = (case.image_size, case.image_size) if case.mode == 'image' else crop
     seen = crop if case.setting == 'fast' else size
@@ -135,36 +135,36 @@ def make_run(model, cfg: Config, case: Namespace) -> Callable[[], None]:
 
 
 def peak_memory(run: Callable[[], object], device: str) -> int | None:
-    """Highest memory in a call, in bytes: what PyTorch allocated on a GPU, else the process's.
+    """Peak memory of a call in bytes: PyTorch's allocations on a GPU, else the process's memory.
 
-    None where the kernel does not forget an earlier peak, as in some sandboxes.
+    None if the kernel cannot reset the peak, as in some sandboxes.
     """
     if device == 'cuda':
         torch.cuda.reset_peak_memory_stats()
         run()
         return torch.cuda.max_memory_allocated()
-    Path('/proc/self/clear_refs').write_text('5')  # forgets the highest so far
+    Path('/proc/self/clear_refs').write_text('5')  # resets the peak
     forgets = process_memory('VmHWM') - process_memory('VmRSS') < 2**24
     run()
     return process_memory('VmHWM') if forgets else None
 
 
 def process_memory(field: str) -> int:
-    """Bytes of this process as Linux counts them: resident now (VmRSS) or at most (VmHWM)."""
+    """Resident memory of this process in bytes: now (VmRSS) or its peak (VmHWM)."""
     return 1024 * int(re.search(rf'{field}:\s*(\d+)', Path('/proc/self/status').read_text())[1])
 
 
 def seconds_of(run: Callable[[], object]) -> float:
-    """Wall time of a call, to the end of its work on a GPU."""
+    """Wall time of a call, including its work on a GPU."""
     start = timer()
     run()
     return timer() - start
 
 
 def time_calls(run: Callable, clip: Callable, *, repeats: int, seconds: float) -> dict:
-    """Seconds of a call that has warmed up, and their ratio to the yardstick, a CLIP forward.
+    """Seconds of a call after warm-up, and their ratio to a forward pass of CLIP.
 
-    A machine that slows down slows both: the ratio is the median of those of single calls.
+    Both slow down with the machine, so the ratio is the median over single calls.
     """
     clip()
     times, clips = [], []
@@ -176,7 +176,7 @@ def time_calls(run: Callable, clip: Callable, *, repeats: int, seconds: float) -
 
 
 def time_parts(run: Callable[[], None], device: str) -> dict[str, float]:
-    """Seconds of a call in each range 'escnet/...' of the model, on a GPU those of its kernels."""
+    """Seconds in each profiler range 'escnet/...' of the model, on a GPU those of its kernels."""
     with profile() as profiler:
         elapsed = seconds_of(run)
     parts: Counter[str] = Counter()
@@ -188,7 +188,7 @@ def time_parts(run: Callable[[], None], device: str) -> dict[str, float]:
 
 
 def measure(case: Namespace) -> dict:
-    """The figures of a case, in seconds, bytes and multiply-adds, from this process."""
+    """Measure a case in this process: seconds, bytes and multiply-adds."""
     torch.set_num_threads(case.threads)
     torch.manual_seed(0)
     init_default_scope('mmseg')
@@ -215,7 +215,7 @@ def measure(case: Namespace) -> dict:
 
 
 def report(rows: list[dict], *, markdown: bool) -> str:
-    """Tables of time and memory, of the share of each part in the time, and of multiply-adds."""
+    """Tables of time and memory, of each part's share of the time, and of multiply-adds."""
     costs, shares, macs, texts = [], [], [], []
     for row in rows:
         case = {key: Path(str(row['case'][key])).stem for key in SHOWN}
@@ -235,7 +235,7 @@ def report(rows: list[dict], *, markdown: bool) -> str:
 
 
 def parse_args(argv: list[str]) -> Namespace:
-    """Read the command line; ESCNetError if it asks for what there is not."""
+    """Read the command line; raises ESCNetError for values out of range."""
     parser = make_parser(__doc__)
     add, quick, folder = parser.add_argument, '--quick' in argv, config_folder()
     full = [f'{folder}/escnet/escnet_vit{size}_coco-stuff.py' for size in ('b16', 'l14')]
@@ -246,17 +246,17 @@ def parse_args(argv: list[str]) -> Namespace:
     choices['devices'] = ['cpu', 'cuda'][: 1 + torch.cuda.is_available()]
     for name, values in choices.items():
         add(f'--{name}', nargs='*', choices=values, default=values)
-    add('--image-size', type=int, default=160 if quick else 640, help='of --modes image, pixels')
+    add('--image-size', type=int, default=160 if quick else 640, help='of --modes image, in pixels')
     add('--threads', type=int, default=torch.get_num_threads(), help='of the processor')
     add('--repeats', type=int, default=1 if quick else 3, help='timed calls')
-    add('--seconds', type=float, default=1 if quick else 60, help='and none after so many')
+    add('--seconds', type=float, default=1 if quick else 60, help='time limit of the timed calls')
     add('--no-san', dest='san', action='store_false', help="without MMSegmentation's SAN")
-    add('--published', action='store_true', help='count multiply-adds as the paper does, no more')
+    add('--published', action='store_true', help='only count multiply-adds, as the paper does')
     add('--quick', action='store_true', help='the miniature model')
     add_cfg_options(parser)
     parser.set_defaults(cfg_options={})
     add('--out', type=Path, default=Path('work_dirs/benchmark'))
-    add('--allow-load', action='store_true', help='although others are at work')
+    add('--allow-load', action='store_true', help='measure even if the machine is busy')
     add('--markdown', action='store_true', help='print Markdown')
     add('--one', type=json.loads, help=SUPPRESS)
     args = parser.parse_args(argv)
@@ -275,7 +275,7 @@ def busy_ticks() -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure what is missing and sum up; 1 if a case failed."""
+    """Measure what is missing and summarise; returns 1 if a case failed."""
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
     if args.one:
@@ -290,7 +290,9 @@ def main(argv: list[str] | None = None) -> int:
         before = busy_ticks()
         time.sleep(1)
         if (busy := (busy_ticks() - before) / os.sysconf('SC_CLK_TCK')) > 0.25:
-            raise ESCNetError(f'Others use {busy:.1f} processor cores: wait, or pass --allow-load.')
+            raise ESCNetError(
+                f'Other processes use {busy:.1f} processor cores: wait, or pass --allow-load.'
+            )
     for file in (bar := tqdm(missing, disable=None)):
         bar.set_postfix_str(file.stem)
         file.unlink(missing_ok=True)

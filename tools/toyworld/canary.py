@@ -1,9 +1,9 @@
-"""Does the trained miniature ESC-Net still reach what it did? And would a silent mistake be seen?
+"""Does the trained miniature ESC-Net still perform as recorded, and would silent mistakes show?
 
-Evaluates data/toyworld/escnet.pth on 50 fixed scenes, 10 of them larger and by the protocol of the
-full model (windows and a global view), and compares the mIoU and every pixel with what is recorded.
-With --breakages every mistake of a list is made on purpose, one at a time; it must be seen: the
-mIoU leaves its band, or more pixels change than may.
+Evaluates data/toyworld/escnet.pth on 50 fixed scenes, 10 of them larger and with the protocol of
+the full model (windows and a global view), and compares mIoU and every pixel with the record. With
+--breakages, each mistake of a list is introduced on purpose, one at a time. It must show: the mIoU
+leaves its band, or too many pixels change.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ DATA = ROOT / 'data/toyworld'
 RECORD = DATA / 'canary.json'
 MAPS = DATA / 'canary.npz'
 WINDOWS = dict(mode='windows', crop_size=(96, 96), stride=(32, 32), window_batch_size=5)
-# name -> how many scenes, of how many pixels, segmented how
+# name -> number of scenes, their size in pixels, test settings
 SETS = {'whole': (40, 96, dict(mode='whole')), 'windows': (10, 128, WINDOWS)}
 SEED = 7
-# Other processors and versions of PyTorch round otherwise, which moves a few pixels.
+# Rounding differs between processors and versions of PyTorch, which changes a few pixels.
 BAND = 0.3  # mIoU points
 CHANGED = 0.02  # percent of the pixels
 
@@ -65,10 +65,10 @@ Break = Callable[[object], contextlib.AbstractContextManager]
 
 @dataclass
 class Sighting:
-    """What the canary sees of a model.
+    """The results of a model.
 
     Attributes:
-        miou: mIoU (%) over the names that occur in all scenes.
+        miou: mIoU (%) over the names that occur in the scenes.
         maps: Label maps (number of scenes, H, W), uint8, by set.
     """
 
@@ -76,16 +76,16 @@ class Sighting:
     maps: dict[str, np.ndarray]
 
     def changed(self, recorded: dict[str, np.ndarray]) -> float:
-        """Percent of the pixels that have another label than in maps of at least as many scenes."""
+        """Percent of the pixels that differ from recorded maps of at least as many scenes."""
         differ = [(maps != recorded[key][: len(maps)]).ravel() for key, maps in self.maps.items()]
         return 100 * float(np.concatenate(differ).mean())
 
 
 def load_model(**changes):
-    """The config with some settings changed, and the trained model.
+    """The config and the trained model.
 
     Args:
-        changes: Settings by dotted name, with '__' for the dots.
+        changes: Settings to change, by dotted name with '__' for the dots.
     """
     init_default_scope('mmseg')
     cfg = Config.fromfile(CONFIG)
@@ -104,10 +104,10 @@ def look(cfg, model, scenes: Path, share: float = 1.0) -> Sighting:
     Args:
         cfg: The config.
         model: The trained model.
-        scenes: Folder that :func:`draw` has filled.
-        share: Of the scenes that are looked at.
+        scenes: Folder filled by :func:`draw`.
+        share: Fraction of the scenes to segment.
     """
-    # IoU over all names that occur; few scenes need not have one of every group
+    # without groups, since a few scenes may not have a name of each
     evaluator = dict(cfg.test_evaluator, groups=None)
     results, maps = [], {}
     for key, (count, _, test_cfg) in SETS.items():
@@ -147,7 +147,7 @@ def _template(model) -> contextlib.AbstractContextManager:
 
 
 def _context(model) -> contextlib.AbstractContextManager:
-    """Texts are cut where a context of eight tokens ends."""
+    """Texts are truncated to a context of eight tokens."""
     whole = model.text_encoder.tokenizer
 
     class Short:
@@ -162,7 +162,7 @@ def _context(model) -> contextlib.AbstractContextManager:
 
 
 def _positions(model) -> contextlib.AbstractContextManager:
-    """The embeddings are laid out in the new grid one after the other, not resized."""
+    """The embeddings fill the new grid one after the other, without resizing."""
 
     def not_resized(height: int, width: int) -> torch.Tensor:
         embedding = model.backbone.clip.visual.positional_embedding
@@ -174,7 +174,7 @@ def _positions(model) -> contextlib.AbstractContextManager:
 
 
 def _readout(model) -> contextlib.AbstractContextManager:
-    """The last block attends, as it does for the class token."""
+    """The last block keeps its attention, as for the class token."""
     return mock.patch.object(backbone_module, 'value_path', lambda block, x: block(x))
 
 
@@ -191,7 +191,7 @@ def _points(model) -> contextlib.AbstractContextManager:
 
 
 def _sam(model) -> contextlib.AbstractContextManager:
-    """SAM's transformers are those of a model that was never given any weights."""
+    """SAM's transformers have random weights."""
     torch.manual_seed(0)
     fresh = MODELS.build(Config.fromfile(CONFIG).model)
     for block, other in zip(model.neck.blocks, fresh.neck.blocks, strict=True):
@@ -211,7 +211,7 @@ def _class_order(model) -> contextlib.AbstractContextManager:
 
 
 def _windows(model) -> contextlib.AbstractContextManager:
-    """Windows are written over each other, and the global view is forgotten."""
+    """Windows overwrite each other, and the global view is dropped."""
 
     def overwrite(*args, **kwargs):
         (found,) = right(*args, **kwargs | dict(global_view=False))
@@ -226,7 +226,7 @@ def _windows(model) -> contextlib.AbstractContextManager:
     return mock.patch.object(segmentor_module, 'window_inference', overwrite)
 
 
-# name -> (settings of the config, what is done to the model)
+# name -> (settings of the config, change to the model)
 BREAKAGES: dict[str, tuple[dict, Break | None]] = {
     'images in BGR': (dict(model__data_preprocessor__bgr_to_rgb=False), None),
     "ImageNet's mean and deviation": (
@@ -251,7 +251,7 @@ BREAKAGES: dict[str, tuple[dict, Break | None]] = {
 
 @contextlib.contextmanager
 def broken(name: str | None) -> Iterator[tuple]:
-    """The config and the model with one mistake in it, or none."""
+    """The config and the model with one mistake, or none."""
     settings, breaks = BREAKAGES[name] if name else ({}, None)
     cfg, model = load_model(**settings)
     with breaks(model) if breaks else contextlib.nullcontext():
@@ -259,16 +259,18 @@ def broken(name: str | None) -> Iterator[tuple]:
 
 
 def main() -> None:
-    """Look, and print the table of mistakes."""
+    """Evaluate, and print a table of the mistakes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--breakages', action='store_true', help='make every mistake once')
-    parser.add_argument('--write', action='store_true', help='record what is found')
-    parser.add_argument('--share', type=float, default=1.0, help='of the scenes, 0.1 to 1')
+    parser.add_argument(
+        '--breakages', action='store_true', help='introduce every mistake, one at a time'
+    )
+    parser.add_argument('--write', action='store_true', help='write the record')
+    parser.add_argument('--share', type=float, default=1.0, help='fraction of the scenes, 0.1 to 1')
     args = parser.parse_args()
     if not 0.1 <= args.share <= 1:
         raise ESCNetError(f'--share {args.share} is out of range: give 0.1 to 1.')
     if args.write and args.share != 1:
-        raise ESCNetError('--write is for all scenes: leave out --share.')
+        raise ESCNetError('--write needs all scenes: leave out --share.')
     with TemporaryDirectory() as folder:
         scenes = Path(folder)
         draw(scenes)
