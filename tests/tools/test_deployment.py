@@ -197,13 +197,13 @@ def test_torch_program(page):
 def test_comparison_with_the_model(windows, files, monkeypatch):
     """What --check prints; a file of other weights is noticed."""
     compare = load_tool('export').compare
-    (one, _, *_), (several, difference, *times) = compare(windows, files[0], (1, 30))
+    (one, _, *_), (several, difference, *times) = compare(windows, files[0], numbers=(1, 30))
     assert (one, several) == (1, 30)
     assert difference < 1e-4
     assert min(times) > 1e-3
     weight = windows.model.decode_head.predict_logits.weight
     monkeypatch.setattr(weight, 'data', weight.data * 2)
-    ((_, difference, *_),) = compare(windows, files[0], (30,))
+    ((_, difference, *_),) = compare(windows, files[0], numbers=(30,))
     assert difference > 0.01
 
 

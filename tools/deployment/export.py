@@ -10,7 +10,6 @@ without PyTorch. docs/export.md describes them, and what cannot be exported.
 from __future__ import annotations
 
 import argparse
-import json
 import timeit
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -81,16 +80,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     segmenter = OpenVocabInferencer(*choose_model(args), args.device)
     if query is not None:
         _write(args.words, encode_words(segmenter, query, **text_options(args)))
+    size = None if args.size is None else tuple(args.size)
     if args.out is not None:
-        size = None if args.size is None else tuple(args.size)
         encode = encode_onnx if args.out.suffix.lower() == '.onnx' else encode_program
-        print('tracing the network, which takes up to some minutes ...', flush=True)
+        print('tracing the network, which can take a few minutes ...', flush=True)
         _write(args.out, encode(segmenter, size))
     if args.check:
         columns = ('words', 'largest difference', 'model (s)', 'file (s)')
         rows = [
             (number, f'{difference:.1e}', *(f'{seconds:.2f}' for seconds in times))
-            for number, difference, *times in compare(segmenter, args.out)
+            for number, difference, *times in compare(segmenter, args.out, size)
         ]
         print(table(columns, rows))
 
@@ -101,7 +100,10 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def compare(
-    segmenter: OpenVocabInferencer, path: Path, numbers: Sequence[int] = (1, 20, 150)
+    segmenter: OpenVocabInferencer,
+    path: Path,
+    size: tuple[int, int] | None = None,
+    numbers: Sequence[int] = (1, 20, 150),
 ) -> Iterator[tuple[int, float, float, float]]:
     """Compare an exported file with the model that it was made from, on noise.
 
@@ -112,17 +114,17 @@ def compare(
     import torch
     import torch.nn.functional as F
 
-    from mmseg_escnet.export import ExportableESCNet
+    from mmseg_escnet.export import ExportableESCNet, protocol
 
-    run, protocol = load(path)
-    model = ExportableESCNet(segmenter.model.cpu(), 'auto').eval()
+    run, model = load(path), ExportableESCNet(segmenter.model.cpu(), 'auto').eval()
+    settings = protocol(segmenter, size)
     generator = torch.Generator().manual_seed(0)
     # blotches of 16 pixels: equal patches would be ties, which every runtime breaks differently
-    height, width = protocol['view']
+    height, width = settings['view']
     noise = torch.rand(1, 3, height // 16 + 1, width // 16 + 1, generator=generator)
     image = F.interpolate(noise, (height, width), mode='bilinear') * 255
     for number in numbers:
-        text = torch.randn(number, protocol['embed_dims'], generator=generator)
+        text = torch.randn(number, settings['embed_dims'], generator=generator)
         inputs = image, F.normalize(text, dim=1)
         with torch.no_grad():
             difference = (run(*inputs) - model(*inputs)).abs().max().item()  # and warms up
@@ -133,23 +135,21 @@ def compare(
         yield number, difference, *times
 
 
-def load(path: Path) -> tuple[Callable[[Tensor, Tensor], Tensor], dict]:
-    """An exported file as a function, and its protocol."""
+def load(path: Path) -> Callable[[Tensor, Tensor], Tensor]:
+    """An exported file as a function of an image and embedded words."""
     import torch
 
-    from mmseg_escnet.export import INPUTS, METADATA, OUTPUT, require
+    from mmseg_escnet.export import INPUTS, OUTPUT, require
 
     if path.suffix.lower() == '.pt2':
-        extra = {f'{METADATA}.json': ''}
-        program = torch.export.load(path, extra_files=extra)
-        return program.module(), json.loads(extra[f'{METADATA}.json'])
+        return torch.export.load(path).module()
     session = require('onnxruntime').InferenceSession(path, providers=['CPUExecutionProvider'])
 
     def run(image: Tensor, text: Tensor) -> Tensor:
         inputs = dict(zip(INPUTS, (image.numpy(), text.numpy()), strict=True))
         return torch.from_numpy(session.run([OUTPUT], inputs)[0])
 
-    return run, json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
+    return run
 
 
 if __name__ == '__main__':
