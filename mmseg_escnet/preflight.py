@@ -44,7 +44,7 @@ def check_datasets(cfg: Config, *phases: str) -> dict[str, Dataset]:
     return datasets
 
 
-def check_weights(model: ConfigDict) -> None:
+def find_weights(model: ConfigDict) -> None:
     """Find the pretrained weights of a model, downloading them if possible.
 
     Raises:

@@ -13,7 +13,7 @@ from .apis.query import Query
 from .apis.result import SegmentationResult
 from .cli import parse_background, split_words
 from .errors import ESCNetError
-from .visualization.colors import tell_apart
+from .visualization.distinct_colors import tell_apart
 from .vocabulary import short_name
 
 MAX_FILE_BYTES = 64 << 20

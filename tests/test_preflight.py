@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmseg_escnet import ESCNetError, preflight
 from mmseg_escnet.config import forget_pretrained
-from mmseg_escnet.preflight import check_checkpoint, check_datasets, check_weights
+from mmseg_escnet.preflight import check_checkpoint, check_datasets, find_weights
 
 
 def model_cfg(clip=None, sam=None):
@@ -21,39 +21,39 @@ def model_cfg(clip=None, sam=None):
 
 
 def test_nothing_pretrained():
-    check_weights(model_cfg())
-    check_weights(ConfigDict(toy_model_cfg()))
+    find_weights(model_cfg())
+    find_weights(ConfigDict(toy_model_cfg()))
 
 
 def test_existing_files_are_accepted(tmp_path):
     """Official names included: the digest is checked when the file is read."""
     for name in ('clip.pt', 'sam_vit_b_01ec64.pth'):
         (tmp_path / name).touch()
-    check_weights(
+    find_weights(
         model_cfg(clip=str(tmp_path / 'clip.pt'), sam=str(tmp_path / 'sam_vit_b_01ec64.pth'))
     )
 
 
 def test_missing_sam():
     with pytest.raises(ESCNetError, match=r'checkpoint nowhere/sam\.pth does not exist'):
-        check_weights(model_cfg(sam='nowhere/sam.pth'))
+        find_weights(model_cfg(sam='nowhere/sam.pth'))
 
 
 def test_missing_clip(monkeypatch):
     with pytest.raises(ESCNetError, match=r"CLIP weights 'nowhere/clip\.pt' are neither"):
-        check_weights(model_cfg(clip='nowhere/clip.pt'))
+        find_weights(model_cfg(clip='nowhere/clip.pt'))
     asked = []
     monkeypatch.setattr(preflight, 'find_clip', lambda *arguments: asked.append(arguments))
     cfg = model_cfg(clip='openai')
     cfg.backbone.model_name = 'ViT-B-16'
-    check_weights(cfg)
+    find_weights(cfg)
     assert asked == [('ViT-B-16', 'openai')]
 
 
 def test_forget_pretrained():
     cfg = model_cfg(clip='nowhere', sam='nowhere')
     forget_pretrained(cfg)
-    check_weights(cfg)
+    find_weights(cfg)
     MODELS.build(cfg).init_weights()
 
 

@@ -19,7 +19,7 @@ from mmseg_escnet.apis import OpenVocabInferencer, Query, SegmentationResult
 from mmseg_escnet.toyworld.model import toy_model
 from mmseg_escnet.toyworld.scenes import example_scenes, scene
 from mmseg_escnet.toyworld.vocabulary import COLORS, SHAPES, SYNONYMS, TEXTURES
-from mmseg_escnet.visualization.colors import LEAST_DISTANCE, _lab
+from mmseg_escnet.visualization.distinct_colors import LEAST_DISTANCE, _lab
 from mmseg_escnet.web import (
     MAX_FILE_BYTES,
     PageModel,

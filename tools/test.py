@@ -81,13 +81,13 @@ def draw_results(
         cfg.visualizer.save_dir = show_dir
 
 
-def check_weights_of(checkpoint: str | None, cfg: Config) -> None:
+def find_weights_of(checkpoint: str | None, cfg: Config) -> None:
     """Read the checkpoint once; or find the weights of CLIP alone."""
     from mmseg_escnet.engine import in_turns
-    from mmseg_escnet.preflight import check_checkpoint, check_weights
+    from mmseg_escnet.preflight import check_checkpoint, find_weights
 
     if checkpoint is None:
-        in_turns(lambda: check_weights(cfg.model.get('module', cfg.model)))
+        in_turns(lambda: find_weights(cfg.model.get('module', cfg.model)))
     else:
         check_checkpoint(checkpoint)
 
@@ -109,7 +109,7 @@ def main() -> None:
         check_needs_no_checkpoint(cfg)
     if args.benchmarks is not None:
         benchmarks = select_benchmarks(args.benchmarks)
-        check_weights_of(args.checkpoint, cfg)
+        find_weights_of(args.checkpoint, cfg)
         evaluate_benchmarks(
             cfg,
             benchmarks,
@@ -127,7 +127,7 @@ def main() -> None:
     if args.tta:
         use_tta(cfg)
     dataset = check_datasets(cfg, 'test')['test']
-    check_weights_of(args.checkpoint, cfg)
+    find_weights_of(args.checkpoint, cfg)
     if args.out is not None:
         save_predictions(cfg, dataset, args.out)
     cfg.load_from = args.checkpoint

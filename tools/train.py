@@ -44,7 +44,7 @@ def main() -> None:
         latest_whole_checkpoint,
     )
     from mmseg_escnet.evaluation.calibration import calibrate
-    from mmseg_escnet.preflight import check_checkpoint, check_datasets, check_weights
+    from mmseg_escnet.preflight import check_checkpoint, check_datasets, find_weights
 
     if cfg.model.type == 'CLIPReadout':
         raise ESCNetError(f'{args.config} is CLIP alone, which has nothing to train: test it.')
@@ -70,7 +70,7 @@ def main() -> None:
         latest = cfg.load_from = latest_whole_checkpoint(cfg.work_dir)
     if args.random_weights or latest is not None:
         forget_pretrained(cfg.model)
-    in_turns(lambda: check_weights(cfg.model))
+    in_turns(lambda: find_weights(cfg.model))
     calibration = calibrate(cfg)['mIoU_gt'] if args.calibrate else None
     runner = RUNNERS.build(cfg)  # MMEngine's Runner, unless runner_type says otherwise
     interruption = InterruptHook()

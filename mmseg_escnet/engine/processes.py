@@ -14,7 +14,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 
 from ..config import check_needs_no_checkpoint
 from ..errors import ESCNetError
-from .hooks import unwrap
+from .vocabulary_hook import unwrap
 
 # launcher -> the environment variable of the rank, the program, and how to use it
 _LAUNCHERS = dict(

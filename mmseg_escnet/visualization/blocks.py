@@ -14,7 +14,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 
 from ..vocabulary import short_name
-from .colors import OKABE_ITO, QUIET
+from .distinct_colors import OKABE_ITO, QUIET
 from .fonts import font_for
 
 Arrays = Mapping[str, np.ndarray]  # by the names of :class:`.WordInside`

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..vocabulary import cut, short_name
-from .colors import INK, QUIET
+from .distinct_colors import INK, QUIET
 from .fonts import text_width, write
 
 MOST_ENTRIES = 40

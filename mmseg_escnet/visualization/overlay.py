@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..vocabulary import short_name
-from .colors import tell_apart
+from .distinct_colors import tell_apart
 from .fonts import font_for
 from .legend import MOST_ENTRIES, add_legend, add_title, legend_entries, present_classes, stripes
 
@@ -65,7 +65,7 @@ def draw_comparison(
     """Draw an image and label maps of it side by side, with one legend.
 
     Each is resized such that its longer side has 384 to 800 pixels. Similar colours are changed
-    (:func:`.colors.tell_apart`), and marked in the legend.
+    (:func:`.distinct_colors.tell_apart`), and marked in the legend.
 
     Args:
         image: (H, W, 3) uint8, RGB.

@@ -93,7 +93,7 @@ def main() -> None:
     from mmengine.registry import init_default_scope
 
     from mmseg_escnet import components  # noqa: F401
-    from mmseg_escnet.preflight import check_weights
+    from mmseg_escnet.preflight import find_weights
     from mmseg_escnet.toyworld import experiment
 
     cfg = read_config(args.config, args.cfg_options)
@@ -101,7 +101,7 @@ def main() -> None:
     if args.iterations is not None:
         experiment.shorten(cfg, args.iterations)
     init_default_scope('mmseg')
-    check_weights(cfg.model)
+    find_weights(cfg.model)
     train, val = args.scenes
     draw_scenes(args.out / 'scenes', train=train, val=val, workers=default_workers())
     experiment.use_scenes(cfg, args.out / 'scenes')

@@ -256,10 +256,10 @@ def main() -> int:
     if args.one:
         run_one(args, args.one[0], int(args.one[1]))
         return 0
-    from mmseg_escnet.preflight import check_weights
+    from mmseg_escnet.preflight import find_weights
 
     cfg = read_config(args.config, args.cfg_options)
-    check_weights(cfg.model)
+    find_weights(cfg.model)
     (args.out / 'runs').mkdir(parents=True, exist_ok=True)
     keep_settings(args, cfg)
     train, val = args.scenes

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from mmseg_escnet.datasets import ADE20K847Dataset
-from mmseg_escnet.visualization.colors import LEAST_DISTANCE, tell_apart
+from mmseg_escnet.visualization.distinct_colors import LEAST_DISTANCE, tell_apart
 from mmseg_escnet.visualization.legend import MOST_ENTRIES
 
 PALETTE = ADE20K847Dataset.METAINFO['palette']
