@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -118,6 +119,18 @@ def forget_pretrained(model: ConfigDict) -> None:
     model.backbone.pretrained = None
     if 'neck' in model:  # CLIP alone has none
         model.neck.sam_pretrained = None
+
+
+def clip_alone(model: Mapping) -> dict:
+    """The config of CLIP alone, with the backbone, the words and the protocol of a model.
+
+    Args:
+        model: ``model`` of a config of ESC-Net.
+    """
+    parts = ('data_preprocessor', 'backbone', 'text_encoder', 'test_cfg')
+    found = {key: copy.deepcopy(model[key]) for key in parts if key in model}
+    (found.get('test_cfg') or {}).pop('shortlist', None)
+    return dict(found, type='CLIPReadout')
 
 
 def check_needs_no_checkpoint(cfg: Config) -> None:

@@ -151,6 +151,7 @@ FIRST = [
     'datasets.folder',
     'datasets.transforms.load_image',
     'engine.hooks',
+    'engine.vocabulary_hook',
     'evaluation.saved_predictions',
     'evaluation.zero_shot_runs',
     'models.segmentors.escnet',

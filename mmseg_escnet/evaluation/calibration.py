@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
 
 from mmengine.config import Config
 
+from ..config import clip_alone
 from ..engine import build_test_runner
 from ..errors import ESCNetError
-
-
-def clip_alone(model: Mapping) -> dict:
-    """The config of CLIP alone, with the backbone, the words and the protocol of a model.
-
-    Args:
-        model: ``model`` of a config of ESC-Net.
-    """
-    parts = ('data_preprocessor', 'backbone', 'text_encoder', 'test_cfg')
-    found = {key: copy.deepcopy(model[key]) for key in parts if key in model}
-    (found.get('test_cfg') or {}).pop('shortlist', None)
-    return dict(found, type='CLIPReadout')
 
 
 def calibrate(cfg: Config) -> dict[str, float]:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner, load_checkpoint
@@ -21,8 +20,8 @@ from mmseg.registry import DATASETS, METRICS, MODELS
 from torch import Tensor
 from tqdm import tqdm
 
+from ..config import clip_alone
 from ..files import write_file
-from ..models.segmentors.open_vocab_segmentor import correlate
 from ..models.sparse_rows import sparse_rows
 from .vocabulary import vocabulary_of
 
@@ -69,23 +68,22 @@ def train(cfg, checkpoint: str | None = None):
     """Build the model and train it, or load a trained one.
 
     Returns:
-        The model; the untrained model, for :func:`raw_readout`; and the values logged at each
-        iteration by title.
+        The model; CLIP alone, which it starts from; and the values logged at each iteration by
+        title.
     """
-    untrained = MODELS.build(cfg.model)
-    with _quiet_log():  # would list every parameter
-        untrained.init_weights()
+    clip = MODELS.build(clip_alone(cfg.model))
+    clip.init_weights()
     if checkpoint is not None:
         model = MODELS.build(cfg.model)
         load_checkpoint(model, checkpoint, map_location='cpu')
-        return model, untrained, {}
+        return model, clip, {}
     runner = Runner.from_cfg(cfg)
     runner.train()
     logged = {
         title: runner.message_hub.get_scalar(key).data[0].tolist()
         for key, title in (('train/loss', 'loss'), ('train/decode.acc_seg', 'pixel accuracy (%)'))
     }
-    return runner.model, untrained, logged
+    return runner.model, clip, logged
 
 
 def save_weights(model, path: Path) -> None:
@@ -126,14 +124,6 @@ class Measurement:
 def build_dataset(cfg, **overrides):
     """Build the test data set of a config, with some settings changed."""
     return DATASETS.build(dict(cfg.test_dataloader.dataset, **overrides))
-
-
-def raw_readout(model, inputs: Tensor, metas: list[dict]) -> Tensor:
-    """CLIP alone: its correlation C_0 as logits (B, N, H, W)."""
-    correlation = correlate(model.backbone(inputs).image, model.text_features())
-    return F.interpolate(correlation, inputs.shape[-2:], mode='bilinear') * (
-        model.backbone.logit_scale
-    )
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from mmseg.registry import MODELS
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from mmseg_escnet.evaluation.calibration import clip_alone
+from mmseg_escnet.config import clip_alone
 from mmseg_escnet.models.clip_weights import set_activation
 from mmseg_escnet.toyworld.experiment import build_dataset, measure
 from mmseg_escnet.toyworld.scenes import scene

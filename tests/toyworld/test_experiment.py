@@ -164,22 +164,6 @@ def test_words_without_masks_are_exchanged_within_their_group():
         assert {result[names.index(name)] for name in group} == set(group)
 
 
-@torch.no_grad()
-def test_raw_readout_is_the_cosine_at_every_patch(model):
-    model.set_vocabulary(['red circle', 'grass', 'blue star', 'wood', 'giraffe'])
-    images = torch.randn(2, 3, 96, 64)
-    actual = experiment.raw_readout(model, images, [{}, {}])
-    features, text = model.backbone(images).image, model.text_features()
-    cosines = torch.stack(
-        [F.cosine_similarity(features, word[None, :, None, None], dim=1) for word in text], dim=1
-    )
-    assert cosines.shape == (2, 5, 12, 8)
-    expected = F.interpolate(cosines, (96, 64), mode='bilinear')
-    scale = math.exp(model.backbone.clip.logit_scale.item())
-    torch.testing.assert_close(actual, scale * expected, rtol=1e-4, atol=1e-3)
-    assert actual.amax(1).std() > 0.01
-
-
 class Labels(list):
     """A data set of label maps alone."""
 

@@ -105,17 +105,16 @@ def main() -> None:
     train, val = args.scenes
     draw_scenes(args.out / 'scenes', train=train, val=val, workers=default_workers())
     experiment.use_scenes(cfg, args.out / 'scenes')
-    model, untrained, logged = experiment.train(cfg, args.checkpoint)
+    model, clip, logged = experiment.train(cfg, args.checkpoint)
     if args.save is not None:
         experiment.save_weights(model, args.save)
 
     def measure(title, network, dataset, **options):
-        options |= dict(predict=experiment.raw_readout) if network is untrained else {}
         return experiment.measure(
             network, dataset, cfg.test_evaluator, description=title, keep=args.rows, **options
         )
 
-    networks = {'ESC-Net': model, 'raw CLIP': untrained}
+    networks = {'ESC-Net': model, 'raw CLIP': clip}
     dataset = experiment.build_dataset(cfg)
     found = {title: measure(title, network, dataset) for title, network in networks.items()}
     words = experiment.permuted(dataset.metainfo['classes'])
