@@ -55,11 +55,12 @@ def test_every_leaf_builds(path):
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
     assert sum(p.numel() for p in model.parameters()) > 0
-    for phase in ('train', 'val', 'test'):
+    phases = ('test',) if cfg.model.type == 'CLIPReadout' else ('train', 'val', 'test')
+    for phase in phases:
         for transform in cfg[f'{phase}_dataloader'].dataset.pipeline:
             assert transform.type in TRANSFORMS, transform.type
     # a key that no parameter's name contains would silently leave its rate unchanged
-    for key in cfg.optim_wrapper.get('paramwise_cfg', {}).get('custom_keys', {}):
+    for key in cfg.get('optim_wrapper', {}).get('paramwise_cfg', {}).get('custom_keys', {}):
         applies = [n for n, p in model.named_parameters() if key in n and p.requires_grad]
         without = ('no-sam', 'no-image', 'few-shot')  # frozen there, or not there at all
         assert applies or any(word in path.name for word in without), key

@@ -26,7 +26,7 @@ from .row_resizer import RowResizer
 # Numbers per tile: per CPU core what fits its cache, and at most what keeps a GPU busy.
 _TILE_OF_CORE = 1 << 19
 _TILE = 1 << 24
-_TILE_CLASSES = 16  # or more: each tile costs a comparison with the best class so far
+_TILE_CLASSES = 32  # or more: the best of every tile is compared with that of those before
 
 # as mmcv's RandomFlip names them -> dimensions of (n, h, w)
 _FLIP_DIMS = {'horizontal': (2,), 'vertical': (1,), 'diagonal': (1, 2)}
