@@ -177,9 +177,10 @@ def _identify(cfg: Config, checkpoint: str | None) -> tuple[str, str]:
 
 
 def _published_images(dataset: Dataset) -> int:
-    """How many images the benchmark has."""
+    """How many images the benchmark has; as many as there are if nobody published it."""
+    counts = getattr(dataset, 'official_counts', None) or {}
     split = Path(dataset.ann_file or dataset.data_prefix['img_path']).stem
-    return dataset.official_counts[split]
+    return counts.get(split, len(dataset))
 
 
 def _build_lazily(dataset: dict) -> Dataset:

@@ -168,8 +168,8 @@ def test_benchmarks(place):
     assert [len(n['names']) for n in names.values()] == [20, 59]
     assert [n['background_from'] for n in names.values()] == [None, 20]
     table = [line for line in lines if line.startswith('|') and 'PAS' in line]
-    assert [[cell.strip() for cell in line.split('|')[1:3]] for line in table] == [
-        [key, f'{kept["benchmarks"][key]["metrics"]["mIoU_gt"]:.2f}'] for key in names
+    assert [[cell.strip() for cell in line.split('|')[1:4]] for line in table] == [
+        [key, '3 of 1449', f'{kept["benchmarks"][key]["metrics"]["mIoU_gt"]:.2f}'] for key in names
     ]
 
     again = run(place, 'tools/test.py', CONFIG, 'iter_8.pth', *options)
@@ -275,7 +275,8 @@ def test_draw_results(module):
 def test_the_page_on_evaluation_names_what_there_is():
     """Options of both tools, keys, configs, figures, and the files it points to."""
     page = (ROOT / 'docs/evaluation.md').read_text()
-    tools = [ROOT / 'tools/test.py', ROOT / 'tools/analysis/evaluate_predictions.py']
+    tools = [ROOT / 'tools' / name for name in ('train.py', 'test.py')]
+    tools.append(ROOT / 'tools/analysis/evaluate_predictions.py')
     sources = ''.join(path.read_text() for path in [*tools, ROOT / 'mmseg_escnet/cli.py'])
     options = set(re.findall(r'(--[a-z][a-z-]+)', page)) - {'--nproc'}
     assert {'--benchmarks', '--benchmark', '--out', '--tta', '--show-dir'} <= options
@@ -284,7 +285,7 @@ def test_the_page_on_evaluation_names_what_there_is():
     for benchmark in BENCHMARKS:
         (row,) = (line for line in page.splitlines() if line.startswith(f'| {benchmark.key} |'))
         assert f'| {benchmark.num_words} | `{benchmark.config}` |' in row
-    for target in re.findall(r'\]\(([^)#]+)\)', page):
+    for target in re.findall(r'\]\((?!https)([^)#]+)\)', page):
         assert (ROOT / 'docs' / target).exists(), target
     for target in re.findall(r'`((?:mmseg_escnet|tools|configs)/[^` ]+)`', page):
         assert (ROOT / target).exists(), target

@@ -41,7 +41,7 @@ from mmseg_escnet.evaluation import OpenVocabIoUMetric
 from mmseg_escnet.files import write_file
 from mmseg_escnet.models.backbones import open_clip as backbone_module
 from mmseg_escnet.models.clip_weights import set_activation
-from mmseg_escnet.models.segmentors import escnet as segmentor_module
+from mmseg_escnet.models.segmentors import open_vocab_segmentor as segmentor_module
 from mmseg_escnet.models.segmentors.scores import Scores
 from mmseg_escnet.models.weights import read_state_dict
 from mmseg_escnet.toyworld.drawing import draw_scenes
