@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import huggingface_hub
 import open_clip
@@ -49,16 +52,31 @@ def find_clip(model_name: str | None, pretrained: str) -> tuple[Path, bool | Non
             'for random weights.'
         )
     try:
-        path = _find_in_cache(tag) or open_clip.download_pretrained(tag)
+        path = _find_in_cache(tag)
+        if path is None:
+            _check_network(tag)
+            path = open_clip.download_pretrained(tag)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:150]
         raise ESCNetError(
             f'The CLIP weights {model_name!r} {pretrained!r} are not on this machine and cannot be '
             f'downloaded ({reason}): get them with `mmseg-escnet download clip '
-            f'--model {model_name} --tag {pretrained}` where there is a network, or set '
-            'model.backbone.pretrained to a local file (None trains from random CLIP weights).'
+            f'--model {model_name} --tag {pretrained}` where there is a network, or use a local '
+            f'file: model.backbone.pretrained in a config, --clip {model_name}:FILE of a command.'
         ) from error
     return Path(path), bool(tag.get('quick_gelu', False))
+
+
+def _check_network(tag: dict) -> None:
+    """Fail at once without a network: huggingface_hub tries for most of a minute."""
+    host = urlsplit(huggingface_hub.constants.ENDPOINT).hostname
+    if tag.get('hf_hub') and not getproxies() and not huggingface_hub.constants.HF_HUB_OFFLINE:
+        try:
+            socket.getaddrinfo(host, 443)
+        except OSError as error:
+            raise ESCNetError(
+                f'the host {host} is not known here, so there is no network'
+            ) from error
 
 
 def is_downloaded(model_name: str, pretrained: str) -> bool:

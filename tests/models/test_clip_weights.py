@@ -1,6 +1,7 @@
 """CLIP weights in every layout they come in, and the activation they were trained with."""
 
 import copy
+import socket
 
 import huggingface_hub
 import open_clip
@@ -188,6 +189,7 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
     monkeypatch.setattr(huggingface_hub.constants, 'ENDPOINT', 'http://127.0.0.1:1')
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', False)
+    monkeypatch.setattr(socket, 'getaddrinfo', lambda *_: [])
     return tmp_path / 'hub'
 
 
@@ -255,6 +257,20 @@ def test_failed_download_is_one_sentence(monkeypatch, hub):
     with pytest.raises(ESCNetError) as caught:
         find_clip('ViT-B-16', 'openai')
     assert_one_sentence(caught, '(disk)')
+
+
+def test_without_a_network_at_once(hub, monkeypatch):
+    def unknown(*_):
+        raise OSError('Name or service not known')
+
+    monkeypatch.setattr(socket, 'getaddrinfo', unknown)
+    monkeypatch.setattr(open_clip, 'download_pretrained', lambda cfg: pytest.fail('tries'))
+    with pytest.raises(ESCNetError) as caught:
+        find_clip('ViT-B-16', 'openai')
+    assert_one_sentence(caught, 'is not known here, so there is no network')
+    monkeypatch.setenv('https_proxy', 'http://127.0.0.1:9')  # a proxy knows the names
+    monkeypatch.setattr(open_clip, 'download_pretrained', lambda cfg: 'weights.bin')
+    assert find_clip('ViT-B-16', 'openai')[0].name == 'weights.bin'
 
 
 def test_offline(hub, monkeypatch):
