@@ -7,18 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_escnet.datasets.conversion import (
+from mmseg_escnet.datasets.conversion import Job, place, read_label, run, write_list
+from mmseg_escnet.datasets.label_sets import (
     NO_SUCH_ID,
-    Job,
     LabelSet,
     count_file,
     count_ids,
     describe,
-    place,
-    read_label,
-    run,
     to_file_ids,
-    write_list,
 )
 from mmseg_escnet.datasets.raw_folders import find_folder, read_stems
 from mmseg_escnet.errors import ESCNetError
@@ -97,7 +93,7 @@ def test_converts_and_keeps_valid_files(tmp_path, capsys):
     jobs = make_jobs(tmp_path)
     assert run_all(tmp_path, jobs) == 0
     printed = capsys.readouterr().out
-    assert 'wide: 3 label maps converted, 0 already there, 0 failed' in printed
+    assert 'wide: 3 label maps converted, 0 unchanged, 0 updated, 0 failed' in printed
     assert '33.3% of the pixels are ignored, 298 of 301 classes never occur' in printed
     assert 'narrow: 50.0% of the pixels are ignored, 0 of 2' in printed
     contents = {path: path.read_bytes() for job in jobs for path in job.labels}
@@ -126,8 +122,11 @@ def test_replaces_invalid_files(tmp_path, capsys, damage):
     capsys.readouterr()
     assert run_all(tmp_path, jobs) == 0
     printed = capsys.readouterr().out
-    assert 'wide: 1 label maps converted, 2 already there, 0 failed' in printed
-    assert 'narrow: 0 label maps converted, 3 already there, 0 failed' in printed
+    made = '1 label maps converted, 2 unchanged, 0 updated'
+    if damage != 'gone':
+        made = '0 label maps converted, 2 unchanged, 1 updated'
+    assert f'wide: {made}, 0 failed' in printed
+    assert 'narrow: 0 label maps converted, 3 unchanged, 0 updated, 0 failed' in printed
     assert path.read_bytes() == right
     assert other.stat().st_mtime_ns == time
     assert not list(tmp_path.rglob('*.part'))
@@ -139,7 +138,7 @@ def test_bad_files_are_reported_and_the_others_converted(tmp_path, capsys):
     Image.fromarray(np.zeros((9, 9), np.uint16)).save(jobs[1].raw_label)
     assert run_all(tmp_path, jobs) == 1
     captured = capsys.readouterr()
-    assert 'wide: 1 label maps converted, 0 already there, 2 failed' in captured.out
+    assert 'wide: 1 label maps converted, 0 unchanged, 0 updated, 2 failed' in captured.out
     assert '0.png holds id 4, which no class' in captured.err
     assert '1.png is 9x9 pixels but its image' in captured.err
     assert not jobs[0].labels[0].exists()

@@ -80,7 +80,7 @@ def test_converts(converter, raw, capsys):
     np.testing.assert_array_equal(label, [[65_535, *ids], [*ids, 65_535]])
     assert {0, 255, 846} <= set(ids)
     printed = capsys.readouterr().out
-    assert 'A-847: 2 label maps converted, 0 already there, 0 failed' in printed
+    assert 'A-847: 2 label maps converted, 0 unchanged, 0 updated, 0 failed' in printed
     assert '98.4% of the pixels are ignored, 842 of 847 classes never occur: ' in printed
     dataset = build(out)
     assert len(dataset) == 2
@@ -221,7 +221,7 @@ def test_wrong_folders(converter, raw, tmp_path):
 
 def test_into_the_raw_folder_itself(converter, raw, capsys):
     before = {path for path in (raw / 'images').rglob('*') if path.is_file()}
-    for expected in ('2 label maps converted, 0 already', '0 label maps converted, 2 already'):
+    for expected in ('2 label maps converted, 0 unchanged', '0 label maps converted, 2 unchanged'):
         assert converter.main([str(raw), '--out', str(raw), '--workers', '1']) == 0
         assert expected in capsys.readouterr().out
     assert {path for path in (raw / 'images').rglob('*') if path.is_file()} == before

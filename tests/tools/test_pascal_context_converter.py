@@ -96,7 +96,7 @@ def test_converts(converter, raw, capsys):
     assert narrow.dtype == np.uint8
     np.testing.assert_array_equal(narrow, [[0, 0, 1, 0], [0, 50, 0, 59]])
     printed = capsys.readouterr().out
-    assert 'PC-59: 2 label maps converted, 0 already there, 0 failed' in printed
+    assert 'PC-59: 2 label maps converted, 0 unchanged, 0 updated, 0 failed' in printed
     assert 'PC-59: 0.8% of the pixels are ignored, 56 of 59 classes never occur: ' in printed
     assert 'PC-459: 0.2% of the pixels are ignored, 452 of 459 classes never occur: ' in printed
 
@@ -129,7 +129,7 @@ def test_files_of_mmsegmentation_are_kept(converter, raw, capsys):
     (raw / 'ImageSets' / 'SegmentationContext' / 'val.txt').write_text('2008_000001\n')
     assert converter.main([str(raw), '--out', str(raw), '--workers', '1']) == 0
     printed = capsys.readouterr().out
-    assert 'PC-59: 1 label maps converted, 1 already there' in printed
+    assert 'PC-59: 1 label maps converted, 1 unchanged' in printed
     assert 'val.txt: replacing a list of 1 images' in printed
     assert theirs.read_bytes() == content
     assert len(build(raw, 'pascal-context-59')) == 2
@@ -158,7 +158,7 @@ def test_wrong_contents_are_named_and_the_rest_goes_on(converter, raw, capsys, c
     status, out = run(converter, raw)
     assert status == 1
     captured = capsys.readouterr()
-    assert 'PC-459: 1 label maps converted, 0 already there, 1 failed' in captured.out
+    assert 'PC-459: 1 label maps converted, 0 unchanged, 0 updated, 1 failed' in captured.out
     assert re.search(message, captured.err)
     assert '2008_000001' in captured.err
     assert not (out / 'SegmentationClassContext459' / '2008_000001.png').exists()

@@ -78,7 +78,7 @@ def test_converts(converter, raw, capsys):
     label = build(out, 'pascal-voc-20b')[0]['gt_seg_map']
     np.testing.assert_array_equal(label, [[20, 0, 1], [19, 255, 18]])
     printed = capsys.readouterr().out
-    assert 'PAS-20: 2 label maps converted, 0 already there, 0 failed' in printed
+    assert 'PAS-20: 2 label maps converted, 0 unchanged, 0 updated, 0 failed' in printed
     assert 'PAS-20: 0.3% of the pixels are ignored, 15 of 20 classes never occur: ' in printed
     assert 'PAS-20b: 0.2% of the pixels are ignored, 15 of 21 classes never occur: ' in printed
     assert run(converter, raw, '--splits', 'train', 'val')[0] == 0
