@@ -71,6 +71,24 @@ def build(out, split='validation'):
     return DATASETS.build(dict(dataset, data_root=str(out), pipeline=PIPELINE))
 
 
+@pytest.mark.parametrize('size', [(30, 20), (600, 800)])
+def test_corrected_labels_and_photographs(converter, raw, capsys, size):
+    """In their size, or shrunk."""
+    path = write_scene(raw, 'ADE_val_00000003', np.full(size, CLASSES[7].raw_id))
+    _, out = run(converter, raw, '--allow-partial')
+    Image.new('RGB', size[::-1], 200).save(path.with_name('ADE_val_00000003.jpg'))
+    assert run(converter, raw, '--allow-partial')[0] == 0
+    sample = build(out)[2]
+    assert (sample['gt_seg_map'] == 7).all()
+    assert (sample['img'][..., 2] == 200).all()
+    index = CLASSES[300].raw_id
+    Image.new('RGB', size[::-1], (index // 256 * 10, index % 256, 0)).save(path)
+    capsys.readouterr()
+    assert run(converter, raw, '--allow-partial')[0] == 0
+    assert 'A-847: 0 label maps converted, 2 unchanged, 1 updated' in capsys.readouterr().out
+    assert (build(out)[2]['gt_seg_map'] == 300).all()
+
+
 def test_converts(converter, raw, capsys):
     status, out = run(converter, raw)
     assert status == 0

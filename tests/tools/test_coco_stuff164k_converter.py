@@ -45,6 +45,17 @@ def read(path):
     return np.array(Image.open(path))
 
 
+def test_corrected_labels(converter, raw, capsys):
+    _, out = run(converter, raw)
+    write_raw(raw, 'train2017', '2', np.full((30, 20), 91))
+    capsys.readouterr()
+    assert run(converter, raw)[0] == 0
+    printed = capsys.readouterr().out
+    assert 'train2017: 0 label maps converted, 1 unchanged, 1 updated' in printed
+    assert 'val2017: 0 label maps converted, 1 unchanged, 0 updated' in printed
+    assert (read(out / 'annotations' / 'train2017' / f'2{SUFFIX}') == 80).all()
+
+
 def test_converts(converter, raw, capsys):
     status, out = run(converter, raw)
     assert status == 0

@@ -86,6 +86,18 @@ def test_the_59_classes_are_the_published_ones(converter):
     assert set(vocabulary_names('pc59')) - set(RAW_ID) == set(converter.RENAMED)
 
 
+def test_corrected_labels(converter, raw, capsys):
+    _, out = run(converter, raw)
+    write_sample(raw, '2008_000001', FIRST[:, ::-1])
+    capsys.readouterr()
+    assert run(converter, raw)[0] == 0
+    printed = capsys.readouterr().out
+    for name in ('PC-59', 'PC-459'):
+        assert f'{name}: 0 label maps converted, 1 unchanged, 1 updated' in printed
+    label = build(out)[0]['gt_seg_map']
+    np.testing.assert_array_equal(label, [[254, 1, 0, 65_535], [457, 458, 396, 255]])
+
+
 def test_converts(converter, raw, capsys):
     status, out = run(converter, raw)
     assert status == 0
