@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .class_files import read_classes
 from .config import check_config_path, is_inference_file, read_config, run_config
 from .errors import ESCNetError
-from .vocabulary import read_classes
 
 if TYPE_CHECKING:
     from mmengine.config import Config

@@ -1,4 +1,4 @@
-"""The class names an image is segmented into, their synonyms and colours, and files of them."""
+"""The class names an image is segmented into, their synonyms and colours."""
 
 from __future__ import annotations
 
@@ -6,23 +6,17 @@ import colorsys
 import difflib
 import hashlib
 import html
-import json
-import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 import ftfy
-import yaml
 
 from .errors import ESCNetError, first_few
 
 MAX_WORDS = 10_000
 _SYNONYM_SEPARATORS = ('|', ',')  # the benchmarks use commas
 _LONGEST_PHRASE = 1000  # characters; CLIP reads 77 tokens
-_MAX_BYTES = 1 << 20  # of a file of classes
 _SHOWN, _LONGEST = 60, 28  # characters of a name, in a message and in a picture
 _SUGGESTIONS = 5
 
@@ -241,54 +235,6 @@ def short_name(name: str, longest: int = _LONGEST) -> str:
     return cut((split_synonyms(name) or (name,))[0], longest)
 
 
-def read_classes(
-    path: str | os.PathLike, *, max_words: int = MAX_WORDS
-) -> dict[str, tuple[str, ...] | None]:
-    """Read a file of classes.
-
-    A text file has one class per line, ``name`` or ``name: phrase | phrase``; empty lines and
-    those that begin with ``#`` are skipped. A JSON or YAML file is a list of names, or maps names
-    to phrases: a string (``phrase | phrase``), a list, or null to use the name.
-
-    Args:
-        path: The file, up to 1 MiB of UTF-8: .txt, .json, .yaml or .yml.
-        max_words: Maximum number of names and phrases.
-
-    Returns:
-        Name -> phrases to use instead of the name, or None; in the order of the file.
-
-    Raises:
-        ESCNetError: If it cannot be read, has another format, or lists a name twice.
-    """
-    path = Path(path)
-    read_json = partial(json.loads, object_pairs_hook=_without_duplicates)
-    read_yaml = partial(yaml.load, Loader=_Loader)
-    readers = {'.txt': _read_text, '.json': read_json, '.yaml': read_yaml, '.yml': read_yaml}
-    if path.suffix.lower() not in readers:
-        raise ESCNetError(
-            f'The file of classes {path} must end in {", ".join(readers)}: rename it.'
-        )
-    try:
-        size = path.stat().st_size
-        if size > _MAX_BYTES:
-            raise ESCNetError(f'it has {size} bytes, more than {_MAX_BYTES}, so remove some.')
-        content = readers[path.suffix.lower()](path.read_text(encoding='utf-8-sig'))
-        return normalise_classes(content, max_words=max_words)
-    except ESCNetError as error:
-        raise ESCNetError(f'The file of classes {path} cannot be used: {error}') from error
-    except OSError as error:
-        raise ESCNetError(
-            f'The file of classes {path} cannot be read ({error.strerror or error}): check the '
-            'path and its permissions.'
-        ) from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        why = ' '.join(str(error).split())[:300]
-        raise ESCNetError(
-            f'The file of classes {path} is not valid {path.suffix[1:].upper()} in UTF-8 ({why}): '
-            'correct it.'
-        ) from error
-
-
 def normalise_classes(
     classes: object, *, max_words: int = MAX_WORDS
 ) -> dict[str, tuple[str, ...] | None]:
@@ -315,7 +261,7 @@ def normalise_classes(
     _check_count(count, max_words)
     found: dict[str, tuple[str, ...] | None] = {}
     for name in classes:
-        _check_new(name.strip() if isinstance(name, str) else name, found)
+        check_new(name.strip() if isinstance(name, str) else name, found)
         phrases = _phrases(name, classes[name]) if isinstance(classes, Mapping) else None
         # counted before anything is copied: YAML can refer to one long list many times
         count += len(phrases or ())
@@ -345,37 +291,12 @@ def _check_count(count: int, max_words: int) -> None:
         )
 
 
-def _read_text(text: str) -> dict[str, str]:
-    pairs = []
-    for line in text.splitlines():
-        if line.strip() and not line.lstrip().startswith('#'):
-            name, _, phrases = line.partition(': ')
-            pairs.append((name.strip().removesuffix(':'), phrases))
-    return _without_duplicates(pairs)
+def check_new(name: object, found: Mapping[str, object]) -> None:
+    """Check a name before it is added to the ones found.
 
-
-class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses duplicate keys and merges ('<<'), which can expand endlessly."""
-
-
-def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
-    return _without_duplicates(
-        [[loader.construct_object(part, deep=True) for part in pair] for pair in node.value]
-    )
-
-
-_Loader.add_constructor('tag:yaml.org,2002:map', _construct_mapping)
-
-
-def _without_duplicates(pairs: Sequence[tuple[object, object]]) -> dict:
-    found = {}
-    for key, value in pairs:
-        _check_new(key, found)
-        found[key] = value
-    return found
-
-
-def _check_new(name: object, found: Mapping[str, object]) -> None:
+    Raises:
+        ESCNetError: If it is not a string, or among them.
+    """
     if not isinstance(name, str):
         raise ESCNetError(
             f'Class name {shown(name)} must be a string, not {type(name).__name__}: put it '

@@ -12,7 +12,7 @@ import import_graph
 LAYERS = [
     ['errors', 'version', 'threads', 'compat'],
     ['device', 'files', 'image_files', 'config', 'vocabulary', 'tables'],
-    ['check', 'visualization', 'label_folder'],
+    ['check', 'visualization', 'label_folder', 'class_files'],
     ['models', 'datasets'],
     ['preflight', 'mmseg_apis', 'toyworld'],
     ['engine'],

@@ -1,8 +1,8 @@
 """Inference in Python: images and words in, label maps out."""
 
 from .. import components  # noqa: F401  reports missing requirements
+from ..class_files import read_classes
 from ..image_files import find_images
-from ..vocabulary import read_classes
 from .inference_file import encode_inference_file
 from .inferencer import OpenVocabInferencer
 from .inside import WordInside

@@ -10,8 +10,9 @@ from numbers import Real
 import numpy as np
 from torch import Tensor
 
+from ..class_files import read_classes
 from ..errors import ESCNetError
-from ..vocabulary import MAX_WORDS, Vocabulary, normalise_classes, read_classes
+from ..vocabulary import MAX_WORDS, Vocabulary, normalise_classes
 
 # Ours: the ground, the sky and other surroundings, which most queries are not about.
 COMMON_BACKGROUND = (
@@ -57,7 +58,7 @@ class Query:
 
         Args:
             classes: Names, with synonyms between bars ('sofa | couch'); or name -> phrases that
-                stand for it; or the path of a file of them (:func:`.vocabulary.read_classes`).
+                stand for it; or the path of a file of them (:func:`.class_files.read_classes`).
             background: A class for everything that is none of the classes. A text is its name, for
                 which the words of ``COMMON_BACKGROUND`` stand, except those that occur in a class;
                 a list contains its words (the class is called 'other'); name -> words is both; a

@@ -1,56 +1,43 @@
 """What the converters share: turning raw label maps into checked label files.
 
 A converter lists its jobs, and defines how raw ids are read and which label files they become.
-Valid output files are kept, so the same command resumes an interrupted conversion.
+The same command resumes an interrupted conversion and updates label files whose raw labels were
+corrected (``label_sets.made_of``).
 """
 
 from __future__ import annotations
 
 import argparse
+import filecmp
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from ..errors import ESCNetError, first_few
-from ..files import encode_label_map, png_header, read_label_map, write_file
+from ..errors import ESCNetError
+from ..files import read_label_map, write_file
+from .label_sets import (
+    FileOutcome,
+    LabelSet,
+    count_file,
+    count_ids,
+    describe,
+    is_made_of,
+    made_of,
+    remove_outdated,
+    to_file_ids,
+    write_labels,
+)
 from .parallel import default_workers, parallel_map
+from .raw_images import image_size
 
 EXIT_FAILED_FILES = 1
-NO_SUCH_ID = -1
 
 _MOST_ERRORS = 10
-
-
-class LabelSet(NamedTuple):
-    """A set of label files, and how raw ids map to its ids.
-
-    Attributes:
-        name: Name of the data set.
-        folder: Folder of its label files, below OUT.
-        table: Raw id -> id in the file, (number of raw ids,); ``NO_SUCH_ID`` for raw ids that do
-            not exist in the publication.
-        classes: Class names, in the order of their ids.
-        ignored: Id of pixels without a class.
-        first_id: Id of the first class.
-    """
-
-    name: str
-    folder: str
-    table: np.ndarray
-    classes: tuple[str, ...]
-    ignored: int
-    first_id: int = 0
-
-    @property
-    def dtype(self) -> type:
-        """Type of the ids in the files: 16 bits if an id needs them."""
-        return np.uint8 if max(self.table.max(), self.ignored) <= 255 else np.uint16
 
 
 class Job(NamedTuple):
@@ -112,38 +99,24 @@ def check_count(*, what: str, folder: Path, found: int, expected: int, remedy: s
         )
 
 
-@contextmanager
-def open_image(path: Path, what: str = 'Image') -> Iterator[Image.Image]:
-    """Open an image with Pillow, to read its header or decode it in the block.
+def read_label(job: Job) -> np.ndarray:
+    """The ids (height, width) in a raw label map that is a grey or palette PNG."""
+    return read_label_map(job.raw_label)
+
+
+def raw_content(job: Job) -> bytes:
+    """The content of the raw label file.
 
     Raises:
         ESCNetError: If it cannot be read.
     """
     try:
-        with Image.open(path) as image:
-            yield image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, ESCNetError):
-            raise
+        return job.raw_label.read_bytes()
+    except OSError as error:
         raise ESCNetError(
-            f'{what} {path} cannot be read ({error or type(error).__name__}): it is damaged or '
-            'incomplete, so unpack or download it again.'
+            f'Label map {job.raw_label} cannot be read ({error.strerror or error}): check the path '
+            'and its permissions.'
         ) from error
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Size (height, width) from the header of an image.
-
-    Raises:
-        ESCNetError: If it cannot be read.
-    """
-    with open_image(path) as image:
-        return image.height, image.width
-
-
-def read_label(job: Job) -> np.ndarray:
-    """The ids (height, width) in a raw label map that is a grey or palette PNG."""
-    return read_label_map(job.raw_label)
 
 
 def place(job: Job, *, link: str) -> None:
@@ -160,10 +133,10 @@ def place(job: Job, *, link: str) -> None:
     if target is None:
         return
     if target.exists():
-        if not target.samefile(source) and target.stat().st_size != source.stat().st_size:
+        if not target.samefile(source) and not filecmp.cmp(target, source, shallow=False):
             raise ESCNetError(
                 f'{target} exists and differs from {source}: the folder belongs to another data '
-                'set, so choose another --out.'
+                'set, so choose another --out, or remove the file if its source was replaced.'
             )
         return
     target.unlink(missing_ok=True)  # a broken link
@@ -184,29 +157,39 @@ def convert(
     read: Callable[[Job], np.ndarray],
     sets: tuple[LabelSet, ...],
     put_image: Callable[[Job], None],
-) -> tuple[list[bool], list[np.ndarray]]:
-    """Put an image into OUT and make its label files; valid files are kept.
+    source: Callable[[Job], bytes] = raw_content,
+) -> tuple[list[FileOutcome], list[np.ndarray]]:
+    """Put an image into OUT and make its label files, unless they were made of the same content.
+
+    A file that was made of other content is removed if its new content is invalid.
 
     Args:
         job: What to convert.
         read: Reads the raw ids of a job, (height, width), at the size of its image in OUT.
         sets: The label sets, in the order of ``job.labels``.
         put_image: Puts the image of a job into OUT.
+        source: The content that determines the label map, together with its size and the label set.
 
     Returns:
-        For each label set whether its file was written, and the pixels of each class followed by
-        the ignored ones, (N + 1,).
+        For each label set what became of its file, and the pixels of each class followed by the
+        ignored ones, (N + 1,).
 
     Raises:
         ESCNetError: If a file is damaged, sizes differ, or a raw id does not exist.
     """
     put_image(job)
     size = image_size(job.image or job.raw_label)
+    content = source(job)
+    notes = [made_of(content, size, label_set) for label_set in sets]
+    targets = list(zip(job.labels, sets, notes, strict=True))
     counts = [
-        count_file(path, size, label_set) for path, label_set in zip(job.labels, sets, strict=True)
+        count_file(path, size, label_set) if is_made_of(path, note) else None
+        for path, label_set, note in targets
     ]
-    is_new = [count is None for count in counts]
-    if any(is_new):
+    outcomes = [FileOutcome.UNCHANGED] * len(sets)
+    if all(count is not None for count in counts):
+        return outcomes, counts
+    try:
         raw = read(job)
         if raw.shape != size:
             raise ESCNetError(
@@ -214,47 +197,16 @@ def convert(
                 f'{job.raw_image} is {size[1]}x{size[0]}: they are from different versions of the '
                 'data set.'
             )
-        for i, (path, label_set) in enumerate(zip(job.labels, sets, strict=True)):
-            if is_new[i]:
+        for i, (path, label_set, note) in enumerate(targets):
+            if counts[i] is None:
                 ids = to_file_ids(raw, label_set, job.raw_label)
-                write_file(path, encode_label_map(ids))
+                outcomes[i] = write_labels(path, ids, note)
                 counts[i] = count_ids(ids, label_set)
-    return is_new, counts
-
-
-def to_file_ids(raw: np.ndarray, label_set: LabelSet, file: Path) -> np.ndarray:
-    """Map raw ids to those of a label file, (height, width).
-
-    Raises:
-        ESCNetError: If a raw id does not exist in the publication.
-    """
-    table = label_set.table
-    present = np.flatnonzero(np.bincount(raw.ravel())).tolist()
-    unknown = [value for value in present if value >= len(table) or table[value] == NO_SUCH_ID]
-    if unknown:
-        raise ESCNetError(
-            f'Label map {file} holds id {first_few(unknown)}, which no class of {label_set.name} '
-            'has: it is from another data set, or already converted.'
-        )
-    return table.astype(label_set.dtype)[raw]
-
-
-def count_ids(ids: np.ndarray, label_set: LabelSet) -> np.ndarray | None:
-    """Pixels of each class, then of ignored ones, (N + 1,); None if there is any other id."""
-    start, end = label_set.first_id, label_set.first_id + len(label_set.classes)
-    counts = np.bincount(ids.ravel(), minlength=max(end, label_set.ignored + 1))
-    result = np.append(counts[start:end], counts[label_set.ignored])
-    return result if result.sum() == ids.size else None
-
-
-def count_file(path: Path, size: tuple[int, int], label_set: LabelSet) -> np.ndarray | None:
-    """Like :func:`count_ids` for a label file; None also if missing, damaged or of another size."""
-    if png_header(path) != (*size, 8 * np.dtype(label_set.dtype).itemsize):
-        return None
-    try:
-        return count_ids(read_label_map(path), label_set)
     except ESCNetError:
-        return None
+        for path, _, note in targets:
+            remove_outdated(path, note)
+        raise
+    return outcomes, counts
 
 
 def run(
@@ -266,6 +218,7 @@ def run(
     put_image: Callable[[Job], None],
     workers: int,
     description: str,
+    source: Callable[[Job], bytes] = raw_content,
 ) -> int:
     """Run the jobs under a progress bar, and print what the label files contain.
 
@@ -275,16 +228,15 @@ def run(
     for folder in {job.image.parent for job in jobs if job.image}:
         folder.mkdir(parents=True, exist_ok=True)
     totals = [np.zeros(len(label_set.classes) + 1, np.int64) for label_set in sets]
-    num_new, failed = np.zeros(len(sets), np.int64), []
-    work = partial(convert, read=read, sets=sets, put_image=put_image)
+    outcomes, failed = [Counter() for _ in sets], []
+    work = partial(convert, read=read, sets=sets, put_image=put_image, source=source)
     for outcome in parallel_map(work, jobs, workers=workers, description=description):
         if outcome.error is not None:
             failed.append(outcome.error)
             continue
-        is_new, counts = outcome.result
-        num_new += is_new
-        for total, count in zip(totals, counts, strict=True):
-            total += count
+        for i, (became, count) in enumerate(zip(*outcome.result, strict=True)):
+            outcomes[i][became] += 1
+            totals[i] += count
 
     for message in failed[:_MOST_ERRORS]:
         print(f'error: {message}', file=sys.stderr)
@@ -292,9 +244,10 @@ def run(
         print(f'error: {len(failed) - _MOST_ERRORS} more files failed', file=sys.stderr)
     num_good = len(jobs) - len(failed)
     status = EXIT_FAILED_FILES if failed else 0
-    for label_set, new, total in zip(sets, num_new.tolist(), totals, strict=True):
+    for label_set, became, total in zip(sets, outcomes, totals, strict=True):
         print(
-            f'{label_set.name}: {new} label maps converted, {num_good - new} already there, '
+            f'{label_set.name}: {became[FileOutcome.CONVERTED]} label maps converted, '
+            f'{became[FileOutcome.UNCHANGED]} unchanged, {became[FileOutcome.UPDATED]} updated, '
             f'{len(failed)} failed, in {out / label_set.folder}'
         )
         if num_good:
@@ -307,22 +260,6 @@ def run(
             )
             status = EXIT_FAILED_FILES
     return status
-
-
-def describe(counts: np.ndarray, label_set: LabelSet) -> str:
-    """Share of ignored pixels and classes that never occur, in one line.
-
-    Args:
-        counts: Pixels of each class, then of ignored ones, (N + 1,).
-        label_set: The label set they belong to.
-    """
-    counted = zip(label_set.classes, counts[:-1].tolist(), strict=True)
-    absent = [repr(name) for name, count in counted if not count]
-    return (
-        f'{counts[-1] / counts.sum():.1%} of the pixels are ignored, '
-        f'{len(absent)} of {len(label_set.classes)} classes never occur'
-        + (f': {first_few(absent)}' if absent else '')
-    )
 
 
 def run_splits(

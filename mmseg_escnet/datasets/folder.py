@@ -14,8 +14,9 @@ from mmengine import fileio
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
+from ..class_files import read_classes
 from ..errors import ESCNetError
-from ..vocabulary import Vocabulary, read_classes
+from ..vocabulary import Vocabulary
 from .checked import CheckedDatasetMixin
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -71,7 +72,7 @@ class FolderDataset(CheckedDatasetMixin, _AnyImageSuffix):
     (``boat: a small boat``) are in ``metainfo['phrases']``, by name.
 
     Args:
-        names: The file of names, below ``data_root`` (see :func:`.vocabulary.read_classes`), or a
+        names: The file of names, below ``data_root`` (see :func:`.class_files.read_classes`), or a
             list of names.
         metainfo: As in ``BaseSegDataset``; ``classes`` selects some of the names.
         img_suffix: One or several suffixes of images.

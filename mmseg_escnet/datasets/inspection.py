@@ -16,6 +16,7 @@ from mmengine.dataset import BaseDataset
 from mmseg.registry import DATASETS
 
 from ..errors import ESCNetError
+from ..vocabulary import split_synonyms
 from .benchmark_vocabularies import PUBLISHED_IMAGES
 from .parallel import parallel_map
 from .transforms import LoadImage, LoadLabelMap
@@ -109,6 +110,7 @@ class Inspection:
         unreadable: Error messages of the others.
         expected: Published number of images; None if unknown.
         hint: How to make the data set, as a clause; '' if unknown.
+        first_words: For each class what the text encoder reads of it by default.
     """
 
     labels: LabelIds
@@ -120,6 +122,7 @@ class Inspection:
     unreadable: Sequence[str]
     expected: int | None = None
     hint: str = ''
+    first_words: Sequence[str] = ()
 
     @cached_property
     def id_pixels(self) -> np.ndarray:
@@ -246,6 +249,7 @@ def inspect_dataset(
         unreadable=[outcome.error for outcome in outcomes if outcome.error is not None],
         expected=_published_count(dataset),
         hint=hint,
+        first_words=_first_words(dataset.metainfo),
     )
 
 
@@ -261,6 +265,12 @@ def _read(files: tuple[str, str], *, load: partial) -> Reading:
     pixels = np.bincount(ids.ravel())
     present = np.flatnonzero(pixels)
     return Reading(*files, image.shape[:2], ids.shape, 8 * ids.itemsize, present, pixels[present])
+
+
+def _first_words(meta: dict) -> list[str]:
+    phrases = meta.get('phrases') or {}
+    words = [phrases.get(name) or split_synonyms(name) or (name,) for name in meta['classes']]
+    return [' '.join(own[0].lower().split()) for own in words]
 
 
 def _label_ids(

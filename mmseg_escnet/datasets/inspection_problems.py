@@ -45,6 +45,7 @@ def find_problems(inspection: Inspection, *, allow_partial: bool = False) -> lis
         *_check_ignore_index(inspection),
         *_check_zero_label(inspection),
         *_check_ignored(inspection, again),
+        *_check_words(inspection),
     ]
     if not allow_partial and inspection.expected not in (None, inspection.total):
         sentence = (
@@ -170,3 +171,18 @@ def _check_ignored(inspection: Inspection, again: str) -> Iterator[Problem]:
             empty,
             certain=False,
         )
+
+
+def _check_words(inspection: Inspection) -> Iterator[Problem]:
+    if inspection.expected is not None:
+        return  # a published list is as it is
+    names, first = inspection.labels.names, {}
+    for index, word in enumerate(inspection.first_words[: len(names)]):
+        other = first.setdefault(word, index)
+        if other != index:
+            yield Problem(
+                f'Classes {other} and {index}, {names[other]!r} and {names[index]!r}, have the '
+                f'same first word, {word!r}, which is all of a name that the text encoder reads '
+                'by default: give them different words, or put a name with a comma in quotes.',
+                certain=False,
+            )

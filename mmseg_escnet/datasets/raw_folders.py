@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import ESCNetError, first_few
-from .conversion import Job, LabelSet, check_count
+from .conversion import Job, check_count
+from .label_sets import LabelSet
 
 _STEM = re.compile(r'[\w-]+')  # no folders, no second column
 

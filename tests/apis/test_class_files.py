@@ -58,6 +58,25 @@ def test_plain_names(write, name, content):
     assert read_classes(write(name, content)) == {'taxi': None, 'wet road': None}
 
 
+@pytest.mark.parametrize(
+    ('line', 'name', 'phrases'),
+    [
+        ('"#1 pencil"', '#1 pencil', ('#1 pencil',)),
+        ('  "sign: stop":  ', 'sign: stop', ('sign: stop',)),
+        ('"sign: stop": a red octagon | STOP', 'sign: stop', ('a red octagon', 'STOP')),
+        ('"door, open"', 'door, open', ('door, open',)),
+        (r'"a \"big\" dog"', 'a "big" dog', ('a "big" dog',)),
+        ('"big" dog', '"big" dog', None),
+        ('"big dog', '"big dog', None),
+        ('""big"": a dog', '""big""', ('a dog',)),
+        ("'#1'", "'#1'", None),
+        ('a "big: dog"', 'a "big', ('dog"',)),
+    ],
+)
+def test_quotes(write, line, name, phrases):
+    assert read_classes(write('a.txt', f'{line}\ncat\n')) == {name: phrases, 'cat': None}
+
+
 NESTED = '[x,x]\n' + ''.join(
     f'b{i}: &b{i} [{",".join([f"*b{i - 1}"] * 9)}]\n' for i in range(1, 30)
 )

@@ -7,18 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_escnet.datasets.conversion import (
+from mmseg_escnet.datasets.conversion import Job, place, read_label, run, write_list
+from mmseg_escnet.datasets.label_sets import (
     NO_SUCH_ID,
-    Job,
     LabelSet,
     count_file,
     count_ids,
     describe,
-    place,
-    read_label,
-    run,
     to_file_ids,
-    write_list,
 )
 from mmseg_escnet.datasets.raw_folders import find_folder, read_stems
 from mmseg_escnet.errors import ESCNetError
@@ -97,7 +93,7 @@ def test_converts_and_keeps_valid_files(tmp_path, capsys):
     jobs = make_jobs(tmp_path)
     assert run_all(tmp_path, jobs) == 0
     printed = capsys.readouterr().out
-    assert 'wide: 3 label maps converted, 0 already there, 0 failed' in printed
+    assert 'wide: 3 label maps converted, 0 unchanged, 0 updated, 0 failed' in printed
     assert '33.3% of the pixels are ignored, 298 of 301 classes never occur' in printed
     assert 'narrow: 50.0% of the pixels are ignored, 0 of 2' in printed
     contents = {path: path.read_bytes() for job in jobs for path in job.labels}
@@ -126,11 +122,68 @@ def test_replaces_invalid_files(tmp_path, capsys, damage):
     capsys.readouterr()
     assert run_all(tmp_path, jobs) == 0
     printed = capsys.readouterr().out
-    assert 'wide: 1 label maps converted, 2 already there, 0 failed' in printed
-    assert 'narrow: 0 label maps converted, 3 already there, 0 failed' in printed
+    made = '1 label maps converted, 2 unchanged, 0 updated'
+    if damage != 'gone':
+        made = '0 label maps converted, 2 unchanged, 1 updated'
+    assert f'wide: {made}, 0 failed' in printed
+    assert 'narrow: 0 label maps converted, 3 unchanged, 0 updated, 0 failed' in printed
     assert path.read_bytes() == right
     assert other.stat().st_mtime_ns == time
     assert not list(tmp_path.rglob('*.part'))
+
+
+def test_corrected_labels(tmp_path, capsys):
+    """Of the same size and date."""
+    jobs = make_jobs(tmp_path)
+    run_all(tmp_path, jobs)
+    raw_label = jobs[1].raw_label
+    before = raw_label.stat()
+    kept = jobs[0].labels[0].stat().st_mtime_ns
+    Image.fromarray(RAW[:, ::-1]).save(raw_label)
+    assert raw_label.stat().st_size == before.st_size
+    os.utime(raw_label, ns=(before.st_atime_ns, before.st_mtime_ns))
+    capsys.readouterr()
+    for outcome in ('2 unchanged, 1 updated', '3 unchanged, 0 updated'):
+        assert run_all(tmp_path, jobs) == 0
+        assert f'wide: 0 label maps converted, {outcome}, 0 failed' in capsys.readouterr().out
+        wide, narrow = (np.array(Image.open(path)) for path in jobs[1].labels)
+        np.testing.assert_array_equal(wide, [[0, 300, 65_535], [300, 65_535, 255]])
+        np.testing.assert_array_equal(narrow, [[1, 2, 0], [2, 0, 0]])
+    assert jobs[0].labels[0].stat().st_mtime_ns == kept
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(table=np.array([0, 1, 2, 0, 0, 0])),
+        dict(table=np.array([9, 2, 1, 9, 9, 9]), ignored=9),
+        dict(table=np.array([9, 1, 0, 9, 9, 9]), ignored=9, first_id=0),
+    ],
+)
+def test_another_mapping(tmp_path, capsys, change):
+    jobs = make_jobs(tmp_path)
+    run_all(tmp_path, jobs)
+    other = NARROW._replace(**change)
+    capsys.readouterr()
+    sets = (WIDE, other)
+    assert run_all(tmp_path, jobs, sets) == 0
+    printed = capsys.readouterr().out
+    assert 'wide: 0 label maps converted, 3 unchanged, 0 updated' in printed
+    assert 'narrow: 0 label maps converted, 0 unchanged, 3 updated' in printed
+    fresh = make_jobs(tmp_path / 'new')
+    assert run_all(tmp_path / 'new', fresh, sets) == 0
+    for job, expected in zip(jobs, fresh, strict=True):
+        assert job.labels[1].read_bytes() == expected.labels[1].read_bytes()
+
+
+def test_a_correction_that_is_invalid_leaves_no_old_label_map(tmp_path, capsys):
+    jobs = make_jobs(tmp_path)
+    run_all(tmp_path, jobs)
+    Image.fromarray(np.full((2, 3), 4, np.uint16)).save(jobs[0].raw_label)
+    Image.fromarray(RAW.T).save(jobs[1].raw_label)
+    assert run_all(tmp_path, jobs) == 1
+    assert '1 unchanged, 0 updated, 2 failed' in capsys.readouterr().out
+    assert [path.exists() for job in jobs for path in job.labels] == [False] * 4 + [True] * 2
 
 
 def test_bad_files_are_reported_and_the_others_converted(tmp_path, capsys):
@@ -139,7 +192,7 @@ def test_bad_files_are_reported_and_the_others_converted(tmp_path, capsys):
     Image.fromarray(np.zeros((9, 9), np.uint16)).save(jobs[1].raw_label)
     assert run_all(tmp_path, jobs) == 1
     captured = capsys.readouterr()
-    assert 'wide: 1 label maps converted, 0 already there, 2 failed' in captured.out
+    assert 'wide: 1 label maps converted, 0 unchanged, 0 updated, 2 failed' in captured.out
     assert '0.png holds id 4, which no class' in captured.err
     assert '1.png is 9x9 pixels but its image' in captured.err
     assert not jobs[0].labels[0].exists()
@@ -191,6 +244,16 @@ def test_images_of_another_data_set_are_left_alone(tmp_path, capsys):
     assert run_all(tmp_path / 'b', second) == 1
     assert 'the folder belongs to another data set' in capsys.readouterr().err
     assert [image.read_bytes() for image in images] == before
+
+
+def test_an_image_that_was_replaced_by_one_of_the_same_size(tmp_path):
+    (job,) = make_jobs(tmp_path, 1)
+    job.image.parent.mkdir(parents=True)
+    place(job, link='copy')
+    content = job.raw_image.read_bytes()
+    job.raw_image.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
+    with pytest.raises(ESCNetError, match=r'differs from .* remove the file if its source was'):
+        place(job, link='copy')
 
 
 @pytest.mark.parametrize('link', ['symlink', 'copy'])

@@ -104,6 +104,29 @@ def test_processes_and_limit(tmp_path):
     assert len(inspect(dataset_cfg(tmp_path), limit=99).files) == 40
 
 
+@pytest.mark.parametrize(
+    ('classes', 'phrases', 'shared'),
+    [
+        (('door, open', 'cat', 'door, closed'), None, 'door'),
+        (('Car | van', 'cat', 'car'), None, 'car'),
+        (('tree', 'cat', 'shrub'), dict(tree=['a plant'], shrub=['A  plant', 'a bush']), 'a plant'),
+        (('door, open', 'door, closed'), {n: [n] for n in ('door, open', 'door, closed')}, None),
+        (('wall', 'wall paint', 'paint | wall'), None, None),
+    ],
+)
+def test_classes_of_one_first_word(tmp_path, classes, phrases, shared):
+    write_pair(tmp_path, 'a', np.zeros((4, 4)))
+    cfg = dataset_cfg(tmp_path, classes)
+    cfg['metainfo']['phrases'] = phrases
+    problems = problems_of(cfg)
+    if shared is None:
+        assert problems == []
+        return
+    sentence, _ = only(problems, certain=False)
+    assert f'Classes 0 and 2, {classes[0]!r} and {classes[2]!r}, have' in sentence
+    assert f'first word, {shared!r}' in sentence
+
+
 # --- what is wrong ------------------------------------------------------------------------------
 
 

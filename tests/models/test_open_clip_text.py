@@ -1,11 +1,14 @@
 """OpenCLIPTextEncoder against open_clip's own zero-shot classifier."""
 
+from collections import Counter
+
 import open_clip
 import pytest
 import torch
 from conftest import toy_clip_cfg
 
 from mmseg_escnet import ESCNetError
+from mmseg_escnet.datasets import vocabulary_names
 from mmseg_escnet.models import OpenCLIPTextEncoder
 from mmseg_escnet.models.text_encoders import open_clip_text
 from mmseg_escnet.vocabulary import Vocabulary
@@ -98,6 +101,68 @@ def test_synonyms(clip):
     torch.testing.assert_close(mean.double(), torch.stack(by_hand), rtol=1e-5, atol=1e-5)
     assert (mean[0] - first[0]).abs().max() > 1e-2
     torch.testing.assert_close(mean[1], first[1])
+
+
+@pytest.mark.parametrize(
+    ('names', 'phrases', 'synonyms'),
+    [
+        (['door, open', 'floor', 'door, closed'], None, 'first'),
+        (['car | damaged', 'Car'], None, 'first'),
+        (['tree', 'shrub'], [['a  tree'], ['A tree', 'bush']], 'first'),
+        (['sofa', 'seat'], [['sofa', 'couch'], ['Couch', 'sofa']], 'mean'),
+        (['caf\u00e9', 'caf&eacute; | bar'], None, 'first'),
+        (['sofa', 'seat'], [['sofa', 'couch'], ['couch', 'sofa']], 'max'),
+    ],
+)
+def test_classes_of_one_text(clip, names, phrases, synonyms):
+    """What is refused has equal embeddings."""
+    encoder = OpenCLIPTextEncoder(synonyms=synonyms)
+    vocabulary = Vocabulary.create(names, phrases=phrases)
+    with pytest.raises(
+        ESCNetError, match=r'are both encoded as .*cannot tell them apart'
+    ) as caught:
+        encoder.check(vocabulary, CONTEXT)
+    assert repr(names[0]) in str(caught.value)
+    assert repr(names[-1]) in str(caught.value)
+    with torch.no_grad():
+        text = encoder(clip, vocabulary)
+    if synonyms != 'max':  # one row per class
+        torch.testing.assert_close(text[0], text[-1])
+
+
+@pytest.mark.parametrize(
+    ('names', 'phrases', 'synonyms'),
+    [
+        (['door, open |', 'door, closed |'], None, 'first'),
+        (['door, open', 'door, closed'], [['door, open'], ['door, closed']], 'first'),
+        (['door, open', 'door, closed'], None, 'mean'),
+        (['sofa, couch', 'couch, sofa'], None, 'first'),
+    ],
+)
+def test_classes_that_differ(clip, names, phrases, synonyms):
+    encoder = OpenCLIPTextEncoder(synonyms=synonyms)
+    vocabulary = Vocabulary.create(names, phrases=phrases)
+    encoder.check(vocabulary, CONTEXT)
+    with torch.no_grad():
+        first, last = encoder(clip, vocabulary)
+    assert (first - last).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize('name', ['ade150', 'ade847', 'pc59', 'pc459', 'voc20', 'coco_stuff171'])
+def test_published_lists_are_accepted(name):
+    vocabulary = Vocabulary.create(vocabulary_names(name))
+    OpenCLIPTextEncoder().check(vocabulary, 77)
+    firsts = Counter(words[0] for words in vocabulary.synonyms)
+    shared = {
+        frozenset(
+            own
+            for own, words in zip(vocabulary.names, vocabulary.synonyms, strict=True)
+            if words[0] == first
+        )
+        for first, count in firsts.items()
+        if count > 1
+    }
+    assert shared == (set(open_clip_text._SAME_IN_A847) if name == 'ade847' else set())
 
 
 @torch.no_grad()

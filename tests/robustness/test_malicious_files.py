@@ -12,11 +12,11 @@ from mmseg.registry import MODELS
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis import OpenVocabInferencer
+from mmseg_escnet.class_files import read_classes
 from mmseg_escnet.engine import latest_whole_checkpoint
 from mmseg_escnet.models.clip_weights import load_clip
 from mmseg_escnet.models.sam_weights import load_sam_decoder
 from mmseg_escnet.toyworld.model import toy_model
-from mmseg_escnet.vocabulary import read_classes
 
 
 class Payload:

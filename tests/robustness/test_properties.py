@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import tempfile
 import unicodedata
 from pathlib import Path
 
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from damage import outcome
 
 from mmseg_escnet.apis.images import ImageReader
+from mmseg_escnet.class_files import class_line, read_classes
 from mmseg_escnet.files import decode_label_map, encode_label_map
 from mmseg_escnet.models.segmentors.windows import check_test_cfg
 from mmseg_escnet.models.weights import load_strict
@@ -57,6 +59,30 @@ def test_vocabulary(names):
     assert len(vocabulary.dataset_meta['palette']) == len(names)
     again = Vocabulary.create(vocabulary.names, vocabulary.dataset_meta['palette'])
     assert again == vocabulary
+
+
+@given(
+    st.lists(
+        st.text(max_size=12)
+        | st.text('#":|,\\\\ \u2028\ufeffa1é[{', max_size=8)
+        | st.sampled_from(['cat', '#1 pencil', 'sign: stop', 'door, open', '"a": b'])
+    )
+)
+@settings(max_examples=500)
+def test_names_are_read_back_as_written(names):
+    """Those that a vocabulary accepts, in any order."""
+    vocabulary, message = outcome(
+        lambda: Vocabulary.create(names, phrases=[[name] for name in names])
+    )
+    if message is not None:
+        return
+    text = ''.join(f'{class_line(name)}\n' for name in vocabulary.names)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'names.txt'
+        path.write_bytes(text.encode())
+        found = read_classes(path)
+    assert tuple(found) == vocabulary.names
+    assert Vocabulary.create(list(found), phrases=found) == vocabulary
 
 
 JSON = st.recursive(

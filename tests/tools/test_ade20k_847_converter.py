@@ -71,6 +71,24 @@ def build(out, split='validation'):
     return DATASETS.build(dict(dataset, data_root=str(out), pipeline=PIPELINE))
 
 
+@pytest.mark.parametrize('size', [(30, 20), (600, 800)])
+def test_corrected_labels_and_photographs(converter, raw, capsys, size):
+    """In their size, or shrunk."""
+    path = write_scene(raw, 'ADE_val_00000003', np.full(size, CLASSES[7].raw_id))
+    _, out = run(converter, raw, '--allow-partial')
+    Image.new('RGB', size[::-1], 200).save(path.with_name('ADE_val_00000003.jpg'))
+    assert run(converter, raw, '--allow-partial')[0] == 0
+    sample = build(out)[2]
+    assert (sample['gt_seg_map'] == 7).all()
+    assert (sample['img'][..., 2] == 200).all()
+    index = CLASSES[300].raw_id
+    Image.new('RGB', size[::-1], (index // 256 * 10, index % 256, 0)).save(path)
+    capsys.readouterr()
+    assert run(converter, raw, '--allow-partial')[0] == 0
+    assert 'A-847: 0 label maps converted, 2 unchanged, 1 updated' in capsys.readouterr().out
+    assert (build(out)[2]['gt_seg_map'] == 300).all()
+
+
 def test_converts(converter, raw, capsys):
     status, out = run(converter, raw)
     assert status == 0
@@ -80,7 +98,7 @@ def test_converts(converter, raw, capsys):
     np.testing.assert_array_equal(label, [[65_535, *ids], [*ids, 65_535]])
     assert {0, 255, 846} <= set(ids)
     printed = capsys.readouterr().out
-    assert 'A-847: 2 label maps converted, 0 already there, 0 failed' in printed
+    assert 'A-847: 2 label maps converted, 0 unchanged, 0 updated, 0 failed' in printed
     assert '98.4% of the pixels are ignored, 842 of 847 classes never occur: ' in printed
     dataset = build(out)
     assert len(dataset) == 2
@@ -221,7 +239,7 @@ def test_wrong_folders(converter, raw, tmp_path):
 
 def test_into_the_raw_folder_itself(converter, raw, capsys):
     before = {path for path in (raw / 'images').rglob('*') if path.is_file()}
-    for expected in ('2 label maps converted, 0 already', '0 label maps converted, 2 already'):
+    for expected in ('2 label maps converted, 0 unchanged', '0 label maps converted, 2 unchanged'):
         assert converter.main([str(raw), '--out', str(raw), '--workers', '1']) == 0
         assert expected in capsys.readouterr().out
     assert {path for path in (raw / 'images').rglob('*') if path.is_file()} == before

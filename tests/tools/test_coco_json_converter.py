@@ -110,7 +110,7 @@ def test_again_keeps_what_is_there(main, images, tmp_path, capsys):
     convert(main, images, tmp_path / 'out', content())
     (tmp_path / 'out/labels/train/a.png').write_bytes(b'half')
     assert convert(main, images, tmp_path / 'out', content()) == 0
-    assert '1 label maps converted, 1 already there' in capsys.readouterr().out
+    assert '0 label maps converted, 1 unchanged, 1 updated' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

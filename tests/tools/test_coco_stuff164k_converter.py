@@ -45,6 +45,17 @@ def read(path):
     return np.array(Image.open(path))
 
 
+def test_corrected_labels(converter, raw, capsys):
+    _, out = run(converter, raw)
+    write_raw(raw, 'train2017', '2', np.full((30, 20), 91))
+    capsys.readouterr()
+    assert run(converter, raw)[0] == 0
+    printed = capsys.readouterr().out
+    assert 'train2017: 0 label maps converted, 1 unchanged, 1 updated' in printed
+    assert 'val2017: 0 label maps converted, 1 unchanged, 0 updated' in printed
+    assert (read(out / 'annotations' / 'train2017' / f'2{SUFFIX}') == 80).all()
+
+
 def test_converts(converter, raw, capsys):
     status, out = run(converter, raw)
     assert status == 0
@@ -54,7 +65,9 @@ def test_converts(converter, raw, capsys):
     val = read(out / 'annotations' / 'val2017' / f'3{SUFFIX}')
     np.testing.assert_array_equal(val, [[255, 255], [255, 80]])
     printed = capsys.readouterr().out
-    assert 'COCO-Stuff train2017: 2 label maps converted, 0 already there, 0 failed' in printed
+    assert (
+        'COCO-Stuff train2017: 2 label maps converted, 0 unchanged, 0 updated, 0 failed' in printed
+    )
     assert 'train2017: 0.2% of the pixels are ignored, 165 of 171 classes never occur' in printed
     assert 'val2017: 75.0% of the pixels are ignored, 170 of 171 classes never occur' in printed
     init_default_scope('mmseg')
@@ -77,7 +90,7 @@ def test_other_published_layouts(converter, tmp_path, monkeypatch, labels):
 
 
 def test_into_the_raw_folder_itself(converter, raw, capsys):
-    for expected in ('2 label maps converted, 0 already', '0 label maps converted, 2 already'):
+    for expected in ('2 label maps converted, 0 unchanged', '0 label maps converted, 2 unchanged'):
         assert converter.main([str(raw), '--out', str(raw), '--workers', '1']) == 0
         assert expected in capsys.readouterr().out
     assert not (raw / 'images' / 'train2017' / '1.jpg').is_symlink()
@@ -88,7 +101,7 @@ def test_unknown_id_names_file_and_id_and_the_rest_goes_on(converter, raw, capsy
     status, out = run(converter, raw)
     assert status == 1
     captured = capsys.readouterr()
-    assert 'train2017: 1 label maps converted, 0 already there, 1 failed' in captured.out
+    assert 'train2017: 1 label maps converted, 0 unchanged, 0 updated, 1 failed' in captured.out
     assert 'train2017/1.png holds id 11, 182, which no class' in captured.err
     assert not (out / 'annotations' / 'train2017' / f'1{SUFFIX}').exists()
 
@@ -146,7 +159,7 @@ def test_command_line_in_two_processes(tmp_path):
     command += ['--allow-partial', '--workers', '2']
     done = run_tool(*command)
     assert done.returncode == 1
-    assert '39 label maps converted, 0 already there, 1 failed' in done.stdout
+    assert '39 label maps converted, 0 unchanged, 0 updated, 1 failed' in done.stdout
     assert '007.png cannot be decoded' in done.stderr
     assert (read(tmp_path / 'out' / 'annotations' / 'val2017' / f'000{SUFFIX}') == 80).all()
 

@@ -86,6 +86,18 @@ def test_the_59_classes_are_the_published_ones(converter):
     assert set(vocabulary_names('pc59')) - set(RAW_ID) == set(converter.RENAMED)
 
 
+def test_corrected_labels(converter, raw, capsys):
+    _, out = run(converter, raw)
+    write_sample(raw, '2008_000001', FIRST[:, ::-1])
+    capsys.readouterr()
+    assert run(converter, raw)[0] == 0
+    printed = capsys.readouterr().out
+    for name in ('PC-59', 'PC-459'):
+        assert f'{name}: 0 label maps converted, 1 unchanged, 1 updated' in printed
+    label = build(out)[0]['gt_seg_map']
+    np.testing.assert_array_equal(label, [[254, 1, 0, 65_535], [457, 458, 396, 255]])
+
+
 def test_converts(converter, raw, capsys):
     status, out = run(converter, raw)
     assert status == 0
@@ -96,7 +108,7 @@ def test_converts(converter, raw, capsys):
     assert narrow.dtype == np.uint8
     np.testing.assert_array_equal(narrow, [[0, 0, 1, 0], [0, 50, 0, 59]])
     printed = capsys.readouterr().out
-    assert 'PC-59: 2 label maps converted, 0 already there, 0 failed' in printed
+    assert 'PC-59: 2 label maps converted, 0 unchanged, 0 updated, 0 failed' in printed
     assert 'PC-59: 0.8% of the pixels are ignored, 56 of 59 classes never occur: ' in printed
     assert 'PC-459: 0.2% of the pixels are ignored, 452 of 459 classes never occur: ' in printed
 
@@ -129,7 +141,7 @@ def test_files_of_mmsegmentation_are_kept(converter, raw, capsys):
     (raw / 'ImageSets' / 'SegmentationContext' / 'val.txt').write_text('2008_000001\n')
     assert converter.main([str(raw), '--out', str(raw), '--workers', '1']) == 0
     printed = capsys.readouterr().out
-    assert 'PC-59: 1 label maps converted, 1 already there' in printed
+    assert 'PC-59: 1 label maps converted, 1 unchanged' in printed
     assert 'val.txt: replacing a list of 1 images' in printed
     assert theirs.read_bytes() == content
     assert len(build(raw, 'pascal-context-59')) == 2
@@ -158,7 +170,7 @@ def test_wrong_contents_are_named_and_the_rest_goes_on(converter, raw, capsys, c
     status, out = run(converter, raw)
     assert status == 1
     captured = capsys.readouterr()
-    assert 'PC-459: 1 label maps converted, 0 already there, 1 failed' in captured.out
+    assert 'PC-459: 1 label maps converted, 0 unchanged, 0 updated, 1 failed' in captured.out
     assert re.search(message, captured.err)
     assert '2008_000001' in captured.err
     assert not (out / 'SegmentationClassContext459' / '2008_000001.png').exists()

@@ -70,6 +70,19 @@ def build(out, name='pascal-voc-20', split='val'):
     return DATASETS.build(dict(dataset, data_root=str(out), pipeline=PIPELINE))
 
 
+def test_corrected_labels(converter, raw, capsys):
+    _, out = run(converter, raw)
+    write_sample(raw, '2007_000001', [[3, 1, 2], [255, 20, 0]])
+    capsys.readouterr()
+    assert run(converter, raw)[0] == 0
+    printed = capsys.readouterr().out
+    for name in ('PAS-20', 'PAS-20b'):
+        assert f'{name}: 0 label maps converted, 1 unchanged, 1 updated' in printed
+    np.testing.assert_array_equal(build(out)[0]['gt_seg_map'], [[2, 0, 1], [255, 19, 255]])
+    label = build(out, 'pascal-voc-20b')[0]['gt_seg_map']
+    np.testing.assert_array_equal(label, [[2, 0, 1], [255, 19, 20]])
+
+
 def test_converts(converter, raw, capsys):
     status, out = run(converter, raw)
     assert status == 0
@@ -78,7 +91,7 @@ def test_converts(converter, raw, capsys):
     label = build(out, 'pascal-voc-20b')[0]['gt_seg_map']
     np.testing.assert_array_equal(label, [[20, 0, 1], [19, 255, 18]])
     printed = capsys.readouterr().out
-    assert 'PAS-20: 2 label maps converted, 0 already there, 0 failed' in printed
+    assert 'PAS-20: 2 label maps converted, 0 unchanged, 0 updated, 0 failed' in printed
     assert 'PAS-20: 0.3% of the pixels are ignored, 15 of 20 classes never occur: ' in printed
     assert 'PAS-20b: 0.2% of the pixels are ignored, 15 of 21 classes never occur: ' in printed
     assert run(converter, raw, '--splits', 'train', 'val')[0] == 0

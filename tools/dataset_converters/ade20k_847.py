@@ -32,17 +32,16 @@ from mmseg_escnet.cli import make_parser, run_tool
 from mmseg_escnet.datasets.benchmark_vocabularies import PUBLISHED_IMAGES, load_benchmark
 from mmseg_escnet.datasets.conversion import (
     Job,
-    LabelSet,
     add_arguments,
     check_count,
-    image_size,
-    open_image,
     place,
     run_splits,
 )
+from mmseg_escnet.datasets.label_sets import LabelSet
 from mmseg_escnet.datasets.raw_folders import find_folder
+from mmseg_escnet.datasets.raw_images import open_image
 from mmseg_escnet.errors import ESCNetError, first_few
-from mmseg_escnet.files import write_file
+from mmseg_escnet.files import sha256, write_file
 
 NUM_IMAGES = PUBLISHED_IMAGES['ade20k_full']
 SUFFIX = '_seg.png'
@@ -95,6 +94,12 @@ def read_object_ids(path: Path) -> np.ndarray:
     return pixels[..., 0] // 10 * 256 + pixels[..., 1]
 
 
+def stored_size(path: Path) -> tuple[int, int]:
+    """Size (height, width) of a photograph as its label map has it: EXIF tags are ignored."""
+    with open_image(path) as image:
+        return image.height, image.width
+
+
 def read(job: Job, *, short_side: int) -> np.ndarray:
     """Read the ids of the full list of a job, at the size of its image in OUT.
 
@@ -102,7 +107,7 @@ def read(job: Job, *, short_side: int) -> np.ndarray:
         ESCNetError: If the file cannot be read, or its photograph has another size.
     """
     ids = read_object_ids(job.raw_label)
-    photograph = image_size(job.raw_image)
+    photograph = stored_size(job.raw_image)
     if ids.shape != photograph:
         raise ESCNetError(
             f'Label map {job.raw_label} is {ids.shape[1]}x{ids.shape[0]} pixels but its image '
@@ -113,33 +118,37 @@ def read(job: Job, *, short_side: int) -> np.ndarray:
 
 
 def put_image(job: Job, *, short_side: int, link: str) -> None:
-    """Put an image in place, shrunk if necessary; keep one that is complete already.
+    """Put an image in place, shrunk if necessary; keep a complete one of the same photograph.
+
+    A shrunk one has the digest of its photograph as comment.
 
     Raises:
         ESCNetError: If the photograph is damaged.
     """
-    size = image_size(job.raw_image)
+    size = stored_size(job.raw_image)
     height, width = shrunk_size(size, short_side)
     if (height, width) == size:
         if job.image.is_file() and not is_whole(job.image, size):
             job.image.unlink()  # of a run with another --short-side
         return place(job, link=link)
-    if is_whole(job.image, (height, width)):
+    digest = sha256(job.raw_image)
+    if is_whole(job.image, (height, width), comment=digest):
         return None
     with open_image(job.raw_image) as image:
         pixels = np.asarray(image if image.mode == 'L' else image.convert('RGB'))
     buffer = io.BytesIO()
     pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
-    Image.fromarray(pixels).save(buffer, 'JPEG')
+    Image.fromarray(pixels).save(buffer, 'JPEG', comment=digest)
     return write_file(job.image, buffer.getvalue())
 
 
-def is_whole(path: Path, size: tuple[int, int]) -> bool:
-    """Whether an image exists, has that size (height, width) and decodes to its end."""
+def is_whole(path: Path, size: tuple[int, int], comment: str | None = None) -> bool:
+    """Whether an image exists, has that size (height, width) and comment, and is not cut short."""
     try:
         with open_image(path) as image:
             image.load()
-            return (image.height, image.width) == size
+            found = image.info.get('comment', b'').decode(errors='replace')
+            return (image.height, image.width) == size and comment in (None, found)
     except ESCNetError:
         return False
 

@@ -10,43 +10,47 @@ instances_*.json and the exports of annotation tools. It writes
     OUT/names.txt                 (their names; the same for every split)
 
 Where annotations overlap, the smaller one is on top. Pixels without an annotation are ignored
-(255, or 65535 with more than 255 classes), or become a class with --background. After an
-interruption, run the same command again: it keeps the files that are finished.
+(255, or 65535 with more than 255 classes), or become a class with --background. Polygons are those
+of the upright image, as the EXIF tags of a photograph turn it.
+
+After an interruption, or when annotations were corrected, run the same command again: it makes the
+label maps that are missing or whose annotations have changed.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
+import sys
 from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 
+from mmseg_escnet.class_files import class_line, parse_classes, read_classes
 from mmseg_escnet.cli import make_parser, run_tool
-from mmseg_escnet.datasets.conversion import LabelSet, image_size, place, run
-from mmseg_escnet.datasets.parallel import default_workers
-from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.datasets.coco_annotations import AnnotatedImage, read_annotations, segments
+from mmseg_escnet.datasets.conversion import place, run
+from mmseg_escnet.datasets.label_sets import LabelSet
+from mmseg_escnet.datasets.parallel import default_workers, parallel_map
+from mmseg_escnet.datasets.raw_images import image_size
+from mmseg_escnet.errors import ESCNetError, first_few
 from mmseg_escnet.files import write_file
-from mmseg_escnet.vocabulary import Vocabulary, read_classes
+from mmseg_escnet.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from pycocotools.coco import COCO
+NAMES = 'names.txt'
 
 
-class AnnotatedImage(NamedTuple):
-    """A ``conversion.Job`` with the annotations of its image.
+class PaintJob(NamedTuple):
+    """A ``conversion.Job`` with what is painted into its label map.
 
     Attributes:
         raw_label: The file of annotations.
         raw_image: The image.
         image: Where it is put.
         labels: The one label map.
-        annotations: (class id, segmentation) in painting order.
+        shapes: (class id, annotation id, polygons or run lengths) in painting order.
         nothing: Id of pixels without an annotation.
     """
 
@@ -54,11 +58,11 @@ class AnnotatedImage(NamedTuple):
     raw_image: Path
     image: Path
     labels: tuple[Path]
-    annotations: tuple[tuple[int, list | dict], ...]
+    shapes: tuple[tuple[int, object, list | dict], ...]
     nothing: int
 
 
-def paint(job: AnnotatedImage) -> np.ndarray:
+def paint(job: PaintJob) -> np.ndarray:
     """The label map (height, width) of an image.
 
     Raises:
@@ -68,152 +72,159 @@ def paint(job: AnnotatedImage) -> np.ndarray:
 
     height, width = image_size(job.raw_image)
     labels = np.full((height, width), job.nothing, np.int64)
-    for class_id, segmentation in job.annotations:
+    for class_id, annotation, shape in job.shapes:
         try:
-            lengths = segmentation
-            if isinstance(segmentation, list):
-                lengths = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-            elif isinstance(segmentation['counts'], list):
-                lengths = coco_mask.frPyObjects(segmentation, *segmentation['size'])
+            lengths = shape
+            if isinstance(shape, list):
+                lengths = coco_mask.merge(coco_mask.frPyObjects(shape, height, width))
+            elif isinstance(shape['counts'], list):
+                lengths = coco_mask.frPyObjects(shape, *shape['size'])
             if list(lengths['size']) != [height, width]:
                 raise ValueError(f'it is of {lengths["size"][::-1]} pixels')
             labels[coco_mask.decode(lengths).astype(bool)] = class_id
         except Exception as error:  # pycocotools raises anything
             raise ESCNetError(
-                f'A segmentation of {job.raw_image.name} ({width}x{height} pixels) in '
-                f'{job.raw_label} cannot be drawn ({error}): correct it there.'
+                f'The segmentation of annotation {annotation!r} of {job.raw_image.name} '
+                f'({width}x{height} pixels) in {job.raw_label} cannot be drawn ({error}): correct '
+                'it there.'
             ) from error
     return labels
 
 
-def read_annotations(path: Path) -> COCO:
-    """Read a file of annotations.
-
-    Raises:
-        ESCNetError: If it cannot be read or has another format.
-    """
-    from pycocotools.coco import COCO
-
-    try:
-        with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
-            coco = COCO(path)
-        if not (coco.imgs and coco.anns and coco.cats):
-            raise KeyError('images, annotations or categories')
-        for image in coco.imgs.values():
-            image['file_name']
-        for annotation in coco.anns.values():
-            annotation['image_id'], annotation['category_id'], annotation['segmentation']
-    except OSError as error:
-        raise ESCNetError(
-            f'{path} cannot be read ({error.strerror or error}): check the path.'
-        ) from error
-    except json.JSONDecodeError as error:
-        raise ESCNetError(f'{path} is not valid JSON ({error}): export it again.') from error
-    except (KeyError, TypeError, AssertionError, UnicodeDecodeError, RecursionError) as error:
-        raise ESCNetError(
-            f"{path} is not in the format of COCO's instances_*.json ({error} is missing or of the "
-            'wrong type): export it in that format.'
-        ) from error
-    return coco
+def shapes_of(job: PaintJob) -> bytes:
+    """What determines the label map of an image."""
+    shapes = [(class_id, shape) for class_id, _, shape in job.shapes]
+    return json.dumps([job.nothing, shapes]).encode()
 
 
-def class_names(coco: COCO, background: str | None) -> tuple[dict[int, int], tuple[str, ...]]:
-    """Category id -> class id, and the names of the classes.
+def class_lines(categories: dict[object, str], background: str | None) -> tuple[str, ...]:
+    """The lines of the file of names: a category is its name, a background may have synonyms.
 
     Raises:
         ESCNetError: If a name is missing or duplicate.
     """
-    categories = sorted(coco.cats)
-    names = [coco.cats[category].get('name') for category in categories]
+    names = list(categories.values())
+    vocabulary = Vocabulary.create(names, phrases=[[name] for name in names])
+    lines = [class_line(name) for name in vocabulary.names]
     if background is not None:
-        names.append(background)
-    names = Vocabulary.create(names).names
-    return {category: index for index, category in enumerate(categories)}, names
+        lines.append(background.strip())
+        if '\n' in lines[-1] or lines[-1].startswith('#') or not lines[-1]:
+            raise ESCNetError(
+                f'--background {background!r} must be a line of {NAMES}: a class name, in double '
+                'quotes if it begins with #.'
+            )
+    classes = parse_classes('\n'.join(lines))
+    Vocabulary.create(list(classes), phrases=list(classes.values()))
+    return tuple(lines)
+
+
+def image_sizes(
+    path: Path, folder: Path, images: list[AnnotatedImage], workers: int
+) -> list[tuple[int, int] | None]:
+    """The size (height, width) of each image; None if it cannot be read.
+
+    Raises:
+        ESCNetError: If an image does not exist, or has another size than its record.
+    """
+    files = [folder / image.name for image in images]
+    if missing := [file for file in files if not file.is_file()]:
+        raise ESCNetError(
+            f'The image {missing[0]} of {path} does not exist'
+            + (f', and {len(missing) - 1} others' if missing[1:] else '')
+            + ': give the folder of the images as --images.'
+        )
+    read = parallel_map(image_size, files, workers=workers, description='sizes')
+    sizes = [outcome.result for outcome in read]
+    different = [
+        f'{image.name}: {image.size[1]}x{image.size[0]} in {path.name}, but {size[1]}x{size[0]}'
+        for image, size in zip(images, sizes, strict=True)
+        if image.size and size and tuple(image.size) != size
+    ]
+    if different:
+        raise ESCNetError(
+            f'{path} gives {len(different)} of {len(images)} images another size than they have in '
+            f'{folder} when upright ({first_few(different, 3)}): give the images that were '
+            'annotated, or export the annotations for these.'
+        )
+    return sizes
 
 
 def list_jobs(
-    coco: COCO, path: Path, images: Path, out: Path, split: str, *, nothing: int, ids: dict
-) -> list[AnnotatedImage]:
-    """One job for each image of the file.
+    path: Path,
+    images: list[AnnotatedImage],
+    sizes: list[tuple[int, int] | None],
+    args: argparse.Namespace,
+    *,
+    ids: dict,
+    nothing: int,
+) -> list[PaintJob]:
+    """One job for each image of the file; prints which annotations are not drawn as they are.
 
     Raises:
-        ESCNetError: If an image is missing or would leave OUT, or an annotation belongs to none.
+        ESCNetError: If a segmentation is invalid, or none has an area.
     """
-    jobs = []
-    for image_id, image in coco.imgs.items():
-        name = PurePosixPath(str(image['file_name']).replace('\\', '/'))
-        if name.is_absolute() or '..' in name.parts or not name.name:
-            raise ESCNetError(
-                f'{path} names the image {str(name)!r}, which lies outside of {images}: give '
-                'names below that folder.'
-            )
-        if not (images / name).is_file():
-            raise ESCNetError(
-                f'The image {images / name} of {path} does not exist: give the folder of the '
-                'images as --images.'
-            )
-        annotations = sorted(coco.imgToAnns[image_id], key=_area, reverse=True)
+    jobs, empty, clipped = [], [], []
+    for image, size in zip(images, sizes, strict=True):
+        if size is None:  # unreadable, which is reported with the conversion
+            image = image._replace(annotations=[])
+        found = segments(path, image, size)
+        empty += found.empty
+        clipped += found.clipped
         jobs.append(
-            AnnotatedImage(
+            PaintJob(
                 raw_label=path,
-                raw_image=images / name,
-                image=out / 'images' / split / name,
-                labels=((out / 'labels' / split / name).with_suffix('.png'),),
-                annotations=tuple(
-                    (ids[_known(annotation, coco, path)], annotation['segmentation'])
-                    for annotation in annotations
+                raw_image=args.images / image.name,
+                image=args.out / 'images' / args.split / image.name,
+                labels=((args.out / 'labels' / args.split / image.name).with_suffix('.png'),),
+                shapes=tuple(
+                    (ids[segment.category], segment.annotation, segment.shape)
+                    for segment in found.drawn
                 ),
                 nothing=nothing,
             )
         )
-    if orphans := set(coco.imgToAnns) - set(coco.imgs):
+    if all(sizes) and not any(job.shapes for job in jobs):
         raise ESCNetError(
-            f'{path} has annotations of the image {min(orphans, key=str)!r}, which is not among '
-            'its images: export it again.'
+            f'No annotation of {path} has a segmentation with an area: export polygons or masks, '
+            'not boxes.'
         )
+    for what, keys in (
+        ('without an area inside their image, left out', empty),
+        ('beyond the edges of their image, clipped', clipped),
+    ):
+        if keys:
+            print(f'annotations {what}: {len(keys)} (id {first_few(map(repr, keys))})')
     return jobs
 
 
-def _known(annotation: dict, coco: COCO, path: Path) -> int:
-    category = annotation['category_id']
-    if category not in coco.cats:
-        raise ESCNetError(
-            f'{path} has an annotation of category {category!r}, which is not among its '
-            'categories: export it again.'
+def report_leftovers(jobs: list[PaintJob], folder: Path) -> None:
+    """Warn of label maps in OUT that belong to no image of the file."""
+    wanted = {job.labels[0] for job in jobs}
+    if others := sorted(map(str, set(folder.rglob('*.png')) - wanted)):
+        print(
+            f'warning: {len(others)} label maps in {folder} are of no image in the annotations '
+            f'({first_few(others, 3)}): if the images were removed there, remove these and their '
+            'images too',
+            file=sys.stderr,
         )
-    return category
 
 
-def _area(annotation: dict) -> float:
-    area = annotation.get('area')
-    if area is not None:
-        return float(area)
-    segmentation = annotation['segmentation']
-    if isinstance(segmentation, dict):
-        counts = segmentation['counts']
-        if isinstance(counts, list):
-            return float(sum(counts[1::2]))
-        from pycocotools.mask import area as area_of
-
-        return float(area_of(segmentation))
-    polygons = [np.reshape(polygon, (-1, 2)).astype(np.float32) for polygon in segmentation]
-    return sum(map(cv2.contourArea, polygons))
-
-
-def write_names(path: Path, names: tuple[str, ...]) -> None:
+def write_names(path: Path, lines: tuple[str, ...]) -> None:
     """Write the file of names, unless it exists.
 
     Raises:
         ESCNetError: If it exists with other names.
     """
+    text = ''.join(f'{line}\n' for line in lines)
     if path.is_file():
-        if tuple(read_classes(path)) != names:
+        if list(read_classes(path)) != list(parse_classes(text)):
             raise ESCNetError(
                 f'{path} exists with other names, but the splits of a data set need the same '
-                'categories: choose another --out, or remove the file.'
+                'categories: choose another --out, or, if the categories were changed, remove the '
+                'file and convert every split again.'
             )
         return
-    write_file(path, ''.join(f'{name}\n' for name in names).encode())
+    write_file(path, text.encode())
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -223,7 +234,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--images', type=Path, required=True, help='folder of the images')
     parser.add_argument('--out', type=Path, default=Path('data/mine'), help='default: %(default)s')
     parser.add_argument('--split', default='train', help='train, val, ... (default: %(default)s)')
-    parser.add_argument('--background', help='class name for pixels without an annotation')
+    parser.add_argument('--background', help='class for pixels without an annotation')
     parser.add_argument('--workers', type=int, default=default_workers(), help='processes')
     parser.add_argument(
         '--link', choices=('symlink', 'copy'), default='symlink', help='how images get into OUT'
@@ -240,19 +251,24 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if Path(args.split).name != args.split or args.split in ('.', '..'):
         raise ESCNetError(f'--split {args.split!r} must be a plain name such as train.')
-    coco = read_annotations(args.annotations)
-    ids, names = class_names(coco, args.background)
+    categories, images = read_annotations(args.annotations)
+    lines = class_lines(categories, args.background)
+    names = tuple(parse_classes('\n'.join(lines)))
     ignored = 255 if len(names) <= 255 else 65535
-    nothing = ignored if args.background is None else len(names) - 1
+    sizes = image_sizes(args.annotations, args.images, images, args.workers)
     jobs = list_jobs(
-        coco, args.annotations, args.images, args.out, args.split, nothing=nothing, ids=ids
+        args.annotations,
+        images,
+        sizes,
+        args,
+        ids={category: index for index, category in enumerate(categories)},
+        nothing=ignored if args.background is None else len(names) - 1,
     )
     table = np.full(max(ignored, len(names)) + 1, -1)
     table[: len(names)], table[ignored] = np.arange(len(names)), ignored
     labels = LabelSet(args.split, f'labels/{args.split}', table, names, ignored)
-    args.out.mkdir(parents=True, exist_ok=True)
-    write_names(args.out / 'names.txt', names)
-    return run(
+    write_names(args.out / NAMES, lines)
+    status = run(
         jobs,
         out=args.out,
         read=paint,
@@ -260,7 +276,10 @@ def main(argv: list[str] | None = None) -> int:
         put_image=partial(place, link=args.link),
         workers=args.workers,
         description=args.split,
+        source=shapes_of,
     )
+    report_leftovers(jobs, args.out / 'labels' / args.split)
+    return status
 
 
 if __name__ == '__main__':

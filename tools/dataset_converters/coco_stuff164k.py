@@ -25,13 +25,12 @@ import numpy as np
 from mmseg_escnet.cli import make_parser, run_tool
 from mmseg_escnet.datasets.benchmark_vocabularies import PUBLISHED_IMAGES, load_benchmark
 from mmseg_escnet.datasets.conversion import (
-    NO_SUCH_ID,
     Job,
-    LabelSet,
     add_arguments,
     check_count,
     run_splits,
 )
+from mmseg_escnet.datasets.label_sets import NO_SUCH_ID, LabelSet
 from mmseg_escnet.errors import ESCNetError, first_few
 
 NUM_IMAGES = PUBLISHED_IMAGES['coco_stuff']

@@ -25,7 +25,8 @@ import numpy as np
 
 from mmseg_escnet.cli import make_parser, run_tool
 from mmseg_escnet.datasets.benchmark_vocabularies import PUBLISHED_IMAGES, load_benchmark
-from mmseg_escnet.datasets.conversion import Job, LabelSet, add_arguments, run_splits
+from mmseg_escnet.datasets.conversion import Job, add_arguments, run_splits
+from mmseg_escnet.datasets.label_sets import LabelSet
 from mmseg_escnet.datasets.raw_folders import devkit_jobs, find_folder
 from mmseg_escnet.errors import ESCNetError
 

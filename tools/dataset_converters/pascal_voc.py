@@ -22,12 +22,8 @@ import numpy as np
 
 from mmseg_escnet.cli import make_parser, run_tool
 from mmseg_escnet.datasets.benchmark_vocabularies import PUBLISHED_IMAGES, load_benchmark
-from mmseg_escnet.datasets.conversion import (
-    NO_SUCH_ID,
-    LabelSet,
-    add_arguments,
-    run_splits,
-)
+from mmseg_escnet.datasets.conversion import add_arguments, run_splits
+from mmseg_escnet.datasets.label_sets import NO_SUCH_ID, LabelSet
 from mmseg_escnet.datasets.raw_folders import devkit_jobs, find_folder
 
 NUM_IMAGES = PUBLISHED_IMAGES['pascal_voc']

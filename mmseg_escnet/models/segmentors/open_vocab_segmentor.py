@@ -115,8 +115,8 @@ class OpenVocabSegmentor(EncoderDecoder):
             phrases: Name -> phrases to encode instead of the name, or None.
 
         Raises:
-            ESCNetError: If the names are not distinct, non-empty strings, or one exceeds CLIP's
-                context. The current vocabulary is kept then.
+            ESCNetError: If the names are not distinct, non-empty strings, one exceeds CLIP's
+                context, or two are encoded as one text. The current vocabulary is kept then.
         """
         if not isinstance(names, Vocabulary):
             names = Vocabulary.create(names, palette, phrases)

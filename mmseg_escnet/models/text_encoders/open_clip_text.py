@@ -27,6 +27,25 @@ NAMED_TEMPLATES = {
         template('{}') for template in open_clip.OPENAI_IMAGENET_TEMPLATES
     ),  # 80, of CLIP
 }
+# in the published list of A-847 these share their first word, as in the published figures
+_SAME_IN_A847 = tuple(
+    frozenset(group)
+    for group in (
+        (
+            'bag',
+            'bag, traveling bag, travelling bag, grip, suitcase',
+            'bag, handbag, pocketbook, purse',
+        ),
+        ('pot, flowerpot', 'pot'),
+        ('basket, handbasket', 'basket, basketball hoop, hoop'),
+        ('screen, crt screen', 'screen, silver screen, projection screen'),
+        ('pier, wharf, wharfage, dock', 'pier'),
+        ('control panel', 'control panel, instrument panel, control board, board, panel'),
+        ('pipe, pipage, piping', 'pipe, tube'),
+        ('grill, grille, grillwork', 'grill'),
+        ('patio', 'patio, terrace'),
+    )
+)
 
 
 @MODELS.register_module()
@@ -93,16 +112,26 @@ class OpenCLIPTextEncoder(BaseModule):
         return torch.arange(len(counts)).repeat_interleave(counts)
 
     def check(self, vocabulary: Vocabulary, context_length: int) -> None:
-        """Check that CLIP does not truncate any name.
+        """Check that CLIP does not truncate any name, and can tell the classes apart.
 
         Raises:
-            ESCNetError: Naming the first class whose text exceeds CLIP's context.
+            ESCNetError: Naming the first class whose text exceeds CLIP's context, or the first two
+                whose texts are equal.
         """
         longest = max(self.templates, key=lambda t: len(self.tokenizer.encode(t.format(''))))
+        first_of: dict[frozenset, str] = {}  # texts -> the first class that has them
         for name, phrases in zip(vocabulary.names, self.phrases(vocabulary), strict=True):
-            for phrase in phrases:
-                # one token each for start and end of text
-                length = len(self.tokenizer.encode(longest.format(phrase))) + 2
+            texts = [tuple(self.tokenizer.encode(longest.format(phrase))) for phrase in phrases]
+            other = first_of.setdefault(frozenset(texts), name)
+            if other is not name and not any({name, other} <= group for group in _SAME_IN_A847):
+                raise ESCNetError(
+                    f'Classes {shown(other)} and {shown(name)} are both encoded as '
+                    f'{shown(" | ".join(phrases))}, so the model cannot tell them apart: give them '
+                    "different words; a comma within a name needs a bar at its end ('door, open |')"
+                    ', or in a text file of classes quotes around the name.'
+                )
+            for text in texts:
+                length = len(text) + 2  # start and end of text
                 if length > context_length:
                     raise ESCNetError(
                         f'Class name {shown(name)} takes {length} tokens in the template '

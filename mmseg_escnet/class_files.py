@@ -1,0 +1,136 @@
+"""Files of classes: reading them, and writing a name so that it reads back as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from .errors import ESCNetError
+from .vocabulary import MAX_WORDS, check_new, normalise_classes, split_synonyms
+
+_MAX_BYTES = 1 << 20  # of a file
+
+
+def read_classes(
+    path: str | os.PathLike, *, max_words: int = MAX_WORDS
+) -> dict[str, tuple[str, ...] | None]:
+    """Read a file of classes.
+
+    A text file has one class per line, ``name`` or ``name: phrase | phrase``; empty lines and
+    those that begin with ``#`` are skipped. A name in double quotes is taken as it is, as one
+    phrase: ``"#1 pencil"``, ``"sign: stop"``, ``"door, open"`` (inside, as in JSON, ``\\"`` is a
+    quote). A JSON or YAML file is a list of names, or maps names to phrases: a string
+    (``phrase | phrase``), a list, or null to use the name. :func:`class_line` is the inverse.
+
+    Args:
+        path: The file, up to 1 MiB of UTF-8: .txt, .json, .yaml or .yml.
+        max_words: Maximum number of names and phrases.
+
+    Returns:
+        Name -> phrases to use instead of the name, or None; in the order of the file.
+
+    Raises:
+        ESCNetError: If it cannot be read, has another format, or lists a name twice.
+    """
+    path = Path(path)
+    read_json = partial(json.loads, object_pairs_hook=_without_duplicates)
+    read_yaml = partial(yaml.load, Loader=_Loader)
+    readers = {
+        '.txt': lambda text: _without_duplicates(_read_text(text)),
+        '.json': read_json,
+        '.yaml': read_yaml,
+        '.yml': read_yaml,
+    }
+    if path.suffix.lower() not in readers:
+        raise ESCNetError(
+            f'The file of classes {path} must end in {", ".join(readers)}: rename it.'
+        )
+    try:
+        size = path.stat().st_size
+        if size > _MAX_BYTES:
+            raise ESCNetError(f'it has {size} bytes, more than {_MAX_BYTES}, so remove some.')
+        content = readers[path.suffix.lower()](path.read_text(encoding='utf-8-sig'))
+        return normalise_classes(content, max_words=max_words)
+    except ESCNetError as error:
+        raise ESCNetError(f'The file of classes {path} cannot be used: {error}') from error
+    except OSError as error:
+        raise ESCNetError(
+            f'The file of classes {path} cannot be read ({error.strerror or error}): check the '
+            'path and its permissions.'
+        ) from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        why = ' '.join(str(error).split())[:300]
+        raise ESCNetError(
+            f'The file of classes {path} is not valid {path.suffix[1:].upper()} in UTF-8 ({why}): '
+            'correct it.'
+        ) from error
+
+
+def parse_classes(text: str) -> dict[str, tuple[str, ...] | None]:
+    """What :func:`read_classes` reads from a text file with this content."""
+    return normalise_classes(_without_duplicates(_read_text(text)))
+
+
+def class_line(name: str) -> str:
+    """The line of a text file that :func:`read_classes` reads as a class of this one phrase.
+
+    Args:
+        name: The name, stripped. Whatever it contains, it is neither a comment nor synonyms.
+
+    Returns:
+        The name, in double quotes if it would otherwise be read differently.
+    """
+    if split_synonyms(name) == (name,) and _read_text(_as_first_line(name)) == [(name, '')]:
+        return name
+    quoted = json.dumps(name, ensure_ascii=False)
+    return quoted if _read_text(quoted) == [(name, [name])] else json.dumps(name)
+
+
+def _as_first_line(line: str) -> str:
+    return line.encode().decode('utf-8-sig')  # where a byte order mark is skipped
+
+
+def _read_text(text: str) -> list[tuple[str, str | list[str]]]:
+    lines = (line.strip() for line in text.splitlines())
+    return [_read_line(line) for line in lines if line and not line.startswith('#')]
+
+
+def _read_line(line: str) -> tuple[str, str | list[str]]:
+    """The name and its phrases."""
+    if line.startswith('"'):
+        try:
+            name, end = json.JSONDecoder().raw_decode(line)
+        except ValueError:
+            pass  # a name that begins with a quote
+        else:
+            name, colon, phrases = name.strip(), line[end : end + 1], line[end + 1 :].strip()
+            if colon in ('', ':'):
+                return name, phrases or [name]
+    name, _, phrases = line.partition(': ')
+    return name.strip().removesuffix(':'), phrases
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses duplicate keys and merges ('<<'), which can expand endlessly."""
+
+
+def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
+    return _without_duplicates(
+        [[loader.construct_object(part, deep=True) for part in pair] for pair in node.value]
+    )
+
+
+_Loader.add_constructor('tag:yaml.org,2002:map', _construct_mapping)
+
+
+def _without_duplicates(pairs: Sequence[tuple[object, object]]) -> dict:
+    found = {}
+    for key, value in pairs:
+        check_new(key, found)
+        found[key] = value
+    return found
