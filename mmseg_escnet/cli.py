@@ -16,6 +16,7 @@ from .class_files import read_classes
 from .config import check_config_path, is_inference_file, read_config, run_config
 from .errors import ESCNetError
 from .option_values import parse_value
+from .words import tokens
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -303,9 +304,18 @@ def text_options(args: argparse.Namespace) -> dict:
 
 
 def parse_background(text: str | None) -> str | float | list[str] | None:
-    """The background: a number, 'other', or a list of words."""
-    if text is None or text.strip() == 'other':
-        return text
+    """The background: a number, 'other', or a list of words.
+
+    Raises:
+        ESCNetError: If it is a number, but with a comma or in percent.
+    """
+    if text is None or tokens(text) == ('other',):
+        return text and 'other'
+    if re.fullmatch(r'\s*\d*[.,]?\d+\s*%\s*|\s*\d*,\d+\s*', text):
+        raise ESCNetError(
+            f'The background {text!r} is not a number: write a score with a point, such as '
+            '0.5, or words with spaces behind their commas.'
+        )
     try:
         return float(text)
     except ValueError:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import uuid
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from .errors import ESCNetError
@@ -22,7 +24,12 @@ SIXTEEN_BIT_MODES = ('I', 'I;16', 'I;16L', 'I;16B', 'I;16N')  # of Pillow
 _PNG_BITS = 24  # the byte of a PNG with its bits per sample
 _NOTE = 'mmseg_escnet'  # the key of our text in a PNG
 _CHUNK = 1 << 20
-_JPEG_START, _JPEG_SCAN, _JPEG_END = b'\xff\xd8\xff', b'\xff\xda', b'\xff\xd9'
+# of Pillow, whose others start programs (EPS), match any bytes (TGA) or are not for photographs;
+# an older Pillow lacks AVIF, and HEIF is a plugin
+_FORMATS = ['AVIF', 'BMP', 'GIF', 'HEIF', 'JPEG', 'JPEG2000', 'MPO', 'PNG', 'PPM', 'TIFF', 'WEBP']
+_JPEG_START, _JPEG_END = b'\xff\xd8\xff', b'\xd9'
+# none of the bytes in a scan: stuffed ones (FF 00) and restart marks (FF D0 to FF D7)
+_JPEG_MARK = re.compile(rb'\xff+([\xc0-\xcf\xd8-\xfe])')
 
 
 def write_file(path: str | os.PathLike, content: bytes, *, sync: bool = False) -> None:
@@ -77,48 +84,114 @@ def sha256(path: str | os.PathLike) -> str:
 
 
 def is_cut_short(content: bytes) -> bool:
-    """Whether a file is a truncated JPEG, which OpenCV before 5.0 silently fills with grey.
+    """Whether a file is a truncated JPEG, of which decoders may fill the rest with grey.
 
-    That is one whose last scan is not followed by an end mark.
+    That is one without an end mark. Segments are followed, so marks inside them (of thumbnails)
+    and behind the first end mark (of what phones append) do not count.
     """
     if not content.startswith(_JPEG_START):
         return False
-    return content.find(_JPEG_END, max(content.rfind(_JPEG_SCAN), 0)) < 0
+    place = 2
+    while mark := _JPEG_MARK.search(content, place):
+        if mark[1] == _JPEG_END:
+            return False
+        length = content[mark.end() : mark.end() + 2] if mark[1] != _JPEG_START[1:2] else b''
+        place = mark.end() + int.from_bytes(length, 'big')
+    return True
 
 
 def decode_image(
-    content: bytes, where: str, *, color_type: str = 'color', backend: str | None = None
+    content: bytes,
+    where: str,
+    *,
+    upright: bool = True,
+    check_size: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Decode an image with mmcv, but refuse truncated ones.
+    """Decode an image with Pillow, but refuse truncated ones.
 
     Args:
-        content: The bytes of the file.
+        content: The bytes of the file; of an animation, the first frame is read.
         where: Its name in messages: 'Image a.jpg'.
-        color_type: ``flag`` of ``mmcv.imfrombytes``.
-        backend: ``backend`` of ``mmcv.imfrombytes``.
+        upright: Apply the EXIF orientation.
+        check_size: Called with height and width before anything is decoded.
 
     Returns:
-        (H, W, 3) uint8 in BGR order, with ``color_type='color'``.
+        (H, W, 3) uint8 in BGR order, see :func:`to_bgr`.
 
     Raises:
-        ESCNetError: If it is empty, damaged, truncated or not an image.
+        ESCNetError: If it is empty, damaged, truncated, too large or not an image.
     """
-    import mmcv  # slow to import, and not needed by converters
-
-    why, cause = 'it is damaged, or not an image of a supported format', None
     if not content:
-        why = 'it is empty'
-    elif is_cut_short(content):
-        why = 'its end is missing'
-    else:
-        try:
-            image = mmcv.imfrombytes(content, flag=color_type, backend=backend)
-        except Exception as error:  # every backend has its own exceptions
-            why, cause = str(error), error
-        else:
-            if image is not None:
-                return image
-    raise undecodable(where, why) from cause
+        raise undecodable(where, 'it is empty')
+    Image.init()
+    formats = [name for name in _FORMATS if name in Image.OPEN]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content), formats=formats)
+    except Image.DecompressionBombError as error:
+        raise ESCNetError(
+            f'{where} has over {2 * Image.MAX_IMAGE_PIXELS} pixels, the limit of Pillow: cut it '
+            'into smaller images.'
+        ) from error
+    except Exception as error:  # every format has exceptions of its own
+        why = 'it is damaged or not an image of a supported format'
+        raise undecodable(where, why) from error
+    with image:
+        if check_size is not None:
+            check_size(image.height, image.width)
+        if is_cut_short(content):
+            raise undecodable(where, 'its end is missing')
+        return to_bgr(image, where, upright=upright)
+
+
+def to_bgr(image: Image.Image, where: str, *, upright: bool = True) -> np.ndarray:
+    """The pixels of an image in any mode.
+
+    Transparency is dropped: transparent pixels keep the colour that the file has for them. Of 16
+    bits the upper 8 remain.
+
+    Args:
+        image: The image.
+        where: Its name in messages: 'Image a.jpg'.
+        upright: Apply the EXIF orientation.
+
+    Returns:
+        (H, W, 3) uint8 in BGR order.
+
+    Raises:
+        ESCNetError: If it cannot be decoded, or its pixels have no 8 or 16 bits.
+    """
+    try:
+        if upright and _is_rotated(image):
+            image = ImageOps.exif_transpose(image)
+        if image.mode in SIXTEEN_BIT_MODES:
+            grey = np.array(image)
+            if grey.min() < 0 or grey.max() > 65535:
+                raise ESCNetError(
+                    f'{where} has values from {grey.min()} to {grey.max()}: convert it to 8 or 16 '
+                    'bits first.'
+                )
+            image = Image.fromarray((grey >> 8).astype(np.uint8))
+        elif image.mode == 'F':
+            raise ESCNetError(f'{where} has floating point pixels: convert it to 8 bits first.')
+        elif image.mode in ('LA', 'PA', 'La') or 'transparency' in image.info:
+            image = image.convert('RGBA')  # keeps the colours of transparent pixels
+        if image.mode != 'RGB':
+            image = image.convert('RGB')
+        pixels = image.tobytes('raw', 'BGR')
+    except ESCNetError:
+        raise
+    except Exception as error:  # every format has exceptions of its own
+        raise undecodable(where, str(error)) from error
+    return np.frombuffer(pixels, np.uint8).reshape(image.height, image.width, 3).copy()
+
+
+def _is_rotated(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    except Exception:  # damaged EXIF data do not damage the picture
+        return False
 
 
 def undecodable(where: str, why: str) -> ESCNetError:

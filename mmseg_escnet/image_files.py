@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from .errors import ESCNetError
 # in the order in which they are written: an image with a label map is done
 RESULT_FOLDERS = (SCORES, OVERLAYS, LABELS) = ('scores', 'overlays', 'labels')
 IMAGE_SUFFIXES = (
-    *('.avif', '.bmp', '.jp2', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm'),
+    *('.avif', '.bmp', '.gif', '.jfif', '.jp2', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm'),
     *('.tif', '.tiff', '.webp'),
 )
 
@@ -42,8 +41,17 @@ def printable(path: str | os.PathLike) -> str:
 
 
 def is_glob(path: str | os.PathLike) -> bool:
-    """Whether a path is a pattern such as 'photos/*.jpg', unless a file has this name."""
-    return glob.has_magic(os.fspath(path)) and not os.path.lexists(path)
+    """Whether a path is a pattern such as 'photos/*.jpg'; what exists by its name is not."""
+    return glob.has_magic(_split_glob(path)[1])
+
+
+def _split_glob(path: str | os.PathLike) -> tuple[str, str]:
+    """The folders (or file) that exist as they are written, such as 'run[1]', and the rest."""
+    parts = Path(path).parts
+    exist = 0
+    while exist < len(parts) and os.path.lexists(os.path.join(*parts[: exist + 1])):
+        exist += 1
+    return os.path.join('', *parts[:exist]), os.path.join('', *parts[exist:])
 
 
 def find_images(
@@ -77,8 +85,10 @@ def find_images(
             roots.append(os.path.abspath(item))
             files.update(_walk(item, hidden, report))
         elif is_glob(item):
-            roots.append(os.path.abspath(os.path.dirname(re.split(r'[*?\[]', item)[0])))
-            found = filter(os.path.isfile, filter(_is_image, glob.iglob(item, recursive=True)))
+            folder, pattern = _split_glob(item)
+            roots.append(os.path.abspath(folder))
+            matches = glob.iglob(os.path.join(glob.escape(folder), pattern), recursive=True)
+            found = filter(os.path.isfile, filter(_is_image, matches))
             below = tuple(folder + os.sep for folder in hidden)
             files.update(path for path in map(os.path.abspath, found) if not path.startswith(below))
         elif os.path.lexists(item):

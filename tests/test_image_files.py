@@ -5,7 +5,7 @@ import os
 import pytest
 
 from mmseg_escnet import ESCNetError
-from mmseg_escnet.image_files import find_images, printable
+from mmseg_escnet.image_files import IMAGE_SUFFIXES, find_images, is_glob, printable
 
 
 @pytest.fixture
@@ -43,6 +43,27 @@ def test_files_and_globs(folder, monkeypatch):
     monkeypatch.chdir(folder)
     assert names('*.png') == ['a.png', 'c[1].png']
     assert names('sub/../a.png') == ['a.png']
+
+
+@pytest.mark.parametrize('name', ['run[1]', 'a[!b]c', 'what?', '[x', 'all * of [them]'])
+def test_brackets_in_the_name_of_a_folder(tmp_path, monkeypatch, name):
+    folder = tmp_path / name / 'deep[2]'
+    folder.mkdir(parents=True)
+    for decoy in ('run1', 'aXc', 'whatX'):  # what the name matches as a pattern
+        (tmp_path / decoy / 'deep2').mkdir(parents=True)
+        (tmp_path / decoy / 'deep2/wrong.png').touch()
+    for file in ('b.png', 'c[1].png', 'c1.png', 'd.jpg'):
+        (folder / file).touch()
+    assert names(f'{folder}/*.png') == ['b.png', 'c1.png', 'c[1].png']
+    assert names(f'{folder}/c[1].png') == ['c[1].png']
+    assert names(f'{folder}/[a-c].*') == ['b.png']
+    assert names(f'{tmp_path}/{name}/**/*.jpg') == ['deep[2]/d.jpg']
+    assert names(f'{tmp_path}/{name}/*/c?.png') == ['deep[2]/c1.png']
+    assert not is_glob(f'{folder}/none.png')
+    with pytest.raises(ESCNetError, match='does not exist'):
+        find_images(f'{folder}/none.png')
+    monkeypatch.chdir(tmp_path)
+    assert names(f'{name}/deep[2]/*.png') == ['b.png', 'c1.png', 'c[1].png']
 
 
 def test_names_never_leave_and_never_collide(folder):
@@ -95,3 +116,11 @@ def test_names_that_a_terminal_would_obey():
     assert printable(os.fsdecode(b'caf\xe9.png')) == 'caf?.png'
     assert printable('café 北.png') == 'café 北.png'
     assert printable('') == "''"
+
+
+def test_suffixes_in_any_case(tmp_path):
+    files = {f'{number}{suffix.title()}' for number, suffix in enumerate(IMAGE_SUFFIXES)}
+    files |= {'a.JFIF', 'b.gif', 'c.AvIf'}
+    for name in files:
+        (tmp_path / name).touch()
+    assert set(names(tmp_path)) == files == set(names(f'{tmp_path}/*'))

@@ -7,21 +7,21 @@ Shapes: H x W pixels.
 
 from __future__ import annotations
 
-import io
 import os
-import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from mmcv.transforms import Compose, LoadAnnotations, LoadImageFromFile
 from mmengine.config import Config
 from mmseg.registry import TRANSFORMS
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..config import pipeline_steps
 from ..datasets.transforms import LoadLabelMap
+from ..datasets.transforms.load_image import is_upright
 from ..errors import ESCNetError
-from ..files import SIXTEEN_BIT_MODES, decode_image, undecodable
+from ..files import decode_image, to_bgr
 
 MAX_PIXELS = 80_000_000
 _BYTES_PER_PIXEL = 8  # the most that a file may have: four channels of 16 bits
@@ -53,13 +53,14 @@ class ImageReader:
     """Reads images as a config's pipeline does.
 
     Args:
-        loader: The pipeline's transform that loads images.
+        loader: The pipeline's transform that loads images, which says whether the EXIF
+            orientation is applied.
         max_pixels: Larger images are refused before they are decoded. Pillow's own limit (twice
             ``PIL.Image.MAX_IMAGE_PIXELS``) applies as well.
     """
 
     def __init__(self, loader: LoadImageFromFile, *, max_pixels: int = MAX_PIXELS) -> None:
-        self.loader = loader
+        self.upright = is_upright(loader)
         self.max_pixels = max_pixels
 
     def read(self, image: object, where: str) -> np.ndarray:
@@ -67,8 +68,7 @@ class ImageReader:
 
         Args:
             image: A path; the bytes of a file; a Pillow image; or an array (H, W, 3) in RGB,
-                (H, W, 4) in RGBA or (H, W) in grey, of uint8 or uint16. EXIF rotation is applied,
-                transparency is dropped.
+                (H, W, 4) in RGBA or (H, W) in grey, of uint8 or uint16. Transparency is dropped.
             where: Name of the image in messages: 'Image a.jpg'.
 
         Returns:
@@ -106,39 +106,17 @@ class ImageReader:
             ) from error
 
     def _decode(self, content: bytes, where: str) -> np.ndarray:
-        if not content:
-            raise undecodable(where, 'it is empty')
         self._check_bytes(len(content), where)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-                with Image.open(io.BytesIO(content)) as header:
-                    width, height = header.size
-        except Image.DecompressionBombError as error:
-            raise self._too_large(where, f'over {2 * Image.MAX_IMAGE_PIXELS} pixels') from error
-        except Exception as error:  # every format has exceptions of its own
-            raise undecodable(where, 'it is damaged or not an image') from error
-        self._check_size(height, width, where)
-        loader = self.loader
         return decode_image(
-            content, where, color_type=loader.color_type, backend=loader.imdecode_backend
+            content,
+            where,
+            upright=self.upright,
+            check_size=partial(self._check_size, where=where),
         )
 
     def _from_pillow(self, image: Image.Image, where: str) -> np.ndarray:
         self._check_size(image.height, image.width, where)
-        if image.mode == 'F':
-            raise ESCNetError(f'{where} has floating point pixels: convert it to 8 bits first.')
-        try:
-            image = ImageOps.exif_transpose(image)
-            if image.mode in SIXTEEN_BIT_MODES:
-                pixels = np.array(image).clip(0, 65535).astype(np.uint16)
-            else:
-                if image.mode in ('LA', 'PA', 'La') or 'transparency' in image.info:
-                    image = image.convert('RGBA')  # keeps the colours of transparent pixels
-                pixels = np.array(image.convert('RGB'))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise undecodable(where, str(error)) from error
-        return self._from_array(pixels, where)
+        return to_bgr(image, where, upright=self.upright)
 
     def _from_array(self, image: np.ndarray, where: str) -> np.ndarray:
         shape, kind = image.shape, image.dtype

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..class_files import read_classes
 from ..errors import ESCNetError
 from ..vocabulary import MAX_WORDS, Vocabulary, normalise_classes
+from ..words import is_form_of, normalise, tokens
 
 # Ours: the ground, the sky and other surroundings, which most queries are not about.
 COMMON_BACKGROUND = (
@@ -60,7 +61,8 @@ class Query:
             classes: Names, with synonyms between bars ('sofa | couch'); or name -> phrases that
                 stand for it; or the path of a file of them (:func:`.class_files.read_classes`).
             background: A class for everything that is none of the classes. A text is its name, for
-                which the words of ``COMMON_BACKGROUND`` stand, except those that occur in a class;
+                which the words of ``COMMON_BACKGROUND`` stand, except those that occur in a class,
+                singular or plural and however they are written (``water_sea``, ``"Trees"``);
                 a list contains its words (the class is called 'other'); name -> words is both; a
                 number is a score, below which pixels belong to the class 'other'. None for no such
                 class: then every pixel is one of ``classes``.
@@ -93,7 +95,7 @@ class Query:
                 asked.synonyms + words.synonyms,
             )
         Vocabulary.create([name])
-        if name.lower() in map(str.lower, asked.names):
+        if normalise(name) in {normalise(word) for word in sum(asked.synonyms, asked.names)}:
             raise ESCNetError(
                 f'{name!r} is a class and the name of the background: give the background another '
                 "name, such as {'background': ['sky', 'wall']}."
@@ -181,13 +183,20 @@ def _background_words(
 ) -> tuple[str, Sequence[str]]:
     """Name and words of a background class."""
     if isinstance(background, str):
-        if {',', '|'} & set(background) or background.strip().lower() in COMMON_BACKGROUND:
+        said = tokens(background)
+        common = [_common(token) for token in said]
+        if {',', '|'} & set(background) or (said and all(common)):
             raise ESCNetError(
                 f'background={background!r} must be a name, such as {_OTHER!r}: give the words of '
                 "the background as a list, such as ['sky', 'wall']."
             )
+        if not said:
+            raise ESCNetError(
+                f'background={background!r} contains no word: give a name, such as {_OTHER!r}, or '
+                'a number without quotes.'
+            )
         taken = {
-            part for words in asked.synonyms for word in words for part in word.lower().split()
+            _common(token) for words in asked.synonyms for word in words for token in tokens(word)
         }
         return background.strip(), [word for word in COMMON_BACKGROUND if word not in taken]
     if not isinstance(background, Mapping):
@@ -199,6 +208,10 @@ def _background_words(
         )
     ((name, words),) = background.items()
     return name.strip(), words
+
+
+def _common(token: str) -> str | None:
+    return next((word for word in COMMON_BACKGROUND if is_form_of(token, word)), None)
 
 
 def _check_score(value: float | None, argument: str) -> None:

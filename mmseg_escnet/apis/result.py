@@ -3,6 +3,7 @@
 Shapes: H x W pixels of the image, N classes.
 """
 
+import operator
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -129,30 +130,47 @@ class SegmentationResult:
             scores: Also write the scores to this 16-bit ``.png``: 65535 is 1.
 
         Raises:
-            ESCNetError: If a path does not end in .png, or cannot be written.
+            ESCNetError: If a path does not end in .png, is that of another file, or cannot be
+                written.
         """
+        given = [file for file in (path, overlay, scores) if file is not None]
+        for number, file in enumerate(given):
+            check_suffix(file, ['.png'])
+            if os.path.realpath(file) in map(os.path.realpath, given[:number]):
+                raise ESCNetError(
+                    f'{file} cannot be two of label map, overlay and scores: give each a name of '
+                    'its own.'
+                )
         files = {path: encode_label_map(self.labels)}
         if overlay is not None:
             files[overlay] = encode_png(self.overlay())
         if scores is not None:
             files[scores] = encode_scores(self.scores)
-        for file in files:
-            check_suffix(file, ['.png'])
         files[Path(path).with_suffix('.json')] = encode_record(self.query.record())
         for file, content in files.items():
             write_file(file, content)
 
-    def to_coco(self, *, image_id: int = 1) -> dict:
+    def to_coco(self, *, image_id: int | str = 1) -> dict:
         """The label map as COCO annotations, ready for ``json`` and readable by ``pycocotools``.
 
         Args:
-            image_id: Id of the image; annotations are numbered from 1.
+            image_id: Id of the image, a whole number (also of NumPy) or a string;
+                annotations are numbered from 1.
 
         Returns:
             ``images`` (one), ``categories`` (N, whose ids are those of the label map) and
             ``annotations``, one for each class present: all its pixels as compressed RLE, its area
             and bounding box in pixels, and its mean score.
+
+        Raises:
+            ESCNetError: If the id is something else.
         """
+        try:
+            image_id = image_id if isinstance(image_id, str) else operator.index(image_id)
+        except TypeError as error:
+            raise ESCNetError(
+                f'image_id={image_id!r} is no id: give a whole number or a string.'
+            ) from error
         annotations = []
         for class_id, mask in self._masks():
             encoded = coco_mask.encode(np.asfortranarray(mask, np.uint8))

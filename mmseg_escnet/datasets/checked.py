@@ -27,11 +27,13 @@ class CheckedDatasetMixin:
     Attributes:
         prepare_hint: How to prepare the data, completing '... does not exist: ' (``'run
             `mmseg-escnet convert ...` '``).
+        any_case: Whether suffixes of files are case-insensitive.
         official_counts: Published number of images of each split, by the name of its ``ann_file``
             without suffix, or else of its image folder; for ``tools/check_dataset.py``.
     """
 
     prepare_hint: str = 'see data/README.md for how data sets are prepared'
+    any_case: bool = False
     official_counts: Mapping[str, int] | None = None
 
     @property
@@ -158,17 +160,15 @@ class CheckedDatasetMixin:
             raise self._error(f'The {kind} directory {self._path(folder)} does not exist')
 
     def _files(self, kind: str, folder: str, suffix: str | Sequence[str]) -> set[str]:
-        found = set(
-            fileio.list_dir_or_file(
-                dir_path=folder,
-                list_dir=False,
-                suffix=suffix,
-                recursive=True,
-                backend_args=self.backend_args,
-            )
+        files = fileio.list_dir_or_file(
+            dir_path=folder, list_dir=False, recursive=True, backend_args=self.backend_args
         )
+        accepted = (suffix,) if isinstance(suffix, str) else tuple(suffix)
+        found = {
+            name for name in files if (name.lower() if self.any_case else name).endswith(accepted)
+        }
         if not found:
-            suffixes = ', *'.join([suffix] if isinstance(suffix, str) else suffix)
+            suffixes = ', *'.join(accepted)
             raise self._error(
                 f'The {kind} directory {self._path(folder)} contains no file *{suffixes}'
             )

@@ -16,10 +16,9 @@ from mmseg.registry import DATASETS
 
 from ..class_files import read_classes
 from ..errors import ESCNetError
+from ..image_files import IMAGE_SUFFIXES
 from ..vocabulary import Vocabulary
 from .checked import CheckedDatasetMixin
-
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 
 class _AnyImageSuffix(BaseSegDataset):
@@ -75,7 +74,7 @@ class FolderDataset(CheckedDatasetMixin, _AnyImageSuffix):
         names: The file of names, below ``data_root`` (see :func:`.class_files.read_classes`), or a
             list of names.
         metainfo: As in ``BaseSegDataset``; ``classes`` selects some of the names.
-        img_suffix: One or several suffixes of images.
+        img_suffix: One or several suffixes of images, case-insensitive.
         kwargs: Other arguments of ``BaseSegDataset``. ``ann_file`` lists images without suffix;
             use ``ignore_index=65535`` if 255 is a class.
 
@@ -83,6 +82,7 @@ class FolderDataset(CheckedDatasetMixin, _AnyImageSuffix):
         ESCNetError: If a folder or the file of names is missing or invalid.
     """
 
+    any_case = True
     prepare_hint = (
         'see docs/own_data.md for the layout of images, label maps and names, or correct data_root '
         'or data_prefix'
@@ -103,8 +103,8 @@ class FolderDataset(CheckedDatasetMixin, _AnyImageSuffix):
         self.vocabulary = Vocabulary.create(names, phrases=phrases)
         metainfo = self.vocabulary.dataset_meta | dict(phrases=phrases) | (metainfo or {})
         suffixes = [img_suffix] if isinstance(img_suffix, str) else img_suffix
-        both = {case(suffix) for suffix in suffixes for case in (str.lower, str.upper)}
-        super().__init__(metainfo=metainfo, img_suffix=tuple(sorted(both)), **kwargs)
+        lower = tuple(sorted(map(str.lower, suffixes)))
+        super().__init__(metainfo=metainfo, img_suffix=lower, **kwargs)
 
     @property
     def file_classes(self) -> Sequence[str]:

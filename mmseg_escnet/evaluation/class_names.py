@@ -2,46 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Sequence
 
 from ..vocabulary import split_synonyms
+from ..words import normalise
 
-# COCO-Stuff marks names shared with a thing or a finer class: 'building-other', 'door-stuff'.
-_SUFFIXES = ('-other', '-stuff')
-# Names of the same thing in COCO-Stuff and in ADE20K, PASCAL VOC and PASCAL-Context.
-_SAME = (
-    ('airplane', 'aeroplane'),
-    ('motorcycle', 'motorbike'),
-    ('couch', 'sofa'),
-    ('tv', 'tvmonitor', 'television receiver'),
-    ('pavement', 'sidewalk'),
-    ('shelf', 'shelves'),
-    ('window', 'windowpane'),
-)
 _WIDTH = 100
-
-
-def normalise(name: str) -> str:
-    """A key that is equal for different spellings of a name.
-
-    It ignores case, spaces, hyphens and underscores ('potted plant', 'pottedplant') and the
-    suffixes '-other' and '-stuff' of COCO-Stuff ('building-other' is a building), and maps the
-    different words of the benchmarks for one thing ('aeroplane', 'airplane') to one key.
-
-    Args:
-        name: One name without synonyms.
-    """
-    name = name.strip().lower()
-    for suffix in _SUFFIXES:
-        name = name.removesuffix(suffix)
-    key = re.sub(r'[\s_-]+', '', name)
-    return _CANONICAL.get(key, key)
-
-
-_CANONICAL: dict[str, str] = {}
-_CANONICAL.update({normalise(other): normalise(same[0]) for same in _SAME for other in same})
 
 
 def match_classes(classes: Sequence[str], names: Sequence[str]) -> list[str | None]:

@@ -47,7 +47,7 @@ class OpenVocabIoUMetric(IoUMetric):
     Args:
         seen: Training vocabulary: its names, or its short name ('coco_stuff171',
             'toyworld_seen'). A class is seen if one of its synonyms is one of theirs, as compared
-            by :func:`.class_names.normalise`.
+            by :func:`.words.normalise`.
         groups: Further means: name -> class names or short name of a vocabulary, matched like
             ``seen``. Groups may overlap.
         background_from: Count labels and predictions from this class on as one class,

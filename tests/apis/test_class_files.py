@@ -8,6 +8,7 @@ import pytest
 
 from mmseg_escnet import ESCNetError, Vocabulary
 from mmseg_escnet.apis import COMMON_BACKGROUND, Query, read_classes
+from mmseg_escnet.cli import parse_background
 from mmseg_escnet.vocabulary import name_color
 
 EXPECTED = {'taxi': ('a yellow cab', 'a car, for hire'), 'wet road': None, 'sofa | couch': None}
@@ -210,3 +211,78 @@ def test_two_classes_of_the_same_phrases():
 def test_more_classes_than_ids():
     with pytest.raises(ESCNetError, match='label maps have ids for fewer than 65535'):
         Query.create([f'word {number}' for number in range(65_535)], max_words=100_000)
+
+
+@pytest.mark.parametrize(
+    ('asked', 'left_out'),
+    [
+        ('water_sea', ['water']),
+        ('Water-Sea', ['water']),
+        ('sea/water', ['water']),
+        ('"water"', ['water']),
+        ('(salt) water.', ['water']),
+        ('waters', ['water']),
+        ('river + water2', ['water']),
+        ('wa\u200bter', ['water']),
+        ('\uff37\uff21\uff34\uff25\uff32', ['water']),  # full width
+        ('trees', ['tree']),
+        ("the trees' roads", ['tree', 'road']),
+        ('skies | wet GRASSES', ['sky', 'grass']),
+        ('bushes, building-other', ['bush', 'building']),
+        ('windowpane', ['window']),
+        ('wall-wood', ['wall']),
+        ('watermelon', []),
+        ('wallet | skier', []),
+        ('cafe\u0301', []),
+    ],
+)
+def test_common_words_do_not_compete_with_words_asked_for(asked, left_out):
+    query = Query.create(['dog', asked], background='other')
+    words = sum(query.vocabulary.synonyms[query.num_asked :], ())
+    assert [word for word in COMMON_BACKGROUND if word not in words] == sorted(
+        left_out, key=COMMON_BACKGROUND.index
+    )
+    described = Query.create({'it': [asked]}, background='other')  # phrases count, names do not
+    assert set(described.vocabulary.names[1:]) == set(words)
+
+
+@pytest.mark.parametrize('background', ['trees', 'Sky', 'sky/walls', '"road"', ' ROADS; grass '])
+def test_common_words_are_no_name_of_a_background(background):
+    with pytest.raises(ESCNetError, match='must be a name, such as'):
+        Query.create(['dog'], background=background)
+
+
+@pytest.mark.parametrize('background', ['0.5', '0,5', '...'])
+def test_a_background_without_words(background):
+    with pytest.raises(ESCNetError, match=r'(contains no word|must be a name)'):
+        Query.create(['dog'], background=background)
+
+
+@pytest.mark.parametrize('asked', ['other', 'misc | Other', 'OTHER, misc', 'o_t_h_e_r'])
+def test_the_background_is_not_called_like_a_class(asked):
+    with pytest.raises(ESCNetError, match="'other' is a class and the name of the background"):
+        Query.create(['dog', asked], background='other')
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('other', 'other'),
+        ('Other', 'other'),
+        (' "OTHER" ', 'other'),
+        ('0.5', 0.5),
+        ('.25', 0.25),
+        ('sky,Walls', ['sky', 'Walls']),
+        ('8, 9', ['8', '9']),
+        ('other, sky', ['other', 'sky']),
+        (None, None),
+    ],
+)
+def test_background_of_the_commands(text, expected):
+    assert parse_background(text) == expected
+
+
+@pytest.mark.parametrize('text', ['0,5', ' ,5 ', '50%', '12.5 %', '8,9'])
+def test_numbers_with_a_comma_are_no_words(text):
+    with pytest.raises(ESCNetError, match='write a score with a point'):
+        parse_background(text)

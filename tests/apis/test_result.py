@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -153,3 +154,45 @@ def test_an_image_of_no_class():
     result = make(np.full((3, 4), 255, np.uint8))
     assert result.to_coco()['annotations'] == []
     assert result.overlay().size[1] == 480 * 3 // 4
+
+
+@pytest.mark.parametrize('image_id', [np.int64(3), np.uint8(3), np.array(3), torch.tensor(3), 3])
+def test_image_ids_from_arrays(image_id):
+    found = json.loads(json.dumps(make().to_coco(image_id=image_id)))
+    ids = [image['id'] for image in found['images']]
+    assert {*ids, *(each['image_id'] for each in found['annotations'])} == {3}
+
+
+@pytest.mark.parametrize('image_id', [1.5, None, np.float32(3), [3]])
+def test_what_is_no_image_id(image_id):
+    with pytest.raises(ESCNetError, match='give a whole number or a string'):
+        make().to_coco(image_id=image_id)
+    assert make().to_coco(image_id='a')['images'][0]['id'] == 'a'
+
+
+@pytest.mark.parametrize(
+    ('overlay', 'scores'),
+    [
+        ('y.png', None),
+        ('sub/../y.png', None),
+        (None, 'link/y.png'),
+        ('o.png', 'o.png'),
+    ],
+)
+def test_no_file_is_written_over_another(tmp_path, overlay, scores):
+    (tmp_path / 'sub').mkdir()
+    (tmp_path / 'link').symlink_to(tmp_path)
+    options = dict(overlay=overlay, scores=scores)
+    paths = {name: tmp_path / path for name, path in options.items() if path}
+    with pytest.raises(ESCNetError, match='cannot be two of label map, overlay and scores'):
+        make().save(tmp_path / 'y.png', **paths)
+    assert not list(tmp_path.glob('*.png'))
+
+
+@pytest.mark.parametrize('synonym', ['couch', 'Couch', ' COUCH '])
+def test_a_synonym_of_two_classes(synonym):
+    result = make(names=['sofa | couch', 'bed | couch', 'dog'])
+    for ask in (result.class_scores, result.mask):
+        with pytest.raises(ESCNetError, match='Several classes have the synonym'):
+            ask(synonym)
+    assert result.mask('sofa').shape == result.labels.shape

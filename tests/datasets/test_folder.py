@@ -123,3 +123,18 @@ def test_errors_name_the_file(mine, damage, message):
     changes = dict(ann_file='list.txt') if (mine / 'list.txt').exists() else {}
     with pytest.raises(ESCNetError, match=message):
         list(build(mine, **changes))
+
+
+@pytest.mark.parametrize('suffix', ['.Jpg', '.jfif', '.GIF', '.avif', '.Jp2', '.TiFF', '.pgm'])
+def test_suffixes_of_images(tmp_path, suffix):
+    if Image.registered_extensions().get(suffix.lower()) not in Image.OPEN:
+        pytest.skip('this Pillow lacks the format')
+    for folder in ('images', 'labels'):
+        (tmp_path / folder).mkdir()
+    Image.new('L', (12, 8), 90).save(tmp_path / f'images/a{suffix}')
+    Image.new('L', (12, 8), 1).save(tmp_path / 'labels/a.png')
+    dataset = build(tmp_path, names=['cat', 'dog'])
+    assert [item['img'].shape for item in dataset] == [(8, 12, 3)]
+    assert abs(dataset[0]['img'].astype(int) - 90).max() <= 2
+    with pytest.raises(ESCNetError, match=r'contains no file \*\.png:'):
+        build(tmp_path, names=['cat', 'dog'], img_suffix='.PNG')

@@ -1,13 +1,17 @@
 """Every image format becomes (height, width, 3) uint8 in BGR order, or raises a clear error."""
 
+import io
+from collections.abc import Iterator
+
 import cv2
+import mmcv
 import numpy as np
 import pytest
 from PIL import Image
 
 from mmseg_escnet.datasets import LoadImage
 from mmseg_escnet.errors import ESCNetError
-from mmseg_escnet.files import is_cut_short
+from mmseg_escnet.files import decode_image, is_cut_short
 
 RGB = (250, 100, 20)
 
@@ -103,6 +107,80 @@ def test_truncated_jpeg(tmp_path):
         with_thumbnail = content[:2] + exif + content[2:]
         assert not is_cut_short(with_thumbnail)
         assert is_cut_short(with_thumbnail[:-2])
+
+
+def jpeg_variants() -> dict[str, bytes]:
+    """A part of a photograph, or of something like one, as the encoders of cameras write it."""
+    pixels = np.random.default_rng(1).integers(0, 256, (6, 8, 3), np.uint8)
+    image = Image.fromarray(pixels).resize((72, 50), Image.Resampling.BICUBIC)
+    bgr = np.asarray(image)[..., ::-1]
+    variants = {}
+    for name, options in dict(
+        baseline=[],
+        progressive=[cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
+        restart_marks=[cv2.IMWRITE_JPEG_RST_INTERVAL, 1],
+    ).items():
+        variants[name] = cv2.imencode('.jpg', bgr, options)[1].tobytes()
+    buffer = io.BytesIO()
+    image.convert('CMYK').save(buffer, 'JPEG', progressive=True)
+    variants['cmyk'] = buffer.getvalue()
+    baseline = variants['baseline']
+    scan = baseline.rindex(b'\xff\xda')
+    variants['fill_bytes'] = baseline[:scan] + b'\xff\xff' + baseline[scan:-2] + b'\xff\xff\xff\xd9'
+    thumbnail = variants['progressive']
+    header = b'\xff\xe1' + (2 + len(thumbnail)).to_bytes(2, 'big') + thumbnail
+    comment = b'\xff\xfe\x00\x06\xff\xd9\xff\xda'
+    variants['thumbnail'] = baseline[:2] + header + comment + baseline[2:]
+    return variants
+
+
+@pytest.mark.parametrize(('name', 'content'), jpeg_variants().items())
+def test_every_truncation_of_a_jpeg(name, content):
+    """What decodes is the whole picture: OpenCV decides what that is."""
+    whole = decode_image(content, 'Image a')
+    for backend in ('cv2', 'pillow'):
+        np.testing.assert_allclose(whole, mmcv.imfrombytes(content, backend=backend), atol=3)
+    assert not is_cut_short(content)
+    for length in range(4, len(content)):
+        assert is_cut_short(content[:length]), length
+    with pytest.raises(ESCNetError, match='Image a cannot be decoded'):
+        decode_image(content[: len(content) // 2], 'Image a')
+
+
+MARKS = b'\xff\xda', b'\xff\xd8\xff', b'\xff\xd9', b'\xff\xe1', b'\xff\xc0\xff', b'\xff'
+
+
+def tails(content: bytes, count: int) -> Iterator[bytes]:
+    """What may be behind a picture: videos, part of another picture, arbitrary bytes."""
+    rng = np.random.default_rng(len(content))
+    yield from (content, content[: len(content) // 2], b'\0' * 9, b'ftypmp42\xff\xda\0')
+    for _ in range(count):
+        parts = [rng.bytes(int(rng.integers(40))) for _ in range(4)]
+        yield b''.join(part + MARKS[rng.integers(len(MARKS))] for part in parts)
+
+
+@pytest.mark.parametrize(('name', 'content'), jpeg_variants().items())
+def test_bytes_behind_a_jpeg(name, content):
+    whole = decode_image(content, 'Image a')
+    for tail in tails(content, 60):
+        assert not is_cut_short(content + tail)
+        np.testing.assert_array_equal(decode_image(content + tail, 'Image a'), whole)
+
+
+def test_photographs_with_bytes_behind_them_and_without_their_end(real_samples):
+    photographs = sorted(real_samples.rglob('*.jp*g'))
+    assert photographs
+    for path in photographs:
+        content = path.read_bytes()
+        whole = decode_image(content, path.name)
+        for tail in tails(content, 12):
+            assert not is_cut_short(content + tail)
+        np.testing.assert_array_equal(decode_image(content + tail, path.name), whole)
+        for share in np.random.default_rng(0).random(20):
+            part = content[: 4 + int(share * (len(content) - 5))]
+            assert is_cut_short(part)
+            with pytest.raises(ESCNetError, match='cannot be decoded'):
+                decode_image(part, path.name)
 
 
 def test_float_output(tmp_path):

@@ -3,8 +3,9 @@
 import pytest
 
 from mmseg_escnet.datasets import vocabulary_names
-from mmseg_escnet.evaluation.class_names import describe_split, match_classes, normalise
+from mmseg_escnet.evaluation.class_names import describe_split, match_classes
 from mmseg_escnet.vocabulary import split_synonyms
+from mmseg_escnet.words import normalise
 
 
 @pytest.mark.parametrize(
