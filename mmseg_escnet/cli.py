@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from .config import check_config_path, is_inference_file, read_config, run_config
 from .errors import ESCNetError
-from .vocabulary import read_classes
+from .vocabulary import read_classes, split_words
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -263,7 +263,7 @@ def make_query(args: argparse.Namespace) -> Query:
     from .toyworld.model import TOY_VOCABULARY
 
     if args.classes is not None:
-        classes = split_words(args.classes)
+        classes = args.classes
     elif args.classes_file is not None:
         classes = args.classes_file
     elif args.checkpoint is None and args.clip is None:
@@ -276,11 +276,8 @@ def make_query(args: argparse.Namespace) -> Query:
         )
     background = parse_background(args.background)
     query = Query.create(classes, background=background, threshold=args.threshold)
-    if len(query.names) == 1:
-        print(
-            f'note: {query.names[0]!r} is the only class, so every pixel will be assigned to it; '
-            'use --background to name what else there is'
-        )
+    for note in query.notes(args.synonyms):
+        print(f'note: {note}')
     return query
 
 
@@ -300,8 +297,3 @@ def parse_background(text: str | None) -> str | float | list[str] | None:
         return float(text)
     except ValueError:
         return split_words(text)
-
-
-def split_words(text: str) -> list[str]:
-    """The words between commas or line breaks."""
-    return [word.strip() for word in re.split(r'[,\r\n]', text) if word.strip()]

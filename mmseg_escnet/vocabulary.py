@@ -8,6 +8,7 @@ import hashlib
 import html
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,11 @@ def split_synonyms(name: str) -> tuple[str, ...]:
     separator = next((s for s in _SYNONYM_SEPARATORS if s in name), None)
     parts = [name] if separator is None else name.split(separator)
     return tuple(part.strip() for part in parts if part.strip())
+
+
+def split_words(text: str) -> list[str]:
+    """The classes between commas or line breaks."""
+    return [word.strip() for word in re.split(r'[,\r\n]', text) if word.strip()]
 
 
 def name_color(name: str) -> tuple[int, int, int]:
@@ -295,7 +301,8 @@ def normalise_classes(
     """Convert classes to a dict, whichever way they are given.
 
     Args:
-        classes: A list of names; or name -> string with phrases between bars, phrases, or None.
+        classes: A list of names, each ``name`` or ``name: phrase | phrase``; or name -> string
+            with phrases between bars, phrases, or None.
         max_words: Maximum number of names and phrases.
 
     Returns:
@@ -313,10 +320,12 @@ def normalise_classes(
         raise ESCNetError('There are no classes: give at least one name.')
     count = len(classes)
     _check_count(count, max_words)
+    if not isinstance(classes, Mapping):
+        classes = _without_duplicates([_split_phrases(name) for name in classes])
     found: dict[str, tuple[str, ...] | None] = {}
     for name in classes:
         _check_new(name.strip() if isinstance(name, str) else name, found)
-        phrases = _phrases(name, classes[name]) if isinstance(classes, Mapping) else None
+        phrases = _phrases(name, classes[name])
         # counted before anything is copied: YAML can refer to one long list many times
         count += len(phrases or ())
         _check_count(count, max_words)
@@ -345,13 +354,18 @@ def _check_count(count: int, max_words: int) -> None:
         )
 
 
-def _read_text(text: str) -> dict[str, str]:
-    pairs = []
-    for line in text.splitlines():
-        if line.strip() and not line.lstrip().startswith('#'):
-            name, _, phrases = line.partition(': ')
-            pairs.append((name.strip().removesuffix(':'), phrases))
-    return _without_duplicates(pairs)
+def _read_text(text: str) -> list[str]:
+    return [
+        line for line in text.splitlines() if line.strip() and not line.lstrip().startswith('#')
+    ]
+
+
+def _split_phrases(line: object) -> tuple[object, str | None]:
+    """Name and phrases of ``name: phrase | phrase``; what is no string is refused later."""
+    if not isinstance(line, str):
+        return line, None
+    name, _, phrases = line.partition(': ')
+    return name.strip().removesuffix(':'), phrases or None
 
 
 class _Loader(yaml.SafeLoader):
