@@ -289,11 +289,14 @@ def text_options(args: argparse.Namespace) -> dict:
     return dict(templates=templates, synonyms=args.synonyms)
 
 
-def parse_background(text: str | None) -> str | float | list[str] | None:
-    """The background: a number, 'other', or a list of words."""
+def parse_background(text: str | None) -> str | float | list[str] | dict[str, list[str]] | None:
+    """The background: a number, 'other', a list of words, or ``name: words``."""
     if text is None or text.strip() == 'other':
         return text
     try:
         return float(text)
     except ValueError:
+        name, _, words = text.partition(': ')
+        if words.strip():
+            return {name: split_words(words.replace('|', ','))}
         return split_words(text)

@@ -11,12 +11,12 @@ import import_graph
 # from the bottom to the top; what shares a line does not import each other
 LAYERS = [
     ['errors', 'version', 'threads', 'compat'],
-    ['device', 'files', 'image_files', 'config', 'vocabulary', 'tables'],
+    ['device', 'files', 'image_files', 'config', 'vocabulary', 'tables', 'progress'],
     ['check', 'visualization', 'label_folder'],
     ['models', 'datasets'],
-    ['preflight', 'mmseg_apis', 'toyworld'],
+    ['preflight', 'mmseg_apis'],
     ['engine'],
-    ['evaluation'],
+    ['evaluation', 'toyworld'],
     ['components'],
     ['apis', 'utils'],
     ['cli', 'export'],

@@ -121,29 +121,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         load_shapely()
     query = make_query(args)
     how = text_options(args)
-    output = OutputFolder.choose(
-        args.out_dir,
-        describe_run(cfg, checkpoint, query, how),
-        images,
-        overwrite=args.overwrite,
-        kinds=chosen_kinds(args),
-        plain=args.plain_overlay,
-    )
-    if output.folder != args.out_dir:
-        print(f'note: {args.out_dir} holds other results, so these go to {output.folder}')
+    record = describe_run(cfg, checkpoint, query, how)
+    options = dict(overwrite=args.overwrite, kinds=chosen_kinds(args), plain=args.plain_overlay)
+    output = OutputFolder.choose(args.out_dir, record, images, **options)
     todo = [image for image in images if not output.is_done(image)]
     there, made = len(images) - len(todo), 0
     if todo:
         seg = OpenVocabInferencer(cfg, checkpoint, args.device, max_pixels=args.max_pixels)
         text = seg.text_features(query, **how)  # checks the words before anything is written
+        # again: another run may have begun meanwhile
+        output = OutputFolder.choose(args.out_dir, record, images, **options)
+    if output.folder != args.out_dir:
+        print(f'note: {args.out_dir} holds other results, so these go to {output.folder}')
     output.begin()
     with tqdm(total=len(images), initial=there, unit='image', disable=None) as bar:
         for image in todo:
             start = time.perf_counter()
             try:
                 note = output.note(image)
-                options = dict(how, text_features=text, keep_class_scores=False)
-                (result,) = seg.stream([image.path], query, **options)
+                features = dict(text_features=text, keep_class_scores=False)
+                (result,) = seg.stream([image.path], query, **how, **features)
             except ESCNetError as error:
                 output.remove(image)
                 report(str(error))

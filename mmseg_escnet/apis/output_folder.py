@@ -116,7 +116,7 @@ class OutputFolder:
 
     def _check_replaceable(self, files: Collection[Path]) -> None:
         """Files without a note, such as the label maps of a data set, are somebody else's."""
-        foreign = [path for path in files if _read_note(path) is None]
+        foreign = [path for path in files if not _is_result(path)]
         if foreign:
             raise ESCNetError(
                 f'{self.folder} holds {len(foreign)} files that are no results of infer (first '
@@ -131,18 +131,21 @@ class OutputFolder:
         return any((_read_note(path) or '').startswith(self._run) for path in self._files())
 
     def _other_files(self, images: Collection[FoundImage], *, every: bool = False) -> list[Path]:
-        """Results of other words or weights: the first, or ``every`` one.
+        """Results of other words or weights, and their names: the first, or ``every`` one.
 
         Files of the images that have no note are damaged, and are written again.
         """
+        names = self.folder / NAMES_FILE
+        is_other = names.is_file() and names.read_bytes() != encode_record(self._record)
+        others = itertools.chain([names] if is_other else [], self._other_results(images))
+        return list(others if every else itertools.islice(others, 1))
+
+    def _other_results(self, images: Collection[FoundImage]) -> Iterator[Path]:
         ours = {path for image in images for path in self._paths(image).values()}
-        notes = ((path, _read_note(path)) for path in self._files())
-        others = (
-            path
-            for path, note in notes
-            if not (note or '').startswith(self._run) and not (note is None and path in ours)
-        )
-        return sorted(others) if every else list(itertools.islice(others, 1))
+        for path in self._files():
+            note = _read_note(path)
+            if not (note or '').startswith(self._run) and not (note is None and path in ours):
+                yield path
 
     def note(self, image: FoundImage) -> str:
         """The note in the files of an image.
@@ -252,6 +255,13 @@ def _read_note(path: Path) -> str | None:
         return json.loads(path.read_text(encoding='utf-8'))['info']['note']
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _is_result(path: Path) -> bool:
+    """Whether this module wrote a file."""
+    if path.name == NAMES_FILE:
+        return b'"checkpoint_sha256"' in path.read_bytes()
+    return _read_note(path) is not None
 
 
 def _named(coco: dict, name: str) -> dict:

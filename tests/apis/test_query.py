@@ -6,6 +6,8 @@ import torch
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis import Query
+from mmseg_escnet.cli import parse_background
+from mmseg_escnet.vocabulary import short_name
 
 
 def labels_of(query: Query, phrases: int) -> np.ndarray:
@@ -84,3 +86,32 @@ def test_classes_as_they_are_typed(text, names, words):
 def test_typed_classes_that_cannot_be_used(text, message):
     with pytest.raises(ESCNetError, match=message):
         Query.create(text)
+
+
+@pytest.mark.parametrize('typed', ['g: wood, water', 'g: wood | water', 'g:  wood,water'])
+def test_a_typed_background_with_a_name(typed):
+    query = Query.create('above: sky | trees', background=parse_background(typed))
+    assert query.names == ('above', 'g')
+    assert query.words == (('sky', 'trees'), ('wood', 'water'))
+    assert parse_background('wood, water') == ['wood', 'water']
+    assert parse_background('0.5') == 0.5
+
+
+@pytest.mark.parametrize('suffix', ['.txt', '.json', '.yaml'])
+def test_a_class_has_one_name_wherever_it_is_given(suffix, tmp_path):
+    """In a file of classes, a list, a mapping or a string; in files of names and in pictures."""
+    path = tmp_path / f'classes{suffix}'
+    path.write_text(
+        {
+            '.txt': 'above: sky | trees\ntaxi\n',
+            '.json': '["above: sky | trees", "taxi"]',
+            '.yaml': 'above: sky | trees\ntaxi:\n',
+        }[suffix]
+    )
+    given = [path, ['above: sky | trees', 'taxi'], {'above': 'sky | trees', 'taxi': None}]
+    for classes in (*given, 'above: sky | trees, taxi'):
+        query = Query.create(classes)
+        assert query.names == query.record()['names'] == ('above', 'taxi')
+        assert query.words == (('sky', 'trees'), ('taxi',))
+        assert query.palette == Query.create(path).palette
+        assert [short_name(name) for name in query.names] == ['above', 'taxi']

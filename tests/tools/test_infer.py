@@ -208,6 +208,38 @@ def test_overwrite(infer, photos):
     assert (photos.parent / 'out2/labels/a.jpg.png').exists()
 
 
+def test_names_of_others_are_left_alone(infer, photos):
+    """Predictions of a test, whose label maps and names.json are in the folder itself."""
+    out = photos.parent / 'out'
+    out.mkdir()
+    (out / 'names.json').write_text('{"names": ["a"], "ignore_index": 255}')
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(out / 'a.png')
+    before = {name: (out / name).read_bytes() for name in files(out)}
+    assert len(infer()[1]) == 3
+    with pytest.raises(ESCNetError, match=r'holds 1 files that are no results .*names\.json'):
+        infer('--overwrite')
+    assert {name: (out / name).read_bytes() for name in files(out)} == before
+    assert len(files(photos.parent / 'out2')) == 7
+
+
+def test_two_runs_at_once(infer, tool, photos, seg, monkeypatch):
+    """One begins while the other loads its model."""
+    other = [str(photos), '--classes', 'wood, water', '--out-dir', str(photos.parent / 'out')]
+
+    def load(*_, **__):
+        monkeypatch.setattr(inferencer_module, 'OpenVocabInferencer', lambda *_, **__: seg)
+        assert tool.main([*other, '--device', 'cpu']) == 0
+        return seg
+
+    monkeypatch.setattr(inferencer_module, 'OpenVocabInferencer', load)
+    _, _, printed = infer()
+    for folder, names in (('out', ['wood', 'water']), ('out2', WORDS.split(', '))):
+        record = json.loads((photos.parent / folder / 'names.json').read_text())
+        assert record['names'] == names
+        assert len(files(photos.parent / folder)) == 7
+    assert f'so these go to {photos.parent / "out2"}' in printed.out
+
+
 def test_coco_and_polygons(infer, photos, seg):
     """For each image as in Python, and COCO for all of them in one file that pycocotools reads."""
     (photos / 'a.jpg').unlink()
