@@ -16,6 +16,7 @@ from .class_files import read_classes
 from .config import check_config_path, is_inference_file, read_config, run_config
 from .errors import ESCNetError
 from .option_values import parse_value
+from .vocabulary import split_words
 from .words import tokens
 
 if TYPE_CHECKING:
@@ -274,7 +275,7 @@ def make_query(args: argparse.Namespace) -> Query:
     from .toyworld.model import TOY_VOCABULARY
 
     if args.classes is not None:
-        classes = split_words(args.classes)
+        classes = args.classes
     elif args.classes_file is not None:
         classes = args.classes_file
     elif args.checkpoint is None and args.clip is None:
@@ -287,11 +288,8 @@ def make_query(args: argparse.Namespace) -> Query:
         )
     background = parse_background(args.background)
     query = Query.create(classes, background=background, threshold=args.threshold)
-    if len(query.names) == 1:
-        print(
-            f'note: {query.names[0]!r} is the only class, so every pixel will be assigned to it; '
-            'use --background to name what else there is'
-        )
+    for note in query.notes(args.synonyms):
+        print(f'note: {note}')
     return query
 
 
@@ -303,8 +301,8 @@ def text_options(args: argparse.Namespace) -> dict:
     return dict(templates=templates, synonyms=args.synonyms)
 
 
-def parse_background(text: str | None) -> str | float | list[str] | None:
-    """The background: a number, 'other', or a list of words.
+def parse_background(text: str | None) -> str | float | list[str] | dict[str, list[str]] | None:
+    """The background: a number, 'other', a list of words, or ``name: words``.
 
     Raises:
         ESCNetError: If it is a number, but with a comma or in percent.
@@ -319,9 +317,7 @@ def parse_background(text: str | None) -> str | float | list[str] | None:
     try:
         return float(text)
     except ValueError:
+        name, _, words = text.partition(': ')
+        if words.strip():
+            return {name: split_words(words.replace('|', ','))}
         return split_words(text)
-
-
-def split_words(text: str) -> list[str]:
-    """The words between commas or line breaks."""
-    return [word.strip() for word in re.split(r'[,\r\n]', text) if word.strip()]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,9 @@ from typing import NamedTuple
 from .errors import ESCNetError
 
 # in the order in which they are written: an image with a label map is done
-RESULT_FOLDERS = (SCORES, OVERLAYS, LABELS) = ('scores', 'overlays', 'labels')
+RESULT_FOLDERS = (SCORES, OVERLAYS, COCO, POLYGONS, LABELS) = (
+    *('scores', 'overlays', 'coco', 'polygons', 'labels'),
+)
 IMAGE_SUFFIXES = (
     *('.avif', '.bmp', '.gif', '.jfif', '.jp2', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm'),
     *('.tif', '.tiff', '.webp'),
@@ -38,6 +41,26 @@ def printable(path: str | os.PathLike) -> str:
     """A file name for messages: without control characters or broken encoding."""
     text = os.fspath(path).encode('utf-8', 'replace').decode()
     return ''.join(c if c.isprintable() else '?' for c in text) or "''"
+
+
+def numbered_folder(folder: Path, number: int) -> Path:
+    """``results2`` for ``results`` and 2."""
+    if folder.name in ('', '..'):
+        folder = Path(os.path.abspath(folder))
+    return folder.with_name(f'{folder.name}{number}')
+
+
+def numbered_folders(folder: Path) -> list[Path]:
+    """The existing folders ``results2``, ``results3``, ... beside ``results``, in this order."""
+    name = Path(os.path.abspath(folder)).name
+    ends = (path.name[len(name) :] for path in _beside(folder) if path.name.startswith(name))
+    numbers = sorted(int(end) for end in ends if re.fullmatch('[2-9]|[1-9][0-9]+', end))
+    return [path for n in numbers if (path := numbered_folder(folder, n)).is_dir()]
+
+
+def _beside(folder: Path) -> Iterator[Path]:
+    parent = Path(os.path.abspath(folder)).parent
+    return parent.iterdir() if parent.is_dir() else iter(())
 
 
 def is_glob(path: str | os.PathLike) -> bool:

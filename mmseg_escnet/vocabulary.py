@@ -6,6 +6,8 @@ import colorsys
 import difflib
 import hashlib
 import html
+import json
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +32,11 @@ def split_synonyms(name: str) -> tuple[str, ...]:
     separator = next((s for s in _SYNONYM_SEPARATORS if s in name), None)
     parts = [name] if separator is None else name.split(separator)
     return tuple(part.strip() for part in parts if part.strip())
+
+
+def split_words(text: str) -> list[str]:
+    """The classes between commas or line breaks."""
+    return [word.strip() for word in re.split(r'[,\r\n]', text) if word.strip()]
 
 
 def name_color(name: str) -> tuple[int, int, int]:
@@ -241,7 +248,8 @@ def normalise_classes(
     """Convert classes to a dict, whichever way they are given.
 
     Args:
-        classes: A list of names; or name -> string with phrases between bars, phrases, or None.
+        classes: A list of names, each ``name`` or ``name: phrase | phrase``; or name -> string
+            with phrases between bars, phrases, or None.
         max_words: Maximum number of names and phrases.
 
     Returns:
@@ -259,10 +267,12 @@ def normalise_classes(
         raise ESCNetError('There are no classes: give at least one name.')
     count = len(classes)
     _check_count(count, max_words)
+    if not isinstance(classes, Mapping):
+        classes = without_duplicates([split_phrases(name) for name in classes])
     found: dict[str, tuple[str, ...] | None] = {}
     for name in classes:
         check_new(name.strip() if isinstance(name, str) else name, found)
-        phrases = _phrases(name, classes[name]) if isinstance(classes, Mapping) else None
+        phrases = _phrases(name, classes[name])
         # counted before anything is copied: YAML can refer to one long list many times
         count += len(phrases or ())
         _check_count(count, max_words)
@@ -289,6 +299,35 @@ def _check_count(count: int, max_words: int) -> None:
             f'There are {count} words or more, and at most {max_words} are allowed: remove some, '
             'or raise max_words if there is enough memory.'
         )
+
+
+def split_phrases(line: object) -> tuple[object, str | list[str] | None]:
+    """Name and phrases of ``name: phrase | phrase``; what is not a string is refused later.
+
+    A name in double quotes is taken as it is, as one phrase.
+    """
+    if not isinstance(line, str):
+        return line, None
+    if line.startswith('"'):
+        try:
+            name, end = json.JSONDecoder().raw_decode(line)
+        except ValueError:
+            pass  # a name that begins with a quote
+        else:
+            name, colon, phrases = name.strip(), line[end : end + 1], line[end + 1 :].strip()
+            if colon in ('', ':'):
+                return name, phrases or [name]
+    name, _, phrases = line.partition(': ')
+    return name.strip().removesuffix(':'), phrases or None
+
+
+def without_duplicates(pairs: Sequence[tuple[object, object]]) -> dict:
+    """Names with their phrases, each checked by :func:`check_new`."""
+    found = {}
+    for key, value in pairs:
+        check_new(key, found)
+        found[key] = value
+    return found
 
 
 def check_new(name: object, found: Mapping[str, object]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from .apis.inferencer import OpenVocabInferencer
 from .apis.query import Query
 from .apis.result import SegmentationResult
-from .cli import parse_background, split_words
+from .cli import parse_background
 from .errors import ESCNetError
 from .visualization.distinct_colors import tell_apart
 from .vocabulary import short_name
@@ -40,7 +40,7 @@ def segment(
         ESCNetError: If the picture or the words cannot be used, or there is no picture.
     """
     background = parse_background(background.strip() or None)
-    query = Query.create(split_words(words), background=background, max_words=segmenter.max_words)
+    query = Query.create(words, background=background, max_words=segmenter.max_words)
     if picture is None:
         raise ESCNetError('There is no picture: upload one, or choose an example.')
     return segmenter(picture.read_bytes(), query)  # bytes: messages must not show server paths

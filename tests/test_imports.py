@@ -11,12 +11,12 @@ import import_graph
 # from the bottom to the top; what shares a line does not import each other
 LAYERS = [
     ['errors', 'version', 'threads', 'compat', 'option_values'],
-    ['device', 'files', 'image_files', 'config', 'vocabulary', 'tables', 'words'],
+    ['device', 'files', 'image_files', 'config', 'vocabulary', 'tables', 'words', 'progress'],
     ['check', 'visualization', 'label_folder', 'class_files'],
     ['models', 'datasets'],
-    ['preflight', 'mmseg_apis', 'toyworld'],
+    ['preflight', 'mmseg_apis'],
     ['engine'],
-    ['evaluation'],
+    ['evaluation', 'toyworld'],
     ['components'],
     ['apis', 'utils'],
     ['cli', 'export'],

@@ -1,9 +1,9 @@
 """Segment images into any words: mmseg-escnet infer INPUT --classes "taxi, wet road"
 
-Writes, below --out-dir, labels/ and overlays/ (and scores/) with a PNG for each image under its
-whole name (a.jpg -> labels/a.jpg.png), in the folders of the input, and names.json, which explains
-the ids in the label maps. Existing results of the same words, weights and image are kept: the same
-command resumes after an interruption.
+Writes, below --out-dir, labels/ and overlays/ (and scores/, coco/, polygons/) with a file for each
+image under its whole name (a.jpg -> labels/a.jpg.png), in the folders of the input, and names.json,
+which explains the ids in the label maps. The same command resumes after an interruption. Other
+words go into a new folder: work_dirs/infer2, work_dirs/infer3, ...
 
 Exits with status 0 if all images were segmented, 1 if some failed, 2 for bad input.
 """
@@ -15,7 +15,7 @@ import copy
 import hashlib
 import json
 import sys
-import warnings
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +33,16 @@ from mmseg_escnet.cli import (
     text_options,
 )
 from mmseg_escnet.errors import ESCNetError
-from mmseg_escnet.image_files import RESULT_FOLDERS, find_images
+from mmseg_escnet.image_files import (
+    COCO,
+    OVERLAYS,
+    POLYGONS,
+    RESULT_FOLDERS,
+    SCORES,
+    find_images,
+    numbered_folders,
+    printable,
+)
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -49,11 +58,34 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('input', nargs='+', help='files, folders, or globs in quotes')
     add_model_arguments(parser)
     add_word_arguments(parser)
-    parser.add_argument(
-        '--out-dir', type=Path, default=Path('work_dirs/infer'), help='default: work_dirs/infer'
+    add = parser.add_argument
+    add(
+        '--out-dir',
+        type=Path,
+        default=Path('work_dirs/infer'),
+        help='default: work_dirs/infer; if it holds results of other words or weights, a number is '
+        'appended',
     )
-    parser.add_argument('--scores', action='store_true', help='also write scores, 16-bit PNG')
-    parser.add_argument('--no-overlay', action='store_true', help='write no overlays')
+    add(
+        '--overwrite',
+        action='store_true',
+        help='replace results of other words or weights in --out-dir instead',
+    )
+    add('--scores', action='store_true', help='also write scores, 16-bit PNG')
+    add('--coco', action='store_true', help='also write COCO annotations: coco.json')
+    add('--polygons', action='store_true', help='also write regions as polygons, GeoJSON')
+    overlays = parser.add_mutually_exclusive_group()
+    overlays.add_argument('--no-overlay', action='store_true', help='write no overlays')
+    overlays.add_argument(
+        '--plain-overlay',
+        action='store_true',
+        help='write overlays in the size of the image, without names and legend',
+    )
+    add(
+        '--half',
+        action='store_true',
+        help='compute in bfloat16 (test_cfg.autocast): faster on a GPU, slightly less accurate',
+    )
     parser.add_argument(
         '--max-pixels',
         type=number_of_pixels,
@@ -73,45 +105,69 @@ def main(argv: Sequence[str] | None = None) -> int:
         tqdm.write(f'failed: {message}', file=sys.stderr)
 
     check_files(args)
-    results = [args.out_dir / kind for kind in RESULT_FOLDERS]
+    beside = numbered_folders(args.out_dir)
+    results = [folder / kind for folder in (args.out_dir, *beside) for kind in RESULT_FOLDERS]
     images = find_images(args.input, leave_out=results, report=report)
     print(f'images found: {len(images)}; loading the model ...', flush=True)
 
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
     from mmseg_escnet.apis.output_folder import OutputFolder
+    from mmseg_escnet.apis.polygons import load_shapely
 
-    warnings.filterwarnings('ignore', message='The only class is')  # make_query prints it
     cfg, checkpoint = choose_model(args)
+    if args.half:
+        cfg.model.test_cfg = dict(cfg.model.get('test_cfg') or {}, autocast='bfloat16')
+    if args.polygons:
+        load_shapely()
     query = make_query(args)
     how = text_options(args)
-    output = OutputFolder(
-        args.out_dir,
-        describe_run(cfg, checkpoint, query, how),
-        overlays=not args.no_overlay,
-        scores=args.scores,
-    )
-    output.check(images)
+    record = describe_run(cfg, checkpoint, query, how)
+    options = dict(overwrite=args.overwrite, kinds=chosen_kinds(args), plain=args.plain_overlay)
+    output = OutputFolder.choose(args.out_dir, record, images, **options)
     todo = [image for image in images if not output.is_done(image)]
     there, made = len(images) - len(todo), 0
     if todo:
         seg = OpenVocabInferencer(cfg, checkpoint, args.device, max_pixels=args.max_pixels)
         text = seg.text_features(query, **how)  # checks the words before anything is written
+        # again: another run may have begun meanwhile
+        output = OutputFolder.choose(args.out_dir, record, images, **options)
+    if output.folder != args.out_dir:
+        print(f'note: {args.out_dir} holds other results, so these go to {output.folder}')
     output.begin()
     with tqdm(total=len(images), initial=there, unit='image', disable=None) as bar:
         for image in todo:
+            start = time.perf_counter()
             try:
                 note = output.note(image)
-                options = dict(how, text_features=text, keep_class_scores=False)
-                (result,) = seg.stream([image.path], query, **options)
+                features = dict(text_features=text, keep_class_scores=False)
+                (result,) = seg.stream([image.path], query, **how, **features)
             except ESCNetError as error:
                 output.remove(image)
                 report(str(error))
             else:
                 output.write(image, result, note)
                 made += 1
+                seconds = time.perf_counter() - start
+                name, file = printable(image.name), printable(output.path(image))
+                tqdm.write(f'{name}: {result.summary()} ({seconds:.2f} s) -> {file}')
             bar.update()
-    print(f'{args.out_dir}: {made} images segmented, {there} already there, {len(failures)} failed')
+    output.finish(images)
+    print(
+        f'{output.folder}: {made} images segmented, {there} already there, {len(failures)} failed; '
+        f'{", ".join(f"{kind}/" for kind in reversed(output.kinds))} and names.json'
+    )
     return FAILED_IMAGES if failures else 0
+
+
+def chosen_kinds(args: argparse.Namespace) -> list[str]:
+    """The kinds of results to write."""
+    chosen = {
+        OVERLAYS: not args.no_overlay,
+        SCORES: args.scores,
+        COCO: args.coco,
+        POLYGONS: args.polygons,
+    }
+    return [kind for kind, is_chosen in chosen.items() if is_chosen]
 
 
 def number_of_pixels(text: str) -> int:

@@ -36,14 +36,15 @@ def main() -> None:
     cfg = load_run_config(args)
 
     import torch
-    from mmengine.registry import RUNNERS
 
     from mmseg_escnet.config import forget_pretrained
     from mmseg_escnet.engine import (
         InterruptHook,
+        build_runner,
         choose_checkpoint,
         in_turns,
         join_processes,
+        say,
     )
     from mmseg_escnet.evaluation.calibration import calibrate
     from mmseg_escnet.preflight import check_datasets, find_weights
@@ -70,13 +71,14 @@ def main() -> None:
         forget_pretrained(cfg.model)
     in_turns(lambda: find_weights(cfg.model))
     calibration = calibrate(cfg)['mIoU_gt'] if args.calibrate else None
-    runner = RUNNERS.build(cfg)  # MMEngine's Runner, unless runner_type says otherwise
+    runner = build_runner(cfg)
     interruption = InterruptHook()
     runner.register_hook(interruption)
     if calibration is not None:
-        runner.logger.info(
+        say(
+            runner.logger,
             f'CLIP alone reaches mIoU_gt {calibration:.2f} on the validation data, before step 1; '
-            'anything above it later comes from training.'
+            'anything above it later comes from training.',
         )
     with interruption:
         runner.train()

@@ -7,7 +7,6 @@ needs no download.
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections.abc import Sequence
 
 from mmseg_escnet.cli import (
@@ -59,7 +58,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Load the model and serve the page until Ctrl-C."""
     args = parse_args(argv)
     check_files(args)
-    warnings.filterwarnings('ignore', message='The only class is')  # the page explains it
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
     from mmseg_escnet.models.clip_weights import is_downloaded
     from mmseg_escnet.toyworld.scenes import example_scenes

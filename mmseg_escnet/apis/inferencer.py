@@ -188,12 +188,9 @@ class OpenVocabInferencer:
         else:
             phrases = query.vocabulary if class_of_phrase is None else class_of_phrase
             text = self._check_text(text_features, len(phrases))
-        if len(query.names) == 1:
-            warnings.warn(
-                f'The only class is {query.names[0]!r}, so every pixel will be assigned to it: '
-                "name what else there is with background=['...'] or background='other'.",
-                stacklevel=2,
-            )
+        if query is not classes:  # the notes of a query are its owner's
+            for note in query.notes(encoder.synonyms):
+                warnings.warn(note, stacklevel=2)
         return (
             self._segment(image, where, query, text, class_of_phrase, keep_class_scores)
             for image, where in each_image(images)

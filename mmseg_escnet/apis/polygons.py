@@ -1,11 +1,25 @@
 """Regions of a label map as polygons, by shapely (the extra ``shapes``)."""
 
 from collections.abc import Iterator
+from types import ModuleType
 
 import cv2
 import numpy as np
 
 from ..errors import ESCNetError
+
+
+def load_shapely() -> ModuleType:
+    """Import shapely.
+
+    Raises:
+        ESCNetError: If it is not installed.
+    """
+    try:
+        import shapely
+    except ImportError as error:
+        raise ESCNetError("Polygons need shapely: pip install 'mmseg_escnet[shapes]'.") from error
+    return shapely
 
 
 def trace_regions(
@@ -26,10 +40,7 @@ def trace_regions(
     Raises:
         ESCNetError: If shapely is not installed.
     """
-    try:
-        import shapely
-    except ImportError as error:
-        raise ESCNetError("Polygons need shapely: pip install 'mmseg_escnet[shapes]'.") from error
+    shapely = load_shapely()
     count, regions, stats, _ = cv2.connectedComponentsWithStats(
         mask.astype(np.uint8), connectivity=4
     )

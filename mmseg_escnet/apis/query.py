@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..class_files import read_classes
 from ..errors import ESCNetError
-from ..vocabulary import MAX_WORDS, Vocabulary, normalise_classes
+from ..vocabulary import MAX_WORDS, Vocabulary, normalise_classes, shown, split_words
 from ..words import is_form_of, normalise, tokens
 
 # Ours: the ground, the sky and other surroundings, which most queries are not about.
@@ -49,7 +49,7 @@ class Query:
     @classmethod
     def create(
         cls,
-        classes: Sequence[str] | Mapping[str, object] | Vocabulary | os.PathLike,
+        classes: str | Sequence[str] | Mapping[str, object] | Vocabulary | os.PathLike,
         *,
         background: Background = None,
         threshold: float | None = None,
@@ -58,8 +58,10 @@ class Query:
         """Check the arguments and build a query.
 
         Args:
-            classes: Names, with synonyms between bars ('sofa | couch'); or name -> phrases that
-                stand for it; or the path of a file of them (:func:`.class_files.read_classes`).
+            classes: Names, with synonyms between bars ('sofa | couch'), and phrases that stand
+                for a name behind a colon ('seat: sofa | couch'); the same as one string with
+                commas between the names; or name -> phrases; or the path of a file of them
+                (:func:`.class_files.read_classes`).
             background: A class for everything that is none of the classes. A text is its name, for
                 which the words of ``COMMON_BACKGROUND`` stand, except those that occur in a class,
                 singular or plural and however they are written (``water_sea``, ``"Trees"``);
@@ -74,6 +76,9 @@ class Query:
         """
         if isinstance(classes, os.PathLike):
             classes = read_classes(classes, max_words=max_words)
+        elif isinstance(classes, str):
+            _check_is_no_file(classes)
+            classes = split_words(classes)
         asked = _vocabulary(classes, max_words)
         if len(asked) >= _MOST_CLASSES:
             raise ESCNetError(
@@ -158,6 +163,39 @@ class Query:
             threshold=self.threshold,
         )
 
+    def notes(self, synonyms: str | None = 'mean') -> list[str]:
+        """What of the query has no effect, a sentence each: values that can never act.
+
+        Args:
+            synonyms: How the model combines them: see :meth:`.OpenVocabInferencer.stream`.
+        """
+        notes = []
+        if len(self.names) == 1:
+            notes.append(
+                f'The only class is {self.names[0]!r}, so every pixel will be assigned to it: '
+                'name what else there is with a background.'
+            )
+        # with 'max', or what a config says, the phrases compete, otherwise the words
+        each = synonyms not in ('mean', 'first')
+        count = sum(map(len, self.vocabulary.synonyms)) if each else len(self.vocabulary)
+        least = (
+            f'the best of {count} words scores at least 1/{count}'
+            if count > 1
+            else ('a single word always scores 1')
+        )
+        values = dict(background=self.background_below, threshold=self.threshold)
+        for name, value in values.items():
+            if value is not None and value * count <= 1:
+                advice = 'give a higher value' if count > 1 else 'name what else there is'
+                notes.append(f'{name}={value:g} has no effect, because {least}: {advice}.')
+        below = self.background_below
+        if below is not None and self.threshold is not None and self.threshold >= below:
+            notes.append(
+                f'background={below:g} has no effect, because pixels below '
+                f'threshold={self.threshold:g} have no class: give a lower threshold.'
+            )
+        return notes
+
     def assign_classes(self, ids: Tensor, scores: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Labels and scores (H, W) from the best of M words and its probability."""
         labels = ids.clamp(max=self.num_asked)  # the words of the background are one class
@@ -168,7 +206,7 @@ class Query:
         return labels.numpy().astype(self.dtype), scores.numpy()
 
 
-Words = Sequence[str] | Mapping[str, object] | Vocabulary | os.PathLike | Query
+Words = str | Sequence[str] | Mapping[str, object] | Vocabulary | os.PathLike | Query
 
 
 def _vocabulary(classes: Sequence | Mapping | Vocabulary, max_words: int) -> Vocabulary:
@@ -176,6 +214,14 @@ def _vocabulary(classes: Sequence | Mapping | Vocabulary, max_words: int) -> Voc
         return classes
     found = normalise_classes(classes, max_words=max_words)
     return Vocabulary.create(list(found), phrases=list(found.values()))
+
+
+def _check_is_no_file(classes: str) -> None:
+    if classes.strip().lower().endswith(('.txt', '.json', '.yaml', '.yml')):
+        raise ESCNetError(
+            f"{shown(classes)} is the name of a file, not of a class: give Path('words.yaml') in "
+            'Python, or --classes-file words.yaml.'
+        )
 
 
 def _background_words(

@@ -20,7 +20,7 @@ from ..files import check_suffix, encode_label_map, encode_png, encode_scores, w
 from ..label_folder import encode_record
 from ..models.segmentors.scores import Scores
 from ..visualization.legend import format_share
-from ..visualization.overlay import draw_overlay
+from ..visualization.overlay import draw_overlay, paint
 from .polygons import trace_regions
 from .query import Query
 
@@ -71,6 +71,12 @@ class SegmentationResult:
         order = np.argsort(-counts[: len(self.classes)], kind='stable')
         return {self.classes[i]: int(counts[i]) for i in order if counts[i]}
 
+    def summary(self) -> str:
+        """The largest classes with their shares of the pixels, in words."""
+        total = self.labels.size
+        shares = [f'{name} {format_share(area / total)}' for name, area in self.areas.items()]
+        return first_few(shares) or 'nothing'
+
     def class_scores(self, name: str | int) -> np.ndarray:
         """The probability of one class at every pixel.
 
@@ -114,6 +120,15 @@ class SegmentationResult:
         """
         colors = dict(names=self.classes, palette=self.palette)
         return draw_overlay(self.image, self.labels, **colors, **options)
+
+    def plain_overlay(self, *, opacity: float = 0.55) -> Image.Image:
+        """Draw the label map over the image in its own size, without names and legend.
+
+        Args:
+            opacity: Of the colours, 0 to 1; outlines are opaque.
+        """
+        labels = self.labels.astype(np.uint16)
+        return Image.fromarray(paint(self.image, labels, self.palette, opacity=opacity))
 
     def save(
         self,
@@ -238,6 +253,4 @@ class SegmentationResult:
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
-        total = self.labels.size
-        shares = [f'{name} {format_share(area / total)}' for name, area in self.areas.items()]
-        return f'{type(self).__name__}({width}x{height}: {first_few(shares) or "nothing"})'
+        return f'{type(self).__name__}({width}x{height}: {self.summary()})'

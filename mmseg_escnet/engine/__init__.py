@@ -3,6 +3,7 @@ from .checkpoints import AtomicCheckpointHook, choose_checkpoint, latest_whole_c
 from .fsdp_strategy import ESCNetFSDPStrategy
 from .hooks import FiniteHook, InterruptHook, MainProcessLoggerHook
 from .processes import build_test_runner, in_turns, join_processes
+from .training_log import build_runner, quiet_log, say
 from .tta import OpenVocabTTAModel, use_tta
 from .vocabulary_hook import VocabularyHook
 
@@ -14,10 +15,13 @@ __all__ = [
     'MainProcessLoggerHook',
     'OpenVocabTTAModel',
     'VocabularyHook',
+    'build_runner',
     'build_test_runner',
     'choose_checkpoint',
     'in_turns',
     'join_processes',
     'latest_whole_checkpoint',
+    'quiet_log',
+    'say',
     'use_tta',
 ]

@@ -17,6 +17,7 @@ from mmseg.registry import HOOKS
 from ..errors import ESCNetError, first_few
 from ..models.finite import non_finite
 from .checkpoints import AtomicCheckpointHook
+from .training_log import say
 
 _RESUME = 'add --resume to continue from the latest checkpoint'
 
@@ -126,7 +127,7 @@ class InterruptHook(Hook):
         hooks = [hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)]
         if not hooks or hooks[0].by_epoch:  # the middle of an epoch cannot be resumed
             raise KeyboardInterrupt(_RESUME)
-        runner.logger.info(f'Interrupted: saving the checkpoint of iteration {iterations}')
+        say(runner.logger, f'Interrupted: saving the checkpoint of iteration {iterations}')
         hooks[0].save(runner, iterations)
         dist.barrier()
         raise KeyboardInterrupt(

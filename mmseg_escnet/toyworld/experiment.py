@@ -5,24 +5,23 @@ Shapes: B images of H x W pixels, N classes.
 
 from __future__ import annotations
 
-import contextlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
-from mmengine.logging import MMLogger
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import load_checkpoint
 from mmseg.registry import DATASETS, METRICS, MODELS
 from torch import Tensor
-from tqdm import tqdm
 
 from ..config import clip_alone
+from ..engine import build_runner, quiet_log
 from ..files import write_file
 from ..models.sparse_rows import sparse_rows
+from ..progress import progress
 from .vocabulary import vocabulary_of
 
 GROUPS = {  # vocabularies of the toy world -> titles
@@ -31,17 +30,6 @@ GROUPS = {  # vocabularies of the toy world -> titles
     'unseen_combination': 'colour and shape masked, not together',
     'unseen_attribute': 'shape or ground never masked',
 }
-
-
-@contextlib.contextmanager
-def _quiet_log() -> Iterator[None]:
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel('WARNING')
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 # -- training ------------------------------------------------------------------------------------
@@ -72,12 +60,13 @@ def train(cfg, checkpoint: str | None = None):
         title.
     """
     clip = MODELS.build(clip_alone(cfg.model))
-    clip.init_weights()
+    with quiet_log():  # would contain a line for each parameter
+        clip.init_weights()
     if checkpoint is not None:
         model = MODELS.build(cfg.model)
         load_checkpoint(model, checkpoint, map_location='cpu')
         return model, clip, {}
-    runner = Runner.from_cfg(cfg)
+    runner = build_runner(cfg)
     runner.train()
     logged = {
         title: runner.message_hub.get_scalar(key).data[0].tolist()
@@ -153,7 +142,7 @@ def measure(
     metric = METRICS.build(dict(evaluator))
     metric.dataset_meta = dataset.metainfo
     predictions = []
-    for number in tqdm(range(len(dataset)), desc=description, unit='image', disable=None):
+    for number in progress(range(len(dataset)), desc=description, unit='image'):
         data = model.data_preprocessor(pseudo_collate([dataset[number]]), False)
         inputs, samples = data['inputs'], data['data_samples']
         if predict is None:
@@ -165,7 +154,7 @@ def measure(
         if number < keep:
             predictions.append(samples[0].pred_sem_seg.data[0].cpu().numpy())
     class_iou, _ = metric.class_iou(metric.results)
-    with _quiet_log():  # would contain a table of all classes
+    with quiet_log():  # would contain a table of all classes
         metrics = metric.compute_metrics(metric.results)
     return Measurement(metrics, class_iou, metric.results, predictions)
 

@@ -301,7 +301,7 @@ def test_more_classes_than_a_byte_counts(seg, drawn):
     ('classes', 'options', 'message'),
     [
         ([], {}, 'There are no classes'),
-        ('taxi', {}, "must be a list of names, or names with phrases, not 'taxi'"),
+        (7, {}, 'must be a list of names, or names with phrases, not 7'),
         ([f'word {number}' for number in range(100_000)], {}, r'100000 words .* at most 10000'),
         (['word ' * 40], {}, 'tokens in the template'),
         (['a\x1b[31mb', 'c'], {}, 'control character'),
@@ -309,7 +309,7 @@ def test_more_classes_than_a_byte_counts(seg, drawn):
         (WORDS, dict(templates=['{}'] * 60_000), '60000 templates are 240000 texts'),
         (WORDS, dict(threshold=30), 'threshold=30 is not a score'),
     ],
-    ids=['none', 'text', 'many', 'long', 'control', 'templates', 'texts', 'threshold'],
+    ids=['none', 'number', 'many', 'long', 'control', 'templates', 'texts', 'threshold'],
 )
 def test_words_that_are_refused(seg, drawn, classes, options, message):
     """Before any image is read; the next call is not affected."""

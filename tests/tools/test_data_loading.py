@@ -91,7 +91,7 @@ def test_a_dead_worker_is_one_sentence(whole, tmp_path):
         text=True,
     )
     log = iter(process.stdout.readline, '')
-    assert any('Iter(train)' in line for line in log), process.stderr.read()[-2000:]
+    assert any('first step' in line for line in log), process.stderr.read()[-2000:]
     workers = commands(children(process.pid))
     assert workers
     os.kill(workers[0], signal.SIGKILL)

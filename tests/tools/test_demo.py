@@ -20,7 +20,18 @@ def demo(tmp_path_factory):
     command += ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
     done = run_tool(*command)
     assert done.returncode == 0, done.stderr[-2000:]
+    lines = (done.stdout + done.stderr).splitlines()
+    assert len(lines) <= 45, lines
     return out, done.stdout
+
+
+def test_the_terminal_says_where_the_demo_stands(demo):
+    _, printed = demo
+    stages = re.findall(r'^(\d) of 4: (\w+)', printed, re.M)
+    assert stages == [('1', 'drawing'), ('2', 'training'), ('3', 'measuring'), ('4', 'drawing')]
+    order = ['2 of 4', 'first step: ', 'trained in ', '3 of 4', '4 of 4', 'page with pictures']
+    places = [printed.index(part) for part in order]
+    assert places == sorted(places)
 
 
 def test_table_and_result(demo):

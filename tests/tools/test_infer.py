@@ -3,19 +3,25 @@
 import importlib.util
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import open_clip
 import pytest
+import torch
 from conftest import ROOT, small_clip_cfg, write_openai_clip
 from PIL import Image
+from pycocotools.coco import COCO
 
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis import inferencer as inferencer_module
 from mmseg_escnet.apis.images import MAX_PIXELS
 from mmseg_escnet.files import sha256
+from mmseg_escnet.models.segmentors import ESCNet
 from mmseg_escnet.toyworld.model import toy_model
 from mmseg_escnet.toyworld.scenes import scene
 
@@ -133,23 +139,201 @@ def test_outdated_results_are_replaced(infer, photos):
     assert (read(out / 'labels/a.png.png') != before).any()
     assert not (out / 'scores/a.png.png').exists(), 'scores of another image'
     assert (out / 'scores/a.jpg.png').exists()
-    for options in (['--threshold', '0.5'], ['--background', 'sand'], ['--synonyms', 'first']):
-        assert len(infer(*options)[1]) == 3
-        assert infer(*options)[1] == []
-    assert len(infer(classes='wood, water')[1]) == 3
-    assert json.loads((out / 'names.json').read_text())['names'] == ['wood', 'water']
-    assert not (out / 'scores/a.jpg.png').exists()
 
 
-def test_results_of_different_words_do_not_mix(infer, photos):
+def test_other_words_go_into_numbered_folders(infer, photos):
+    """Nothing is lost, and every run resumes in its own folder, whatever the order."""
+    out = photos.parent / 'out'
     infer()
-    names = (photos.parent / 'out/names.json').read_bytes()
-    with pytest.raises(
-        ESCNetError, match=r'holds 2 results of other words or weights .first .*jpg'
-    ):
-        infer(inputs=[photos / 'a.png', photos / 'sub'], classes='wood, water')
-    assert (photos.parent / 'out/names.json').read_bytes() == names
-    assert infer(inputs=[photos / 'a.png'])[1] == [], 'of the same words that is fine'
+    before = {name: (out / name).read_bytes() for name in files(out)}
+    runs = (['--threshold', '0.5'], ['--background', 'sand'], ['--synonyms', 'first'])
+    for number, options in enumerate(runs, start=2):
+        status, segmented, printed = infer(*options)
+        assert (status, len(segmented)) == (0, 3)
+        assert f'{out} holds other results, so these go to {out}{number}' in printed.out
+    infer('--scores', inputs=[photos / 'a.png'], classes='wood: planks | boards, water')
+    record = json.loads((photos.parent / 'out5/names.json').read_text())
+    assert record['names'] == ['wood', 'water']
+    assert record['words'] == [['planks', 'boards'], ['water']]
+    assert {name: (out / name).read_bytes() for name in files(out)} == before
+    for options in reversed(runs):
+        assert infer(*options)[1] == [], 'it resumes'
+    assert infer()[1] == []
+    shutil.rmtree(photos.parent / 'out2')
+    assert infer(*runs[1])[1] == [], 'a gap in the numbers'
+    assert len(infer(classes='grass, stone')[1]) == 3
+    names = json.loads((photos.parent / 'out2/names.json').read_text())['names']
+    assert names == ['grass', 'stone'], 'the first free number'
+
+
+def test_results_are_no_images_in_any_of_the_folders(infer, photos, monkeypatch):
+    """Results beside the photographs, a folder of them that is not a result, the folder itself."""
+    (photos / 'out3').mkdir()
+    Image.fromarray(scene(0, SCENE)[0]).save(photos / 'out3/photo.png')
+    for words, folder in (('wood, water', 'out'), ('wood, sky', 'out2'), ('wood, sand', 'out4')):
+        assert len(infer('--out-dir', photos / 'out', classes=words)[1]) == 4
+        assert len(list((photos / folder / 'labels').rglob('*.png'))) == 4
+    assert len(list((photos / 'out3').iterdir())) == 1
+    for folder in photos.glob('out*'):
+        shutil.rmtree(folder)
+    monkeypatch.chdir(photos)
+    for words, folder in (('wood, water', photos), ('wood, sky', photos.with_name('photos2'))):
+        assert len(infer('--out-dir', '.', classes=words)[1]) == 3
+        assert len(list((folder / 'labels').rglob('*.png'))) == 3
+
+
+def test_overwrite(infer, photos):
+    infer('--scores', '--coco')
+    out = photos.parent / 'out'
+    inputs = [photos / 'a.png', photos / 'sub']
+    status, segmented, _ = infer('--overwrite', inputs=inputs, classes='wood, water')
+    assert (status, len(segmented)) == (0, 2)
+    assert files(out) == {
+        'names.json',
+        'coco.json',
+        *(f'{kind}/{name}.png' for kind in ('labels', 'overlays') for name in IMAGES[1:]),
+    }
+    assert json.loads((out / 'names.json').read_text())['names'] == ['wood', 'water']
+    assert json.loads((out / 'coco.json').read_text())['images'] == []
+    assert infer('--overwrite', inputs=inputs, classes='wood, water')[1] == [], 'it resumes'
+    with pytest.raises(ESCNetError, match='tokens in the template'):
+        infer('--overwrite', classes='word ' * 30)
+    assert json.loads((out / 'names.json').read_text())['names'] == ['wood', 'water']
+    # the label maps of a data set
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(out / 'labels/mine.png')
+    with pytest.raises(ESCNetError, match=r'holds 1 files that are no results .*labels/mine\.png'):
+        infer('--overwrite')
+    assert (out / 'labels/mine.png').exists()
+    infer()
+    assert (photos.parent / 'out2/labels/a.jpg.png').exists()
+
+
+def test_names_of_others_are_left_alone(infer, photos):
+    """Predictions of a test, whose label maps and names.json are in the folder itself."""
+    out = photos.parent / 'out'
+    out.mkdir()
+    (out / 'names.json').write_text('{"names": ["a"], "ignore_index": 255}')
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(out / 'a.png')
+    before = {name: (out / name).read_bytes() for name in files(out)}
+    assert len(infer()[1]) == 3
+    with pytest.raises(ESCNetError, match=r'holds 1 files that are no results .*names\.json'):
+        infer('--overwrite')
+    assert {name: (out / name).read_bytes() for name in files(out)} == before
+    assert len(files(photos.parent / 'out2')) == 7
+
+
+def test_two_runs_at_once(infer, tool, photos, seg, monkeypatch):
+    """One begins while the other loads its model."""
+    other = [str(photos), '--classes', 'wood, water', '--out-dir', str(photos.parent / 'out')]
+
+    def load(*_, **__):
+        monkeypatch.setattr(inferencer_module, 'OpenVocabInferencer', lambda *_, **__: seg)
+        assert tool.main([*other, '--device', 'cpu']) == 0
+        return seg
+
+    monkeypatch.setattr(inferencer_module, 'OpenVocabInferencer', load)
+    _, _, printed = infer()
+    for folder, names in (('out', ['wood', 'water']), ('out2', WORDS.split(', '))):
+        record = json.loads((photos.parent / folder / 'names.json').read_text())
+        assert record['names'] == names
+        assert len(files(photos.parent / folder)) == 7
+    assert f'so these go to {photos.parent / "out2"}' in printed.out
+
+
+def test_coco_and_polygons(infer, photos, seg):
+    """For each image as in Python, and COCO for all of them in one file that pycocotools reads."""
+    (photos / 'a.jpg').unlink()
+    infer('--coco')
+    Image.fromarray(scene(0, SCENE)[0]).save(photos / 'a.jpg')
+    (photos / 'b.png').write_bytes(b'')
+    status, segmented, _ = infer('--coco', '--polygons', '--no-overlay')
+    assert (status, sorted(segmented)) == (1, ['a.jpg', 'a.png', 'a.png', 'b.png'])
+    out = photos.parent / 'out'
+    coco = COCO(out / 'coco.json')
+    assert [coco.imgs[i]['file_name'] for i in coco.getImgIds()] == IMAGES
+    assert [coco.cats[i]['name'] for i in range(4)] == WORDS.split(', ')
+    for image_id, name in zip(coco.getImgIds(), IMAGES, strict=True):
+        labels = read(out / f'labels/{name}.png')
+        found = {a['category_id']: coco.annToMask(a) for a in coco.imgToAnns[image_id]}
+        assert set(found) == set(np.unique(labels))
+        for class_id, mask in found.items():
+            np.testing.assert_array_equal(mask, labels == class_id)
+        shapes = json.loads((out / f'polygons/{name}.geojson').read_text())
+        (result,) = seg([photos / name], classes=WORDS.split(', '))
+        assert shapes['features'] == json.loads(json.dumps(result.to_polygons()['features']))
+    assert not (out / 'coco/b.png.json').exists()
+    assert infer('--coco', '--polygons', '--no-overlay')[1] == ['b.png']
+
+
+def test_plain_overlays(infer, photos, seg):
+    """In the size of the image; those with a legend are replaced, and the other way round."""
+    Image.fromarray(scene(0, SCENE)[0]).resize((1700, 40)).save(photos / 'a.png')
+    infer()
+    out = photos.parent / 'out'
+    (result,) = seg([photos / 'a.png'], classes=WORDS.split(', '))
+    for option, expected in ((['--plain-overlay'], result.plain_overlay()), ([], result.overlay())):
+        assert len(infer(*option)[1]) == 3
+        assert infer(*option)[1] == []
+        np.testing.assert_array_equal(read(out / 'overlays/a.png.png'), np.array(expected))
+    picture = np.array(result.plain_overlay(), float)
+    assert picture.shape == result.image.shape == (40, 1700, 3)
+    inside = cv2.erode((result.labels == result.labels[20, 850]).astype(np.uint8), np.ones((9, 9)))
+    color = np.array(result.palette[result.labels[20, 850]])
+    mixed = 0.55 * color + 0.45 * result.image[inside > 0]
+    np.testing.assert_allclose(picture[inside > 0], mixed, atol=0.51)
+
+
+def test_half_precision(tool, photos, monkeypatch):
+    """It reaches the network, and is another run."""
+    dtypes, logits = [], ESCNet.logits
+
+    def watched(self, *args, **kwargs):
+        dtypes.append(torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else None)
+        return logits(self, *args, **kwargs)
+
+    monkeypatch.setattr(ESCNet, 'logits', watched)
+    out = photos.parent / 'out'
+    command = [str(photos / 'a.png'), '--classes', WORDS, '--out-dir', str(out), '--device', 'cpu']
+    assert tool.main(command) == 0
+    assert tool.main([*command, '--half']) == 0
+    assert dtypes == [None, torch.bfloat16]
+    whole, half = (read(f'{folder}/labels/a.png.png') for folder in (out, f'{out}2'))
+    assert (whole == half).mean() > 0.95
+
+
+def test_what_is_said_about_each_image(infer, photos, seg):
+    _, _, printed = infer()
+    out = photos.parent / 'out'
+    for name in IMAGES:
+        (result,) = seg([photos / name], classes=WORDS.split(', '))
+        line = next(line for line in printed.out.splitlines() if line.startswith(f'{name}: '))
+        largest = max(WORDS.split(', '), key=lambda word: result.mask(word).mean())
+        share = 100 * result.mask(largest).mean()
+        said = re.fullmatch(r'(.+): (.+?) ([\d.]+) %.* \(([\d.]+) s\) -> (.+)', line)
+        assert said[2] == largest
+        assert abs(float(said[3]) - share) < 0.06
+        assert 0 < float(said[4]) < 60
+        assert said[5] == str(out / f'overlays/{name}.png')
+    assert f'{out}: 3 images' in printed.out
+    _, _, printed = infer('--no-overlay', classes='wood, water')
+    assert f'-> {out}2/labels/a.jpg.png' in printed.out
+
+
+@pytest.mark.parametrize(
+    ('options', 'note'),
+    [
+        (['--threshold', '0.25'], 'threshold=0.25 has no effect, because the best of 4 words'),
+        (['--threshold', '0.26'], None),
+        (['--background', '0.2'], 'background=0.2 has no effect, because the best of 4 words'),
+        (['--background', '0.4', '--threshold', '0.4'], 'pixels below threshold=0.4 have no class'),
+    ],
+    ids=str,
+)
+def test_notes_on_values_that_cannot_act(infer, options, note):
+    _, _, printed = infer(*options)
+    notes = [line for line in printed.out.splitlines() if 'has no effect' in line]
+    assert len(notes) == (note is not None)
+    assert not notes or (notes[0].startswith('note: ') and note in notes[0])
 
 
 def test_a_bad_image_is_skipped_and_reported(infer, photos):

@@ -59,6 +59,7 @@ def trained(options, tmp_path_factory) -> Path:
     work_dir = tmp_path_factory.mktemp('uninterrupted')
     done = run_tool('tools/train.py', CONFIG, '--work-dir', work_dir, *options)
     assert done.returncode == 0, done.stderr[-2000:]
+    (work_dir / 'terminal').write_text(done.stdout + done.stderr)
     return work_dir
 
 
@@ -69,6 +70,51 @@ def read_image(path: Path) -> np.ndarray:
 
 def read(path: Path) -> dict:
     return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def test_the_terminal_is_brief_and_the_log_is_long(trained):
+    """What a user needs to know, no more; every line of it and all of MMEngine's in the file."""
+    lines = (trained / 'terminal').read_text().splitlines()
+    (log,) = trained.glob('*/*.log')
+    long = log.read_text()
+    assert len(lines) <= 15, lines
+    assert long.count('\n') > 400
+    text = '\n'.join(lines)
+    assert 'arning' not in text
+    assert '\x1b' not in text, 'there is no terminal'
+    for path in (log, next(trained.glob('*/vis_data/scalars.json')), trained / 'iter_4.pth'):
+        assert str(path) in text
+    assert re.search(r'^training: 4 steps of 2 images, [\d.]+ million parameters', text, re.M)
+    assert re.search(r'^first step: [\d.]+ s', text, re.M)
+    assert re.search(r'^training: 4 of 4, .* loss=[\d.]+$', text, re.M)
+    assert re.search(r'^trained in [\d.]+ minutes; last checkpoint: ', text, re.M)
+    assert 'Iter(train)' not in text
+    assert long.count('Iter(train)') == 4
+    for part in (
+        'System environment',
+        'Hooks will be executed',
+        'requires_grad=False',
+        'first step:',
+    ):
+        assert part in long
+        assert part in text or part != 'first step:'
+
+
+def test_validations_and_resuming_on_the_terminal(options, tmp_path):
+    command = ['tools/train.py', CONFIG, '--work-dir', tmp_path]
+    last = ['val_dataloader.dataset.indices=2', 'train_cfg.val_interval=2', 'randomness.seed=1']
+    first = run_tool(*command, *options, *last, 'train_cfg.max_iters=2')
+    again = run_tool(*command, '--resume', *options, *last)
+    for done, steps in ((first, [2]), (again, [4])):
+        assert done.returncode == 0, done.stderr[-2000:]
+        said = re.findall(r'^step (\d+): (.*) \(validated in \d+ s\)$', done.stdout, re.M)
+        assert [int(step) for step, _ in said] == steps
+        (log,) = [log for log in tmp_path.glob('*/*.log') if str(log) in done.stdout]
+        (logged,) = re.findall(r'Iter\(val\) \[2/2\].* mIoU_gt: ([\d.]+)', log.read_text())
+        (shown,) = re.findall(r'mIoU_gt ([\d.]+)', said[0][1])
+        assert float(shown) == pytest.approx(float(logged), abs=0.01)
+    assert 'resumed after step 2' in again.stdout
+    assert 'resumed' not in first.stdout
 
 
 @pytest.mark.skipif(torch.__version__ < (2, 6), reason='PyTorch < 2.6 trusts every file')

@@ -85,6 +85,11 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def stage(number: int, what: str) -> None:
+    """Say where the demo stands."""
+    print(f'{number} of 4: {what}', flush=True)
+
+
 def main() -> None:
     """Draw, train, measure, report."""
     args = parse_args()
@@ -103,8 +108,13 @@ def main() -> None:
     init_default_scope('mmseg')
     find_weights(cfg.model)
     train, val = args.scenes
+    stage(1, f'drawing {train} scenes to train on and {val} to measure')
     draw_scenes(args.out / 'scenes', train=train, val=val, workers=default_workers())
     experiment.use_scenes(cfg, args.out / 'scenes')
+    if args.checkpoint is None:
+        stage(2, f'training, {cfg.train_cfg.max_iters} steps')
+    else:
+        stage(2, f'loading {args.checkpoint} instead of training')
     model, clip, logged = experiment.train(cfg, args.checkpoint)
     if args.save is not None:
         experiment.save_weights(model, args.save)
@@ -114,6 +124,7 @@ def main() -> None:
             network, dataset, cfg.test_evaluator, description=title, keep=args.rows, **options
         )
 
+    stage(3, 'measuring')
     networks = {'ESC-Net': model, 'raw CLIP': clip}
     dataset = experiment.build_dataset(cfg)
     found = {title: measure(title, network, dataset) for title, network in networks.items()}
@@ -126,6 +137,7 @@ def main() -> None:
         for title, network in networks.items():
             large[title] = measure(f'{title}, {count} words', network, more)
     seconds = time.monotonic() - start
+    stage(4, 'drawing the pictures')
     write_report(args.out, model, dataset, found, large, logged, seconds)
     print(f'{seconds:.0f} s in all')
 
