@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import difflib
 import hashlib
 import html
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 
 import ftfy
 
+from .colors import CLASS_COLORS, PALETTE_SIZES
 from .errors import ESCNetError, first_few
 
 MAX_WORDS = 10_000
@@ -39,14 +39,23 @@ def split_words(text: str) -> list[str]:
     return [word.strip() for word in re.split(r'[,\r\n]', text) if word.strip()]
 
 
-def name_color(name: str) -> tuple[int, int, int]:
-    """A saturated colour ``(R, G, B)`` in 0..255 that depends only on the name (ours)."""
-    digest = hashlib.sha256(name.encode()).digest()
-    hue = int.from_bytes(digest[:4], 'big') / 2**32
-    saturation = 0.55 + 0.4 * digest[4] / 255
-    value = 0.65 + 0.35 * digest[5] / 255
-    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
-    return round(red * 255), round(green * 255), round(blue * 255)
+def palette_of(names: Sequence[str]) -> list[list[int]]:
+    """Distinguishable colours ``[R, G, B]`` in 0..255 for class names (ours): :mod:`.colors`.
+
+    A name keeps its colour while names are appended, and when its synonyms or phrases change.
+    """
+    palette: list[list[int]] = []
+    for number, name in enumerate(names):
+        place = number % len(CLASS_COLORS)
+        if place == 0:
+            taken: set[int] = set()
+        room = next(size for size in PALETTE_SIZES if place < size)
+        word = (split_synonyms(name) or ('',))[0].casefold()
+        first = int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], 'big')
+        free = (i % room for i in range(first, first + room) if i % room not in taken)
+        taken.add(chosen := next(free))
+        palette.append(list(CLASS_COLORS[chosen]))
+    return palette
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ class Vocabulary:
 
         Args:
             names: N class names, possibly with synonyms (see :func:`split_synonyms`).
-            palette: N colours ``(R, G, B)``; by default :func:`name_color` of each name.
+            palette: N colours ``(R, G, B)``; by default :func:`palette_of` the names.
             phrases: Words or descriptions to use for each class instead of its name, or None to
                 use the name. In the order of the names, or a dict by name.
 
@@ -104,7 +113,7 @@ class Vocabulary:
         synonyms = _synonyms_of(stripped, phrases)
         _check_distinct(stripped, synonyms)
         if palette is None:
-            palette = [name_color(name) for name in stripped]
+            palette = palette_of(stripped)
         if len(palette) != len(stripped):
             raise ESCNetError(
                 f'The palette has {len(palette)} colours for {len(stripped)} class names: '

@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .apis.inferencer import OpenVocabInferencer
 from .apis.query import Query
 from .apis.result import SegmentationResult
 from .cli import parse_background
+from .colors import distinct_in_picture
 from .errors import ESCNetError
-from .visualization.distinct_colors import tell_apart
+from .visualization.overlay import paint
 from .vocabulary import short_name
 
 MAX_FILE_BYTES = 64 << 20
@@ -56,19 +59,19 @@ def annotate(result: SegmentationResult, class_ids: Sequence[int]) -> dict:
     """What ``gr.AnnotatedImage`` shows.
 
     Returns:
-        ``value``: the picture (h, w, 3), uint8, at most 1600 pixels on a side, and for each of
-        ``class_ids`` that is present, the largest first, a mask (h, w), bool, and a label with name
-        and share. ``color_map``: label -> '#rrggbb'.
+        ``value``: the picture (h, w, 3), uint8, at most 1600 pixels on a side, with outlines of the
+        classes, and for each of ``class_ids`` that is present, the largest first, a mask (h, w),
+        bool, and a label with name and share. ``color_map``: label -> '#rrggbb'.
     """
     step = -(-max(result.labels.shape) // _LONGEST_SIDE)
     picture, labels = result.image[::step, ::step], result.labels[::step, ::step]
     areas = {result.classes.index(name): area for name, area in result.areas.items()}
-    asked = [i for i in areas if i < result.query.num_asked]  # the background stays grey
-    colors = dict(enumerate(result.palette)) | tell_apart(result.palette, asked)
+    colors = distinct_in_picture(result.palette, areas)
+    outlined = paint(picture, labels.astype(np.uint16), colors, opacity=0)
     names, total = names_of(result), result.labels.size
     texts = {i: f'{names[i]} {area / total:.1%}' for i, area in areas.items()}
     return dict(
-        value=(picture, [(labels == i, texts[i]) for i in texts if i in class_ids]),
+        value=(outlined, [(labels == i, texts[i]) for i in texts if i in class_ids]),
         color_map={texts[i]: '#{:02x}{:02x}{:02x}'.format(*colors[i]) for i in texts},
     )
 

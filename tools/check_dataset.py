@@ -33,7 +33,7 @@ from mmseg_escnet.datasets.parallel import default_workers
 from mmseg_escnet.errors import ESCNetError, first_few
 from mmseg_escnet.files import encode_png, write_file
 from mmseg_escnet.tables import table
-from mmseg_escnet.vocabulary import name_color, short_name
+from mmseg_escnet.vocabulary import short_name
 
 if TYPE_CHECKING:
     from mmseg_escnet.datasets.inspection import Inspection, LabelIds
@@ -174,7 +174,7 @@ def contact_sheet(inspection: Inspection) -> Image.Image:
     from mmseg_escnet.visualization import draw_comparison
 
     names = [*inspection.labels.names, OUTSIDE_NAME]
-    palette = [*map(name_color, inspection.labels.names), OUTSIDE_COLOR]
+    palette = [*inspection.palette, OUTSIDE_COLOR]
     class_ids = inspection.labels.table % 65_536  # IGNORED becomes 65535, which is not a class
     class_ids[inspection.labels.table == OUTSIDE] = len(names) - 1
     pictures = []

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from ..class_files import read_classes
+from ..colors import BACKGROUND
 from ..errors import ESCNetError
 from ..vocabulary import MAX_WORDS, Vocabulary, normalise_classes, shown, split_words
 from ..words import is_form_of, normalise, tokens
@@ -20,7 +21,7 @@ COMMON_BACKGROUND = (
     *('sky', 'wall', 'floor', 'ceiling', 'ground', 'road', 'grass', 'tree', 'bush', 'water'),
     *('sand', 'snow', 'rock', 'mountain', 'building', 'window', 'door', 'fence', 'furniture'),
 )
-_OTHER, _OTHER_COLOR = 'other', (128, 128, 128)
+_OTHER = 'other'
 _MOST_CLASSES = 65_535  # ids of 16 bits, one of which means no class
 Background = str | float | Sequence[str] | Mapping[str, Sequence[str]] | None
 
@@ -113,7 +114,7 @@ class Query:
         words, count = self.vocabulary, self.num_asked
         columns = words.names[:count], words.palette[:count], words.synonyms[:count]
         if self.background is not None:
-            last = self.background, _OTHER_COLOR, (self.background,)
+            last = self.background, BACKGROUND, (self.background,)
             columns = ((*column, value) for column, value in zip(columns, last, strict=True))
         return Vocabulary(*columns)
 

@@ -22,7 +22,7 @@ from mmseg.datasets import (
 from mmseg.registry import DATASETS
 
 from ..errors import ESCNetError
-from ..vocabulary import name_color
+from ..vocabulary import palette_of
 from .benchmark_vocabularies import PUBLISHED_IMAGES, vocabulary_names
 from .checked import CheckedDatasetMixin
 
@@ -79,7 +79,7 @@ class ADE20K847Dataset(_WideDataset):
 
     METAINFO = dict(
         classes=vocabulary_names('ade847'),
-        palette=[list(name_color(name)) for name in vocabulary_names('ade847')],
+        palette=palette_of(vocabulary_names('ade847')),
     )
     official_counts = PUBLISHED_IMAGES['ade20k_full']
     prepare_hint = _CONVERT.format('ade20k_847', 'ADE20K_2021_17_01', 'ADE20K-full')
@@ -117,7 +117,7 @@ class PascalContext459Dataset(_WideDataset):
 
     METAINFO = dict(
         classes=vocabulary_names('pc459'),
-        palette=[list(name_color(name)) for name in vocabulary_names('pc459')],
+        palette=palette_of(vocabulary_names('pc459')),
     )
     official_counts = PUBLISHED_IMAGES['pascal_context']
     prepare_hint = PascalContext59Dataset.prepare_hint
@@ -142,8 +142,7 @@ _WORDS = vocabulary_names('voc20b')
 
 
 def _voc_palette(words: Sequence[str]) -> list[list[int]]:
-    background = [list(name_color(name)) for name in words[len(_OBJECTS) :]]
-    return PascalVOC20Dataset.METAINFO['palette'] + background
+    return PascalVOC20Dataset.METAINFO['palette'] + palette_of(words[len(_OBJECTS) :])
 
 
 @DATASETS.register_module()

@@ -15,8 +15,9 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmseg.registry import DATASETS
 
+from ..colors import BACKGROUND
 from ..errors import ESCNetError
-from ..vocabulary import split_synonyms
+from ..vocabulary import palette_of, split_synonyms
 from .benchmark_vocabularies import PUBLISHED_IMAGES
 from .parallel import parallel_map
 from .transforms import LoadImage, LoadLabelMap
@@ -100,6 +101,7 @@ class Inspection:
 
     Attributes:
         labels: What the ids in the label files mean.
+        palette: N colours (R, G, B), of the data set if it defines any.
         load: Reads an image (H, W, 3) uint8 BGR and its label map (H, W) uint8 or uint16, given
             both paths.
         casts_to_bytes: Whether the pipeline loads labels with MMSegmentation's transform, in which
@@ -114,6 +116,7 @@ class Inspection:
     """
 
     labels: LabelIds
+    palette: Sequence[Sequence[int]]
     load: partial
     casts_to_bytes: bool
     total: int
@@ -239,8 +242,10 @@ def inspect_dataset(
     outcomes = list(
         parallel_map(partial(_read, load=load), files, workers=workers, description=description)
     )
+    labels = _label_ids(dataset, label_step.get('ignore_index'), background_from)
     return Inspection(
-        labels=_label_ids(dataset, label_step.get('ignore_index'), background_from),
+        labels=labels,
+        palette=_palette(dataset, labels, background_from),
         load=load,
         casts_to_bytes=label_step.get('type') == 'LoadAnnotations',
         total=len(dataset),
@@ -286,6 +291,16 @@ def _label_ids(
         }
         names = [*names[:background_from], 'background']
     return LabelIds(tuple(names), ignore_index, bool(dataset.reduce_zero_label), label_map)
+
+
+def _palette(
+    dataset: BaseDataset, labels: LabelIds, background_from: int | None
+) -> Sequence[Sequence[int]]:
+    # MMSegmentation invents random colours for data sets that define none
+    if not (getattr(dataset, 'file_palette', None) or type(dataset).METAINFO.get('palette')):
+        return palette_of(labels.names)
+    palette = dataset.metainfo['palette']
+    return palette if background_from is None else [*palette[:background_from], BACKGROUND]
 
 
 def spread(count: int, limit: int | None) -> list[int]:

@@ -9,7 +9,8 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from ..datasets.checked import CheckedDatasetMixin
-from .vocabulary import palette_of, vocabulary_of
+from ..vocabulary import palette_of
+from .vocabulary import vocabulary_of
 
 
 @DATASETS.register_module()

@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-_COLORS = ('#0072b2', '#e69f00')  # Okabe and Ito, colour-blind safe
-_QUIET = '#6b7078'
+from ..colors import OKABE_ITO, QUIET
+
+_COLORS = (OKABE_ITO[1], '#e69f00')
 
 
 def curves_figure(curves: Mapping[str, Sequence[float]]) -> Figure:
@@ -55,12 +56,17 @@ def classes_figure(
             positions = np.arange(len(ids)) - 0.4 + (row + 0.5) * thickness
             values = scores[method][ids]
             bars = axes.barh(
-                positions, values, thickness, color=color, label=f'{method}: {values.mean():.1f}'
+                positions,
+                values,
+                thickness,
+                color=color,
+                label=f'{method}: mean {values.mean():.1f}',
             )
-            axes.bar_label(bars, fmt='%.1f', padding=3, fontsize=7, color=_QUIET)
+            axes.bar_label(bars, fmt='%.1f', padding=3, fontsize=7, color=QUIET)
         axes.set_yticks(range(len(ids)), [names[i] for i in ids])
         axes.set_ylim(len(ids) - 0.4, -0.6)
-        axes.legend(fontsize=7.5, loc='lower right', title='mean', title_fontsize=7.5)
+        # above the bars, which may fill the panel
+        axes.legend(loc='lower right', bbox_to_anchor=(1, 1), ncols=2, fontsize=7.5, frameon=False)
         _tidy(axes, 'x', title)
     panels[-1].set_xlabel('IoU (%)', fontsize=8)
     return figure
@@ -78,7 +84,7 @@ def study_figure(rows: Mapping[str, Sequence[float]], *, baseline: str, metric: 
     axes = figure.subplots()
     once = dict(seed='one seed', mean='mean', spread='± standard deviation')  # for the legend
     for number, (variant, values) in enumerate(rows.items()):
-        color = _QUIET if variant == baseline else _COLORS[0]
+        color = QUIET if variant == baseline else _COLORS[0]
         mean, summary = np.mean(values), f'{np.mean(values):.2f}'
         if len(values) > 1:
             spread = np.std(values, ddof=1)
@@ -87,7 +93,7 @@ def study_figure(rows: Mapping[str, Sequence[float]], *, baseline: str, metric: 
             label = once.pop('spread', None)
             axes.hlines(number, *ends, color, linewidth=5, alpha=0.25, label=label)
         if variant == baseline:
-            axes.axvline(mean, color=_QUIET, linewidth=1, linestyle='--', label='baseline')
+            axes.axvline(mean, color=QUIET, linewidth=1, linestyle='--', label='baseline')
         points = [number] * len(values)
         axes.plot(values, points, 'o', color=color, alpha=0.65, label=once.pop('seed', None))
         axes.plot(mean, number, '|', color=color, markersize=14, label=once.pop('mean', None))

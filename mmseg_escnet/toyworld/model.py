@@ -9,9 +9,9 @@ from mmengine.config import Config
 from ..config import config_folder
 from ..errors import ESCNetError
 from ..vocabulary import Vocabulary
-from .vocabulary import ALL_NAMES, palette_of
+from .vocabulary import ALL_NAMES
 
-TOY_VOCABULARY = Vocabulary.create(ALL_NAMES, palette_of(ALL_NAMES))
+TOY_VOCABULARY = Vocabulary.create(ALL_NAMES)
 _SIZE = (96, 96)  # of its scenes
 
 

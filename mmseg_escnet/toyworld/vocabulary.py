@@ -9,8 +9,6 @@ things that never occur.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from ..datasets.benchmark_vocabularies import vocabulary_names
@@ -28,7 +26,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
     'white': (244, 244, 246),
 }
 SHAPES = ('circle', 'square', 'triangle', 'star', 'cross', 'ring', 'heart', 'crescent')
-TEXTURES: dict[str, tuple[int, int, int]] = {  # name -> colour in pictures of label maps
+TEXTURES: dict[str, tuple[int, int, int]] = {  # name -> mean colour
     'brick': (150, 74, 58),
     'grass': (70, 104, 44),
     'sand': (196, 172, 124),
@@ -82,24 +80,6 @@ def with_synonyms(name: str) -> str:
     if noun not in SYNONYMS:
         return name
     return ' | '.join((name, ' '.join([*color, SYNONYMS[noun]])))
-
-
-def palette_of(names: Sequence[str]) -> list[list[int]]:
-    """Colours ``[R, G, B]`` for pictures of label maps; shapes of one colour differ in shade.
-
-    Words for what never occurs are grey.
-    """
-    palette = []
-    for name in names:
-        color, _, shape = name.split(' | ')[0].partition(' ')
-        if color in TEXTURES:
-            palette.append(list(TEXTURES[color]))
-        elif color in COLORS and shape in SHAPES:
-            shade = 1.0 - 0.07 * SHAPES.index(shape)
-            palette.append([round(channel * shade) for channel in COLORS[color]])
-        else:
-            palette.append([90, 90, 90])
-    return palette
 
 
 def to_seen_ids(label: np.ndarray) -> np.ndarray:

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 
+from ..colors import OKABE_ITO, QUIET
 from ..vocabulary import short_name
-from .distinct_colors import OKABE_ITO, QUIET
 from .fonts import font_for
 
 Arrays = Mapping[str, np.ndarray]  # by the names of :class:`.WordInside`
@@ -23,7 +23,7 @@ _TITLE, _LABEL, _SMALL = 10, 8.5, 7.5  # font sizes
 _EXTENT = (0, 1, 1, 0)  # of the picture and of the maps, whose pixels are patches
 # inches
 _PANEL, _GAP, _MARGIN = 2.1, 0.1, 0.1
-_HEADING, _PANEL_TITLE, _RANGE = 0.2, 0.28, 0.3
+_HEADING, _PANEL_TITLE, _RANGE = 0.55, 0.28, 0.3
 _FLATTEST = 0.45  # height by width of a panel, and width by height
 _HIGHEST_LOW, _LEAST_CHANGE = 0.99, 0.01  # of the cosines: smaller ranges are rounding
 _SUBSCRIPTS = str.maketrans('0123456789', '₀₁₂₃₄₅₆₇₈₉')
@@ -48,11 +48,11 @@ def blocks_figure(arrays: Arrays) -> Figure:
     figure, grid = _panels(arrays, rows=1 + has_prompts + 2 * has_similarity)
     top, lower = grid[0], iter(grid[1:])
     top[0].imshow(arrays['image'], extent=_EXTENT, aspect='auto')
-    top[0].set_title(f'+ where {_correlation(len(maps) - 1)} peaks', fontsize=_LABEL)
+    top[0].set_title(f'+: highest {_correlation(len(maps) - 1)}', fontsize=_LABEL)
     _mark(top[0], arrays)
     for number, (axes, values) in enumerate(zip(top[1:-1], maps, strict=True)):
         _draw_map(axes, arrays, values, cmap=_HEAT)
-        axes.set_title(f'{_correlation(number)}, read by block {number + 1}', fontsize=_TITLE)
+        axes.set_title(f'{_correlation(number)}, input of block {number + 1}', fontsize=_TITLE)
         _add_range(axes)
     _draw_map(top[-1], arrays, arrays['probability'], cmap=_HEAT, vmin=0)
     top[-1].set_title('probability (decoder)', fontsize=_TITLE)
@@ -92,6 +92,18 @@ def _panels(arrays: Arrays, rows: int) -> tuple[Figure, np.ndarray]:
         va='top',
         fontproperties=FontProperties(fname=font.path, size=_TITLE + 2),
     )
+    legend = 'C: correlation of each patch with the word; C₀ is by CLIP, each block refines it.'
+    if 'similarity' in arrays:
+        legend += '\nFᵥ: features of the patches by CLIP; Fᵥ′: the same, refined by a block.'
+    figure.text(
+        _MARGIN / total_width,
+        1 - (_MARGIN + 0.22) / total_height,
+        legend,
+        va='top',
+        fontsize=_SMALL,
+        linespacing=1.35,
+        color=QUIET,
+    )
     return figure, grid
 
 
@@ -114,13 +126,11 @@ def _draw_prompts(row: np.ndarray, arrays: Arrays) -> None:
         'region around its peak. Colours: its\n'
         'objects (k-means), more opaque where\n'
         'their masks are higher. Numbers: their\n'
-        'points. Presence: this word among all.',
+        'points.',
     )
-    names = ('region', 'objects', 'masks', 'points', 'valid', 'presence')
+    names = ('region', 'objects', 'masks', 'points', 'valid')
     blocks = zip(*(arrays[name] for name in names), strict=True)
-    for axes, (region, objects, masks, points, valid, presence) in zip(
-        row[1:-1], blocks, strict=True
-    ):
+    for axes, (region, objects, masks, points, valid) in zip(row[1:-1], blocks, strict=True):
         colors = np.array([to_rgb(c) for c in islice(cycle(OKABE_ITO), len(valid))])
         layer = np.zeros((*region.shape, 4))
         layer[region, :3] = colors[objects[region]]
@@ -136,7 +146,7 @@ def _draw_prompts(row: np.ndarray, arrays: Arrays) -> None:
             style = dict(ha='center', va='center_baseline', fontsize=6, fontweight='bold')
             axes.text(x, y, str(number + 1), color='white', **style)
         count = f'{len(numbers)} {"object" if len(numbers) == 1 else "objects"}'
-        axes.set_title(f'{count}, presence {presence:.2f}', fontsize=_LABEL)
+        axes.set_title(count, fontsize=_LABEL)
 
 
 def _draw_similarity(after: np.ndarray, change: np.ndarray, arrays: Arrays) -> None:

@@ -3,17 +3,18 @@
 Shapes: H x W pixels, N classes.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ..colors import INK, QUIET
 from ..vocabulary import cut, short_name
-from .distinct_colors import INK, QUIET
 from .fonts import text_width, write
 
 MOST_ENTRIES = 40
+_MOST_ABSENT = 10
 _MOST_COLUMNS = 3
 _STRIPES = (78, 116)  # greys of ignored pixels
 
@@ -68,7 +69,7 @@ def legend_entries(
     *,
     no_class: str = '(no class)',
     is_striped: bool = False,
-    recolored: Collection[int] = (),
+    list_absent: bool = False,
 ) -> list[Entry]:
     """The lines of a legend: up to forty of the classes present, and the rest.
 
@@ -78,22 +79,24 @@ def legend_entries(
         palette: N colours (R, G, B).
         no_class: Name for pixels without a class.
         is_striped: Whether these are striped.
-        recolored: Classes drawn in another colour than usual, which are marked.
+        list_absent: Also list up to ten of the classes that are absent.
     """
     present = present_classes(maps, len(names))
     listed, more = list(present)[:MOST_ENTRIES], list(present)[MOST_ENTRIES:]
     entries = []
     for i in listed:
-        name = short_name(names[i]) + ('*' if i in recolored else '')
-        entries.append(Entry(name, _shares(present[i]), palette[i]))
+        entries.append(Entry(short_name(names[i]), _shares(present[i]), palette[i]))
     if more:
         rest = np.sum([present[i] for i in more], axis=0)
         entries.append(Entry(f'... {len(more)} more', _shares(rest)))
     unknown = [np.mean((labels < 0) | (labels >= len(names))) for labels in maps]
     if any(unknown):
         entries.append(Entry(no_class, _shares(unknown), is_striped=is_striped))
-    if any(i in recolored for i in listed):
-        entries.append(Entry('* changed colour', ('',) * len(maps)))
+    absent = [short_name(name) for i, name in enumerate(names) if i not in present]
+    if list_absent and absent:
+        more = [f'... {len(absent) - _MOST_ABSENT} more'] if len(absent) > _MOST_ABSENT else []
+        texts = ['not found:', *absent[:_MOST_ABSENT], *more]
+        entries += [Entry(text, ('',) * len(maps)) for text in texts]
     return entries
 
 

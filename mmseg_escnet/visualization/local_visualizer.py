@@ -16,8 +16,9 @@ from mmseg.registry import VISUALIZERS
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
+from ..colors import BACKGROUND, OPACITY
 from ..errors import ESCNetError
-from ..vocabulary import name_color
+from ..vocabulary import palette_of
 from .overlay import draw_comparison
 
 
@@ -38,7 +39,7 @@ class OpenVocabVisualizer(SegLocalVisualizer):
         kwargs: All other arguments of ``SegLocalVisualizer``.
     """
 
-    def __init__(self, name: str = 'visualizer', *, alpha: float = 0.55, **kwargs) -> None:
+    def __init__(self, name: str = 'visualizer', *, alpha: float = OPACITY, **kwargs) -> None:
         super().__init__(name, alpha=alpha, **kwargs)
         self._sources: dict[str, str] = {}  # name of a picture -> path of its image
 
@@ -100,12 +101,12 @@ class OpenVocabVisualizer(SegLocalVisualizer):
                 'The visualizer does not know the class names: set visualizer.dataset_meta = '
                 "dict(classes=['...', ...])."
             )
-        palette = list(meta.get('palette') or map(name_color, names))
+        palette = list(meta.get('palette') or palette_of(names))
         first = meta.get('background_from')
         if first is not None:
             for labels in maps.values():
                 labels[(labels >= first) & (labels < len(names))] = first
-            names, palette = [*names[:first], 'background'], [*palette[:first], (128, 128, 128)]
+            names, palette = [*names[:first], 'background'], [*palette[:first], BACKGROUND]
         return names, palette
 
     def _unique_name(self, name: str, source: str) -> str:

@@ -7,16 +7,17 @@ from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
+from ..colors import INK, OPACITY, distinct_in_picture
 from ..vocabulary import short_name
-from .distinct_colors import tell_apart
 from .fonts import font_for
-from .legend import MOST_ENTRIES, add_legend, add_title, legend_entries, present_classes, stripes
+from .legend import add_legend, add_title, legend_entries, present_classes, stripes
 
 _SIDES = 480, 1600  # pixels of the longer side of a picture, at least and at most
 _PANEL_SIDES = 384, 800  # of each panel
 _MOST_NAMES = 30
+_LIGHT, _DARK = ImageColor.getrgb('white'), ImageColor.getrgb(INK)  # lines of outlines
 
 
 def draw_overlay(
@@ -25,31 +26,34 @@ def draw_overlay(
     *,
     names: Sequence[str],
     palette: Sequence[Sequence[int]],
-    opacity: float = 0.55,
+    opacity: float = OPACITY,
     legend: bool = True,
     tags: bool = True,
 ) -> Image.Image:
     """Draw a label map over its image.
 
     The picture is resized such that its longer side has 480 to 1600 pixels. The legend lists up to
-    forty of the classes present, the largest first, with their shares of the pixels.
+    forty of the classes present, the largest first, with their shares of the pixels, and up to ten
+    that were not found.
 
     Args:
         image: (H, W, 3) uint8, RGB.
         labels: (H, W) class ids; other ids are pixels without a class, which are left unpainted.
         names: The N class names; only the first synonym is written.
         palette: N colours (R, G, B).
-        opacity: Of the colours, 0 to 1; outlines are opaque.
+        opacity: Of the colours, 0 to 1.
         legend: Draw the legend, on the right.
         tags: Also write names into the image, where there is room.
     """
     image, small = _fit(image, *_SIDES), _fit(labels.astype(np.uint16), *_SIDES)
     size = max(14, round(max(image.shape) / 45))
+    palette = distinct_in_picture(palette, present_classes([labels], len(names)))
     picture = Image.fromarray(paint(image, small, palette, opacity=opacity))
     if tags:
         write_names(picture, small, names, size)
     if legend:
-        picture = add_legend(picture, legend_entries([labels], names, palette), size)
+        entries = legend_entries([labels], names, palette, list_absent=True)
+        picture = add_legend(picture, entries, size)
     return picture
 
 
@@ -59,25 +63,23 @@ def draw_comparison(
     *,
     names: Sequence[str],
     palette: Sequence[Sequence[int]],
-    opacity: float = 0.55,
+    opacity: float = OPACITY,
     tags: bool = True,
 ) -> Image.Image:
     """Draw an image and label maps of it side by side, with one legend.
 
-    Each is resized such that its longer side has 384 to 800 pixels. Similar colours are changed
-    (:func:`.distinct_colors.tell_apart`), and marked in the legend.
+    Each is resized such that its longer side has 384 to 800 pixels.
 
     Args:
         image: (H, W, 3) uint8, RGB.
         maps: Title -> (H, W) class ids; other ids are ignored pixels, which are striped.
         names: The N class names; only the first synonym is written.
         palette: N colours (R, G, B).
-        opacity: Of the colours, 0 to 1; outlines are opaque.
+        opacity: Of the colours, 0 to 1.
         tags: Also write names into the label maps, where there is room.
     """
     labels = list(maps.values())
-    changed = tell_apart(palette, list(present_classes(labels, len(names)))[:MOST_ENTRIES])
-    palette = [changed.get(i, color) for i, color in enumerate(palette)]
+    palette = distinct_in_picture(palette, present_classes(labels, len(names)))
     image = _fit(image, *_PANEL_SIDES)
     height, width = image.shape[:2]
     size = max(14, round((len(maps) + 1) * max(height, width) / 90))
@@ -96,9 +98,7 @@ def draw_comparison(
         row.paste(add_title(panel, title, size), (number * (width + gap), 0))
     if not maps:
         return row
-    entries = legend_entries(
-        labels, names, palette, no_class='ignored', is_striped=True, recolored=changed
-    )
+    entries = legend_entries(labels, names, palette, no_class='ignored', is_striped=True)
     heads = list(maps) if len(maps) > 1 else ()
     return add_legend(row, entries, size, heads=heads, is_below=row.width > 2 * row.height)
 
@@ -106,7 +106,9 @@ def draw_comparison(
 def paint(
     image: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[int]], *, opacity: float
 ) -> np.ndarray:
-    """Mix the colours of the classes into an image, with opaque outlines.
+    """Mix the colours of the classes into an image, with outlines.
+
+    An outline is a dark and a light line, so that neighbours part whatever their colours are.
 
     Args:
         image: (H, W, 3) uint8, RGB.
@@ -119,13 +121,15 @@ def paint(
     """
     known = labels < len(palette)
     colors = np.array([*palette, (0, 0, 0)], np.uint8)[np.where(known, labels, len(palette))]
-    # an outline is where a neighbour in the row or the column has another class
+    strength = opacity * known[..., None]
+    painted = (strength * colors + (1 - strength) * image).round().astype(np.uint8)
+    # a pixel is in an outline if the class of a neighbour has a lower (light), higher (dark) id
+    wide = np.ones((3, 3), np.uint8)
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    outlines = cv2.morphologyEx(labels, cv2.MORPH_GRADIENT, cross) > 0
-    if max(labels.shape) > 1000:
-        outlines = cv2.dilate(outlines.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    strength = np.where(outlines, 1.0, opacity)[..., None] * known[..., None]
-    return (strength * colors + (1 - strength) * image).round().astype(np.uint8)
+    brush = wide if max(labels.shape) > 1000 else cross
+    painted[cv2.erode(labels, brush) < labels] = _LIGHT
+    painted[cv2.dilate(labels, brush) > labels] = _DARK
+    return painted
 
 
 def write_names(picture: Image.Image, labels: np.ndarray, names: Sequence[str], size: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 from mmseg_escnet import ESCNetError, Vocabulary
 from mmseg_escnet.apis import COMMON_BACKGROUND, Query, read_classes
 from mmseg_escnet.cli import parse_background
-from mmseg_escnet.vocabulary import name_color
+from mmseg_escnet.vocabulary import palette_of
 
 EXPECTED = {'taxi': ('a yellow cab', 'a car, for hire'), 'wet road': None, 'sofa | couch': None}
 
@@ -134,7 +134,7 @@ def test_classes_in_every_form(write):
         query = Query.create(classes)
         assert query.names == tuple(EXPECTED)
         assert query.words == (EXPECTED['taxi'], ('wet road',), ('sofa', 'couch'))
-        assert query.palette == tuple(map(name_color, EXPECTED))
+        assert query.palette == tuple(map(tuple, palette_of(EXPECTED)))
         assert query.vocabulary.synonyms == query.words
     assert Query.create(list(EXPECTED)).names == query.names
     vocabulary = Vocabulary.create(['taxi'], [[1, 2, 3]])

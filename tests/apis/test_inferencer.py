@@ -212,13 +212,12 @@ def test_words_are_encoded_once(seg, drawn, encodings):
     assert encodings == [3, 1, 3], 'the templates of the config, and of the cache, are back'
 
 
-def test_the_order_of_words_and_their_colours(seg, drawn):
+def test_the_order_of_words(seg, drawn):
     image, _ = drawn
     forward, backward = seg(image, classes=WORDS), seg(image, classes=WORDS[::-1])
     assert backward.classes == tuple(WORDS[::-1])
     assert (forward.labels == 3 - backward.labels).mean() > 0.999
-    assert backward.palette == forward.palette[::-1]
-    assert len(set(forward.palette)) == 4
+    assert len(set(forward.palette)) == len(set(backward.palette)) == 4
 
 
 def test_synonyms_and_phrases_count(seg, drawn):

@@ -12,9 +12,10 @@ from conftest import ROOT, load_tool
 from small_datasets import CLASSES, dataset_cfg, write_pair
 from tool_processes import run_tool
 
+from mmseg_escnet.colors import OPACITY
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.toyworld.drawing import draw_scenes
-from mmseg_escnet.vocabulary import name_color
+from mmseg_escnet.vocabulary import palette_of
 
 SCRIPT = 'tools/check_dataset.py'
 
@@ -146,13 +147,14 @@ def test_contact_sheet(tool, tmp_path):
     assert photo[top : top + 400].all()
     label_map = sheet[top : top + 400, 487 : 487 + 480]
     photograph = np.array((90, 120, 60))
+    colors = dict(zip(CLASSES, palette_of(CLASSES), strict=True))
     for column, name in ((0.25, 'cat'), (0.75, 'tree')):
-        color = np.array(name_color(name))
+        color = np.array(colors[name])
         pixel = label_map[150, round(column * 480)]
-        expected = 0.55 * color + 0.45 * photograph
+        expected = OPACITY * color + (1 - OPACITY) * photograph
         assert abs(pixel - expected).max() < 6, name
     magenta = label_map[380, 300]
-    assert abs(magenta - (0.55 * np.array((255, 0, 255)) + 0.45 * photograph)).max() < 6
+    assert abs(magenta - (OPACITY * np.array((255, 0, 255)) + (1 - OPACITY) * photograph)).max() < 6
     assert np.ptp(label_map[10, 10:-10], axis=-1).max() < 10, 'ignored pixels are grey'
 
 

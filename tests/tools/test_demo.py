@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tool_processes import run_tool
 
@@ -60,6 +61,20 @@ def test_table_and_result(demo):
         f'{result["chance"]["all 72 names"]:.1f}',
     ]
     assert 0 < result['chance']['all 72 names'] < 5
+    starred = [int(title.split()[0]) for title in whole if title.endswith('*')]
+    assert starred == [12, 18], 'names without masks'
+
+
+def test_where_the_results_come_from(demo):
+    out, _ = demo
+    origin = json.loads((out / 'result.json').read_text())['origin']
+    assert origin['date'].startswith('20')
+    assert origin['config'].endswith('escnet_toy.py')
+    assert origin['weights'] == 'trained for 2 iterations of 2 images'
+    assert 'train_dataloader.num_workers=0' in origin['settings']
+    assert f'PyTorch {torch.__version__}' in origin['versions']
+    page = (out / 'report.md').read_text()
+    assert all(f'| {key} | {value} |' in page for key, value in origin.items())
 
 
 def test_page_and_pictures(demo):

@@ -36,7 +36,7 @@ def test_bars_are_sorted_by_the_first_method_and_absent_classes_are_left_out():
     places = [bar.get_y() + bar.get_height() / 2 for bar in seen.patches]
     np.testing.assert_allclose(places, [-0.2, 0.8, 1.8, 0.2, 1.2, 2.2])
     texts = [text.get_text() for text in seen.get_legend().get_texts()]
-    assert texts == ['ours: 20.0', 'theirs: 21.7']
+    assert texts == ['ours: mean 20.0', 'theirs: mean 21.7']
 
 
 def test_a_study_shows_every_seed_the_mean_and_the_spread():

@@ -25,16 +25,31 @@ def test_entries():
 def test_entries_of_two_maps():
     one, other = np.zeros((100, 100), np.uint16), np.ones((100, 100), np.uint16)
     other[0, 0], one[:50] = 2, 65535
-    found = legend_entries(
-        [one, other], NAMES, PALETTE, no_class='ignored', is_striped=True, recolored={2}
-    )
+    found = legend_entries([one, other], NAMES, PALETTE, no_class='ignored', is_striped=True)
     assert found == [
         Entry('wet road', ('', '100.0 %'), PALETTE[1]),
         Entry('taxi', ('50.0 %', ''), PALETTE[0]),
-        Entry('never seen*', ('', '< 0.1 %'), PALETTE[2]),
+        Entry('never seen', ('', '< 0.1 %'), PALETTE[2]),
         Entry('ignored', ('50.0 %', ''), is_striped=True),
-        Entry('* changed colour', ('', '')),
     ]
+
+
+def test_absent_classes():
+    """Up to ten of them are named, in the order of the vocabulary."""
+    labels = np.ones((10, 10), np.uint8)
+    found = legend_entries([labels], NAMES, PALETTE, list_absent=True)
+    assert [entry.text for entry in found] == ['wet road', 'not found:', 'taxi', 'never seen']
+    assert all(entry.color is None and entry.shares == ('',) for entry in found[1:])
+    everything = np.arange(3).reshape(1, 3)
+    texts = [e.text for e in legend_entries([everything], NAMES, PALETTE, list_absent=True)]
+    assert 'not found:' not in texts
+    names = [f'word {i}' for i in range(847)]
+    texts = [e.text for e in legend_entries([labels], names, PALETTE * 300, list_absent=True)]
+    assert texts[2:4] == ['word 0', 'word 2']
+    assert (len(texts), texts[-1]) == (13, '... 836 more')
+    nothing = np.full((4, 4), 255)
+    texts = [e.text for e in legend_entries([nothing], NAMES, PALETTE, list_absent=True)]
+    assert texts == ['(no class)', 'not found:', 'taxi', 'wet road', 'never seen']
 
 
 def test_many_classes():
@@ -79,25 +94,59 @@ def test_letters_of_our_font():
         assert (font.getname()[0], written) == ('DejaVu Sans', text)
 
 
-def test_letters_that_no_font_has(monkeypatch):
-    monkeypatch.setattr(fonts, '_installed_fonts', lambda: ())
+@pytest.fixture
+def installed(monkeypatch):
+    """Sets which fonts are installed."""
     fonts._find_font.cache_clear()
-    font, written = fonts.font_for('taxi 出租 \U0001f469\u200d\U0001f680', 14)
+    yield lambda *paths: monkeypatch.setattr(fonts, '_installed_fonts', lambda: paths)
     fonts._find_font.cache_clear()
-    assert (font.getname()[0], written) == ('DejaVu Sans', 'taxi ?? ?\u200d?')
 
 
-def test_letters_that_another_font_has(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ('text', 'drawn', 'package'),
+    [
+        ('taxi 出租', 'taxi ??', 'fonts-noto-cjk'),
+        ('カタ', '??', 'fonts-noto-cjk'),
+        ('택시', '??', 'fonts-noto-cjk'),
+        ('\U0001f469\u200d\U0001f680', '?\u200d?', 'fonts-symbola'),
+        ('टैक्सी', '?' * 6, 'fonts-noto-core'),
+    ],
+)
+def test_letters_that_no_font_has(installed, text, drawn, package):
+    installed()
+    with pytest.warns(UserWarning, match=f'drawn as .*{package}'):
+        font, written = fonts.font_for(text, 14)
+    assert (font.getname()[0], written) == ('DejaVu Sans', drawn)
+
+
+def test_the_font_with_most_letters(installed, monkeypatch, tmp_path):
+    """If none has all of them; the missing ones are named."""
+    some, most = tmp_path / 'a.ttf', tmp_path / 'b.ttf'
+    has = {fonts._OUR_FONT: 'taxi ', some: 'taxi 出', most: 'taxi 出租'}
+    monkeypatch.setattr(fonts, '_letters', lambda path: set(map(ord, has[path])))
+    for path in (some, most):
+        path.symlink_to(fonts._OUR_FONT.with_name('DejaVuSansMono.ttf'))
+    installed(some, most)
+    with pytest.warns(UserWarning, match="'车' is drawn as"):
+        font, written = fonts.font_for('taxi 出租车', 14)
+    assert (font.getname()[0], written) == ('DejaVu Sans Mono', 'taxi 出租?')
+
+
+def test_fonts_installed_a_moment_ago_are_found():
+    """matplotlib keeps a list from the day it was first used."""
+    paths = fonts._installed_fonts()
+    assert set(map(str, paths)) == set(fonts.font_manager.findSystemFonts())
+
+
+def test_letters_that_another_font_has(installed, monkeypatch, tmp_path):
     """An installed font that has them is taken; one that cannot be read is passed over."""
     broken, other = tmp_path / 'a.ttf', tmp_path / 'b.ttf'
     broken.write_bytes(b'no font')
     other.symlink_to(fonts._OUR_FONT.with_name('DejaVuSansMono.ttf'))
-    monkeypatch.setattr(fonts, '_installed_fonts', lambda: (broken, other))
+    installed(broken, other)
     have = fonts._letters
     monkeypatch.setattr(
         fonts, '_letters', lambda path: have(path) | ({ord('出')} if path == other else set())
     )
-    fonts._find_font.cache_clear()
     font, written = fonts.font_for('taxi 出', 14)
-    fonts._find_font.cache_clear()
     assert (font.getname()[0], written) == ('DejaVu Sans Mono', 'taxi 出')

@@ -13,6 +13,7 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 
 from mmseg_escnet import ESCNetError
+from mmseg_escnet.colors import OPACITY
 from mmseg_escnet.visualization.overlay import draw_comparison
 
 WORDS = [f'word {i}' for i in range(847)]
@@ -70,7 +71,7 @@ def label_map(*ids: int, size=(HEIGHT, WIDTH), dtype=np.int64) -> np.ndarray:
 
 
 def expected(image, maps, names=WORDS, palette=PALETTE, **kwargs) -> np.ndarray:
-    kwargs = dict(opacity=0.55) | kwargs
+    kwargs = dict(opacity=OPACITY) | kwargs
     return np.array(draw_comparison(image, maps, names=names, palette=palette, **kwargs))
 
 

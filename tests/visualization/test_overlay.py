@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mmseg_escnet.visualization.overlay import draw_comparison, draw_overlay
+from mmseg_escnet.vocabulary import palette_of
 
 NAMES = ['taxi', 'wet road, street', 'never seen']
 PALETTE = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
@@ -39,15 +40,27 @@ def test_sizes(size, expected):
     assert with_legend.shape[1] > expected[1]
 
 
-def test_colours_are_mixed_and_outlines_opaque():
+def test_colours_are_mixed_and_outlines_are_light_and_dark():
     labels = halves(480, 600)
     labels[:100] = 255
     drawn = picture(labels, legend=False, tags=False, opacity=0.6)
     np.testing.assert_array_equal(drawn[50, 50], (100, 100, 100))
     np.testing.assert_array_equal(drawn[300, 100], (193, 40, 40))
     np.testing.assert_array_equal(drawn[300, 500], (40, 193, 40))
-    np.testing.assert_array_equal(drawn[300, 299], PALETTE[0])
-    np.testing.assert_array_equal(drawn[300, 300], PALETTE[1])
+    assert drawn[300, 298:302].max(axis=-1).tolist() == [193, 38, 255, 193]
+    assert drawn[50, 300].tolist() == [100, 100, 100], 'none between pixels without a class'
+
+
+@pytest.mark.parametrize('ground', [0, 128, 255])
+@pytest.mark.parametrize('color', [(0, 0, 0), (255, 255, 255), (10, 60, 250)])
+def test_neighbours_of_one_colour_part(ground, color):
+    """On every row a light and a dark pixel between them, also at three times the size."""
+    for size in ((480, 600), (1200, 1600)):
+        image = np.full((*size, 3), ground, np.uint8)
+        drawn = picture(halves(*size), image, palette=[color] * 3, legend=False, tags=False)
+        middle = drawn[:, size[1] // 2 - 3 : size[1] // 2 + 3].astype(int)
+        contrast = middle.max(axis=1) - middle.min(axis=1)
+        assert contrast.min() > 200
 
 
 def test_names_are_written_where_the_class_is():
@@ -133,9 +146,10 @@ def test_odd_sizes_side_by_side(size):
 
 
 def test_colours_of_847_classes_side_by_side():
-    """Two of them look alike: one gets another colour, in the map as in the legend."""
-    palette = [(i % 256, 40, 200 - i // 256) for i in range(847)]
+    """Two of them have the same: one gets another colour, in the map as in the legend."""
     names = [f'word {i}' for i in range(847)]
+    palette = palette_of(names)
+    palette[845] = palette[846]
     labels = np.full((400, 600), 846, np.uint16)
     labels[:, :250], labels[:, :100] = 845, 65535
     drawn = compare(

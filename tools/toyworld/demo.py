@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import time
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +25,8 @@ from mmseg_escnet.datasets.parallel import default_workers
 from mmseg_escnet.files import encode_png, write_file
 from mmseg_escnet.tables import table
 from mmseg_escnet.toyworld.drawing import draw_scenes
-from mmseg_escnet.toyworld.vocabulary import THING_NAMES, vocabulary_of
+from mmseg_escnet.toyworld.vocabulary import SEEN_NAMES, THING_NAMES, vocabulary_of
+from mmseg_escnet.version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = """# ESC-Net in the toy world
@@ -30,11 +34,16 @@ PAGE = """# ESC-Net in the toy world
 ESC-Net was trained on masks of 42 names and segments all 72. *Raw CLIP* takes the class of the
 highest cosine similarity at every patch, without ESC-Net. With the *words exchanged*, each name
 without masks gets the text of another one: a model that finds classes by their words must fail on
-these. *Chance* is a random guess at every pixel.
+these. *Chance* is a random guess at every pixel. A star (\\*) marks names without masks in
+training, which only their words can find.
 
 {table}
 
-{scenes} scenes, {seconds:.0f} s in all; more figures are in [result.json](result.json).
+| | |
+|---|---|
+{origin}
+
+More figures are in [result.json](result.json).
 
 ## Scenes
 
@@ -95,6 +104,7 @@ def main() -> None:
     args = parse_args()
     start = time.monotonic()
 
+    import torch
     from mmengine.registry import init_default_scope
 
     from mmseg_escnet import components  # noqa: F401
@@ -138,8 +148,25 @@ def main() -> None:
             large[title] = measure(f'{title}, {count} words', network, more)
     seconds = time.monotonic() - start
     stage(4, 'drawing the pictures')
-    write_report(args.out, model, dataset, found, large, logged, seconds)
+    origin = {
+        'date': f'{datetime.now():%Y-%m-%d %H:%M}',
+        'config': str(args.config),
+        'settings': ', '.join(f'{k}={v}' for k, v in (args.cfg_options or {}).items()) or '-',
+        'weights': args.checkpoint
+        or f'trained for {cfg.train_cfg.max_iters} iterations of '
+        f'{cfg.train_dataloader.batch_size} images',
+        'scenes': f'{train} for training, {val} for evaluation',
+        'time': f'{seconds:.0f} s in all',
+        'versions': f'mmseg_escnet {__version__}, PyTorch {torch.__version__}, '
+        f'Python {platform.python_version()}',
+    }
+    write_report(args.out, model, dataset, found, large, logged, origin)
     print(f'{seconds:.0f} s in all')
+
+
+def marked(text: str, names: Sequence[str]) -> str:
+    """The text, with a star if any of the names had no masks in training."""
+    return text if set(names) <= set(SEEN_NAMES) else f'{text} *'
 
 
 def result_rows(found, large, dataset) -> list[list]:
@@ -152,6 +179,7 @@ def result_rows(found, large, dataset) -> list[list]:
     for group, title in GROUPS.items():
         ids = [names.index(name) for name in vocabulary_of(group)]
         values = [measured.metrics[f'mIoU_{group}'] for measured in found.values()]
+        title = marked(title, vocabulary_of(group))
         rows.append([f'{len(ids)} names: {title}', *values, np.nanmean(chance[ids])])
     values = [measured.metrics['mIoU_gt'] for measured in found.values()]
     rows.append([f'all {len(names)} names', *values, np.nanmean(chance)])
@@ -162,7 +190,7 @@ def result_rows(found, large, dataset) -> list[list]:
     return rows
 
 
-def write_report(out: Path, model, dataset, found, large, logged, seconds: float) -> None:
+def write_report(out: Path, model, dataset, found, large, logged, origin) -> None:
     """Print the table; write the page, its pictures, and the figures as JSON."""
     from mmseg_escnet.toyworld import figures
     from mmseg_escnet.toyworld.experiment import GROUPS
@@ -179,7 +207,7 @@ def write_report(out: Path, model, dataset, found, large, logged, seconds: float
         metrics={title: measured.metrics for title, measured in found.items()},
         large={title: measured.metrics for title, measured in large.items()},
         chance={row[0]: row[-1] for row in rows},
-        seconds=round(seconds),
+        origin=origin,
     )
     write_file(out / 'result.json', json.dumps(record, indent=1).encode())
 
@@ -187,8 +215,13 @@ def write_report(out: Path, model, dataset, found, large, logged, seconds: float
     write_file(out / 'scenes.png', encode_png(draw_scenes_found(dataset, kept)))
     save_figure(
         figures.classes_figure(
-            names=list(dataset.metainfo['classes']),
-            groups={title: vocabulary_of(group) for group, title in GROUPS.items()},
+            names=[marked(name, [name]) for name in dataset.metainfo['classes']],
+            groups={
+                marked(title, vocabulary_of(group)): [
+                    marked(name, [name]) for name in vocabulary_of(group)
+                ]
+                for group, title in GROUPS.items()
+            },
             scores={title: measured.class_iou for title, measured in reversed(kept.items())},
         ),
         out / 'classes.png',
@@ -200,8 +233,7 @@ def write_report(out: Path, model, dataset, found, large, logged, seconds: float
         save_figure(figures.curves_figure(logged), out / 'curves.png')
     page = PAGE.format(
         table=text,
-        scenes=len(dataset),
-        seconds=seconds,
+        origin='\n'.join(f'| {key} | {value} |' for key, value in origin.items()),
         blocks=''.join(f'![Blocks, scene {i}]({name})\n' for i, name in enumerate(blocks)),
         training=CURVES if logged else '',
     )
@@ -220,7 +252,8 @@ def draw_scenes_found(dataset, found):
         sample = dataset[number]
         truth = sample['data_samples'].gt_sem_seg.data[0].numpy()
         maps = {'ground truth': truth, **dict(zip(found, predictions, strict=True))}
-        names, palette = dataset.metainfo['classes'], dataset.metainfo['palette']
+        names = [marked(name, [name]) for name in dataset.metainfo['classes']]
+        palette = dataset.metainfo['palette']
         pictures.append(draw_comparison(image_of(sample), maps, names=names, palette=palette))
     size = max(p.width for p in pictures), sum(p.height for p in pictures)
     column = Image.new('RGB', size, 'white')

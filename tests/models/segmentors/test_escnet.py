@@ -13,7 +13,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from mmseg_escnet import ESCNetError, Vocabulary
-from mmseg_escnet.vocabulary import name_color
+from mmseg_escnet.vocabulary import palette_of
 
 WORDS = ['cat', 'dog', 'sky', 'wet road']
 OTHER_WORDS = ['taxi', 'tree', 'building, edifice']
@@ -349,8 +349,7 @@ def test_everything_follows_the_vocabulary():
         assert model.vocabulary.names == tuple(words)
         for part in (model, model.decode_head):
             assert part.num_classes == part.out_channels == len(words)
-        palette = [list(name_color(word)) for word in words]
-        assert model.dataset_meta == dict(classes=tuple(words), palette=palette)
+        assert model.dataset_meta == dict(classes=tuple(words), palette=palette_of(words))
     model.set_vocabulary(['a', 'b'], [[1, 2, 3], [4, 5, 6]])
     assert model.dataset_meta['palette'] == [[1, 2, 3], [4, 5, 6]]
     vocabulary = Vocabulary.create(['x', 'y', 'z'])
