@@ -11,6 +11,7 @@ from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
 
 from .compat import can_restrict_checkpoints
+from .errors import ESCNetError
 from .models.clip_weights import find_clip
 from .models.sam_weights import find_sam
 from .models.weights import read_state_dict
@@ -27,7 +28,8 @@ def check_datasets(cfg: Config, *phases: str) -> dict[str, Dataset]:
         The data sets by phase.
 
     Raises:
-        ESCNetError: With what is missing and the command that creates it, or the invalid file.
+        ESCNetError: With what is missing and the command that creates it, or the invalid file; if
+            mIoU is to be computed without labels.
     """
     from mmengine.registry import init_default_scope
 
@@ -39,9 +41,33 @@ def check_datasets(cfg: Config, *phases: str) -> dict[str, Dataset]:
             # a copy, since some transforms change their config
             dataset = DATASETS.build(copy.deepcopy(dataloader.dataset))
             for index in {0, len(dataset) // 2, len(dataset) - 1}:
-                dataset[index]
+                item = dataset[index]
+            if _needs_labels(cfg.get(f'{phase}_evaluator')) and not _has_labels(item):
+                raise unlabelled(f'The data set of {phase}_dataloader')
             datasets[phase] = dataset
     return datasets
+
+
+def unlabelled(where: str) -> ESCNetError:
+    """The error for images without label maps where mIoU is to be computed."""
+    return ESCNetError(
+        f'{where} has no label maps, which mIoU needs: give data_prefix.seg_map_path, and load '
+        'labels in the pipeline; or, to save predictions alone, set test_evaluator.format_only=True'
+        ' and test_evaluator.output_dir, or use mmseg-escnet infer.'
+    )
+
+
+def _needs_labels(evaluator: dict | list[dict] | None) -> bool:
+    metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator or {}]
+    return any(
+        str(metric.get('type')).endswith('IoUMetric') and not metric.get('format_only')
+        for metric in metrics
+    )
+
+
+def _has_labels(item: dict) -> bool:
+    samples = item.get('data_samples')  # a list with test-time augmentation
+    return any('gt_sem_seg' in one for one in (samples if isinstance(samples, list) else [samples]))
 
 
 def find_weights(model: ConfigDict) -> None:

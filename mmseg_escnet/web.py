@@ -1,10 +1,14 @@
 """A gradio page on which people segment pictures into their own words."""
 
+import atexit
+import contextlib
 import functools
 import html
 import os
+import shutil
 import socket
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,6 +106,20 @@ class PageModel(NamedTuple):
     examples: Sequence[Sequence] = ()
 
 
+@contextlib.contextmanager
+def _without_proxy() -> Iterator[None]:
+    """Gradio asks nobody but its own page, whether it is there, and no proxy can know that."""
+    saved = {name: os.environ.get(name) for name in ('no_proxy', 'NO_PROXY')}
+    os.environ.update(dict.fromkeys(saved, '*'))
+    try:
+        yield
+    finally:
+        for name, value in saved.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
 def build_page(models: Sequence[PageModel]) -> Any:
     """Build the page, a ``gr.Blocks``.
 
@@ -112,8 +130,13 @@ def build_page(models: Sequence[PageModel]) -> Any:
         ESCNetError: If gradio is not installed.
     """
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
+    if 'GRADIO_TEMP_DIR' not in os.environ:  # gradio's own belongs to its first user on a machine
+        folder = tempfile.mkdtemp(prefix='mmseg_escnet-web-')
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ['GRADIO_TEMP_DIR'] = folder
     try:
-        import gradio as gr
+        with _without_proxy():
+            import gradio as gr
     except ModuleNotFoundError as error:
         raise ESCNetError(
             f"The page needs gradio, and {error.name} is missing: pip install 'mmseg_escnet[web]'."
@@ -196,16 +219,17 @@ def serve(page: Any, *, host: str = '127.0.0.1', port: int | None = None) -> str
     try:  # gradio itself would retry an unknown address for minutes
         family = socket.AF_INET6 if ':' in host else socket.AF_INET
         socket.create_server((host, port or 0), family=family).close()
-        _, url, _ = page.launch(
-            server_name=f'[{host}]' if ':' in host else host,
-            server_port=port,
-            share=False,
-            prevent_thread_lock=True,
-            quiet=True,
-            run_history=False,
-            max_file_size=MAX_FILE_BYTES,
-            state_session_capacity=8,  # visitors whose last result is kept
-        )
+        with _without_proxy():
+            _, url, _ = page.launch(
+                server_name=f'[{host}]' if ':' in host else host,
+                server_port=port,
+                share=False,
+                prevent_thread_lock=True,
+                quiet=True,
+                run_history=False,
+                max_file_size=MAX_FILE_BYTES,
+                state_session_capacity=8,  # visitors whose last result is kept
+            )
     except (OSError, OverflowError) as error:
         raise ESCNetError(
             f'The page cannot be served at {host}, port {port or "7860 to 7959"} ({error}): choose '

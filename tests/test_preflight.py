@@ -5,11 +5,13 @@ import pytest
 import torch
 from conftest import toy_model_cfg
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from PIL import Image
 
 from mmseg_escnet import ESCNetError, preflight
 from mmseg_escnet.config import forget_pretrained
+from mmseg_escnet.engine import use_tta
 from mmseg_escnet.preflight import check_checkpoint, check_datasets, find_weights
 
 
@@ -87,3 +89,39 @@ def test_bad_label(tmp_path):
     cfg = Config(dict(default_scope='mmseg', train_dataloader=dict(dataset=dataset)))
     with pytest.raises(ESCNetError, match=r'2\.png is 8x4 pixels but its image .* is 8x8'):
         check_datasets(cfg, 'train')
+
+
+@pytest.fixture
+def unlabelled(tmp_path):
+    """A config with three images without label maps."""
+    init_default_scope('mmseg')
+    for number in range(3):
+        Image.new('RGB', (12, 8)).save(tmp_path / f'{number}.png')
+    dataset = dict(
+        type='FolderDataset',
+        data_root=str(tmp_path),
+        data_prefix=dict(img_path='.', seg_map_path=None),
+        names=['cat', 'dog'],
+        pipeline=[dict(type='LoadImage'), dict(type='LoadLabelMap'), dict(type='PackSegInputs')],
+    )
+    evaluator = dict(type='OpenVocabIoUMetric', iou_metrics=['mIoU'])
+    return Config(dict(test_dataloader=dict(dataset=dataset), test_evaluator=evaluator))
+
+
+@pytest.mark.parametrize('tta', [False, True])
+@pytest.mark.parametrize('evaluators', ['one', 'several', 'of mmseg'])
+def test_miou_without_labels(unlabelled, evaluators, tta):
+    if evaluators == 'several':
+        unlabelled.test_evaluator = [dict(type='CityscapesMetric'), unlabelled.test_evaluator]
+    if evaluators == 'of mmseg':
+        unlabelled.test_evaluator.type = 'IoUMetric'
+    if tta:
+        unlabelled.model = {}
+        use_tta(unlabelled)
+    with pytest.raises(ESCNetError, match=r'test_dataloader has no label maps.*format_only=True'):
+        check_datasets(unlabelled, 'test')
+
+
+def test_predictions_without_labels(unlabelled, tmp_path):
+    unlabelled.test_evaluator.update(format_only=True, output_dir=str(tmp_path / 'out'))
+    assert len(check_datasets(unlabelled, 'test')['test']) == 3

@@ -245,6 +245,56 @@ def test_several_models(seg, picture, monkeypatch):
     assert not labels['Model'].visible
 
 
+PAGE = """
+import os, sys, urllib.request
+from mmseg_escnet.web import PageModel, build_page, serve
+before = dict(os.environ)
+page = build_page([PageModel('none', None)])
+url = serve(page, port=None)
+direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+assert b'<html' in direct.open(url).read()
+part = b'Content-Disposition: form-data; name="files"; filename="a.png"'
+body = b'--x\\r\\n' + part + b'\\r\\n\\r\\nabc\\r\\n--x--'
+headers = {'Content-Type': 'multipart/form-data; boundary=x'}
+request = urllib.request.Request(url + 'gradio_api/upload', body, headers)
+print('uploaded', direct.open(request).read().decode())
+changed = {name for name in os.environ if os.environ[name] != before.get(name)}
+assert 'no_proxy' not in changed and 'NO_PROXY' not in changed, changed
+print('folder', os.environ['GRADIO_TEMP_DIR'])
+page.close()
+"""
+
+
+@pytest.mark.parametrize(
+    'proxies',
+    [
+        {},
+        dict(http_proxy='http://127.0.0.1:9'),
+        dict(HTTP_PROXY='http://127.0.0.1:9', HTTPS_PROXY='http://127.0.0.1:9', NO_PROXY='a.org'),
+        dict(all_proxy='socks5://127.0.0.1:9', no_proxy='example.org'),
+    ],
+    ids=['none', 'http', 'upper case', 'socks'],
+)
+def test_behind_a_proxy_and_as_second_user(tmp_path, proxies):
+    """The proxy does not answer, and the folder that gradio shares is not ours."""
+    pytest.importorskip('gradio', reason='the extra `web` is not installed')
+    (tmp_path / 'gradio').touch()  # not even root can write into it
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.lower().endswith('_proxy') and name != 'GRADIO_TEMP_DIR'
+    }
+    environment = inherited | dict(PYTHONPATH=str(ROOT), TMPDIR=str(tmp_path)) | proxies
+    done = subprocess.run(
+        [sys.executable, '-c', PAGE], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    (folder,) = re.findall(r'folder (.*)', done.stdout)
+    assert os.path.dirname(folder) == str(tmp_path)
+    assert f'uploaded ["{folder}/' in done.stdout
+    assert not os.path.exists(folder), 'it is removed in the end'
+
+
 def test_the_page_shows_errors(url, uploads, picture):
     file, typed = upload(uploads, picture.read_bytes()), [WORDS, '', 'Toy world']
     for data, why in [

@@ -79,6 +79,13 @@ class CheckedDatasetMixin:
         color = dict(zip(self.file_classes, palette, strict=True))
         return [color[name] for name in self._metainfo['classes']]
 
+    def _join_prefix(self) -> None:
+        # None means none, as for an override: data_prefix.seg_map_path=None
+        self.data_prefix = {
+            name: folder for name, folder in self.data_prefix.items() if folder is not None
+        }
+        super()._join_prefix()
+
     def load_data_list(self) -> list[dict]:
         """Check folders and files, then list them as the parent class does.
 

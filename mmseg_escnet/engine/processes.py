@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import copy
 import os
 from collections.abc import Callable
 
 import torch
 from mmengine import dist
 from mmengine.config import Config
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 
@@ -84,11 +86,23 @@ def build_test_runner(cfg: Config) -> Runner:
     # otherwise SegVisualizationHook builds the training data set to count iterations
     for name in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
         cfg.pop(name, None)
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or () if _acts_in_tests(hook)]
     runner = Runner.from_cfg(cfg)
     if cfg.get('load_from') is None:
         check_needs_no_checkpoint(cfg)
         unwrap(runner.model).init_weights()
     return runner
+
+
+def _acts_in_tests(hook: dict) -> bool:
+    """Whether a hook has anything to do without training, where some refuse to be.
+
+    Hooks that do nothing in training either, such as those for the beginning of a run, are kept.
+    """
+    stages = HOOKS.build(copy.deepcopy(hook)).get_triggered_stages()
+    in_training = any('train' in stage or 'val' in stage for stage in stages)
+    in_tests = any('test' in stage or stage == 'after_load_checkpoint' for stage in stages)
+    return in_tests or not in_training
 
 
 def in_turns(function: Callable[[], None]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mmcv.transforms import RandomFlip
 from mmengine.config import Config
 from mmseg.models import SegTTAModel
-from mmseg.registry import MODELS
+from mmseg.registry import MODELS, TRANSFORMS
 from mmseg.structures import SegDataSample
 from mmseg.utils import SampleList
 
@@ -32,6 +33,13 @@ class OpenVocabTTAModel(SegTTAModel):
         Returns:
             The result of :meth:`merge_preds`.
         """
+        images = data['inputs'][0]
+        if len({image.shape for image in images}) > 1:  # as the segmentor: one by one
+            single = (
+                {key: [[version[number]] for version in value] for key, value in data.items()}
+                for number in range(len(images))
+            )
+            return [self.test_step(image)[0] for image in single]
         versions, text = [], self.module.text_features()
         for number in range(len(data['inputs'])):
             version = {key: value[number] for key, value in data.items()}
@@ -65,6 +73,21 @@ class OpenVocabTTAModel(SegTTAModel):
         return merged
 
 
+@TRANSFORMS.register_module()
+class MirrorImage(RandomFlip):
+    """``RandomFlip`` for images alone, also those one pixel wide.
+
+    Their mirror image is a view with a negative stride that NumPy calls contiguous, and PyTorch
+    refuses.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Flip ``results['img']``, as ``RandomFlip`` does."""
+        results = super().transform(results)
+        results['img'] = results['img'].copy()
+        return results
+
+
 def use_tta(cfg: Config) -> None:
     """Enable test-time augmentation: the config's own, or horizontal flips.
 
@@ -96,7 +119,7 @@ def _mirrored(pipeline: Sequence[dict]) -> list[dict]:
             'that loads the image before its labels: give tta_pipeline in the config.'
         )
     # before the labels are loaded: predictions are flipped back, labels are not flipped
-    flips = [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0.0, 1.0)]
+    flips = [dict(type='MirrorImage', prob=prob, direction='horizontal') for prob in (0.0, 1.0)]
     rest = [[step] for step in pipeline[load + 1 :]]
     return [
         *pipeline[: load + 1],

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..datasets.benchmark_vocabularies import vocabulary_names
 from ..errors import ESCNetError, first_few
 from ..label_folder import LabelNames, LabelWriter
+from ..preflight import unlabelled
 from .class_names import describe_split, match_classes
 
 BACKGROUND = 'background'
@@ -139,8 +140,8 @@ class OpenVocabIoUMetric(IoUMetric):
                 present, must match the vocabulary.
 
         Raises:
-            ESCNetError: If sizes or numbers of classes differ, or an id is neither a class nor
-                ``ignore_index``.
+            ESCNetError: If there is no label map, sizes or numbers of classes differ, or an id is
+                neither a class nor ``ignore_index``.
         """
         num_classes = len(self.dataset_meta['classes'])
         num_words = len(self._dataset_meta['classes'])
@@ -152,6 +153,8 @@ class OpenVocabIoUMetric(IoUMetric):
                 prediction, f'The prediction for {where}', 'the vocabulary of the model'
             )
             if not self.format_only:
+                if 'gt_sem_seg' not in data_sample:
+                    raise unlabelled(where)
                 label = _as_map(data_sample['gt_sem_seg']['data']).to(prediction.device)
                 if label.shape != prediction.shape:
                     raise ESCNetError(

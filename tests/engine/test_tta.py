@@ -1,5 +1,6 @@
 """Test-time augmentation: the mean over an image and its mirror image, by hand."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -154,3 +155,47 @@ def test_pipelines_that_cannot_be_mirrored(cfg, pipeline):
     cfg.test_dataloader.dataset.pipeline = pipeline
     with pytest.raises(ESCNetError, match=r'cannot tell where to mirror .* give tta_pipeline'):
         use_tta(cfg)
+
+
+@pytest.mark.parametrize('size', [(1, 9), (9, 1), (1, 1), (2, 7)])
+def test_images_one_pixel_wide(cfg, size):
+    """Stretched by the pipeline to the network's size."""
+    root = Path(cfg.test_dataloader.dataset.data_root)
+    pixels = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).save(root / 'images/1.png')
+    Image.new('L', size).save(root / 'labels/1.png')
+    cfg.test_dataloader.dataset.pipeline = [step for step in PIPELINE if step['type'] != 'Resize']
+    use_tta(cfg)
+    item = DATASETS.build(cfg.test_dataloader.dataset)[0]
+    one, mirrored = (image.numpy().transpose(1, 2, 0)[..., ::-1] for image in item['inputs'])
+    np.testing.assert_array_equal(one, pixels)
+    np.testing.assert_array_equal(mirrored, pixels[:, ::-1])
+
+
+def test_several_sizes_in_a_batch(cfg):
+    """One by one, with and without mirror images: the label maps of single images."""
+    root = Path(cfg.test_dataloader.dataset.data_root)
+    rng = np.random.default_rng(2)
+    for name, size in (('2', (64, 48)), ('3', (96, 80)), ('4', (33, 70))):
+        pixels = rng.integers(0, 256, (7, 5, 3), np.uint8)
+        Image.fromarray(pixels).resize(size).save(root / f'images/{name}.png')
+        Image.new('L', size).save(root / f'labels/{name}.png')
+    cfg.test_dataloader.dataset.pipeline = [step for step in PIPELINE if step['type'] != 'Resize']
+    for tta in (False, True):
+        if tta:
+            use_tta(cfg)
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+        torch.manual_seed(0)
+        model = MODELS.build(cfg.model).eval()
+        loader = SimpleNamespace(dataset=dataset)
+        VocabularyHook().before_test(SimpleNamespace(model=model, test_dataloader=loader))
+        with torch.no_grad():
+            batch = model.test_step(pseudo_collate([dataset[i] for i in range(4)]))
+            for index, sample in enumerate(batch):
+                (alone,) = model.test_step(pseudo_collate([dataset[index]]))
+                assert sample.img_path == alone.img_path == dataset.get_data_info(index)['img_path']
+                assert sample.pred_sem_seg.data.equal(alone.pred_sem_seg.data)
+                assert sample.pred_sem_seg.data.shape[1:] == sample.ori_shape
+            if not tta:
+                validated = model.val_step(pseudo_collate([dataset[i] for i in range(4)]))
+                assert [s.img_path for s in validated] == [s.img_path for s in batch]

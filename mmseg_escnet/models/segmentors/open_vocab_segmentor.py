@@ -248,6 +248,27 @@ class OpenVocabSegmentor(EncoderDecoder):
         """
         return torch.stack([of_image.all() for of_image in self._current_scores(inputs)])
 
+    def test_step(self, data: dict) -> SampleList:
+        """As in MMEngine, but images of several sizes in a batch are segmented one by one.
+
+        Args:
+            data: ``inputs``, B images (3, H, W) of any sizes, and B ``data_samples``.
+
+        Returns:
+            See :meth:`postprocess_result`.
+        """
+        if len({image.shape for image in data['inputs']}) < 2:
+            return super().test_step(data)
+        images = zip(data['inputs'], data['data_samples'], strict=True)
+        return [
+            self.test_step(dict(inputs=[image], data_samples=[sample]))[0]
+            for image, sample in images
+        ]
+
+    def val_step(self, data: dict) -> SampleList:
+        """As :meth:`test_step`."""
+        return self.test_step(data)
+
     def predict(self, inputs: Tensor, data_samples: OptSampleList = None) -> SampleList:
         """Predict label maps at the original size of the images.
 
