@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import yaml
 
 from .errors import ESCNetError
-from .vocabulary import MAX_WORDS, check_new, normalise_classes, split_synonyms
+from .vocabulary import (
+    MAX_WORDS,
+    normalise_classes,
+    split_phrases,
+    split_synonyms,
+    without_duplicates,
+)
 
 _MAX_BYTES = 1 << 20  # of a file
 
@@ -38,10 +43,10 @@ def read_classes(
         ESCNetError: If it cannot be read, has another format, or lists a name twice.
     """
     path = Path(path)
-    read_json = partial(json.loads, object_pairs_hook=_without_duplicates)
+    read_json = partial(json.loads, object_pairs_hook=without_duplicates)
     read_yaml = partial(yaml.load, Loader=_Loader)
     readers = {
-        '.txt': lambda text: _without_duplicates(_read_text(text)),
+        '.txt': lambda text: without_duplicates(_read_text(text)),
         '.json': read_json,
         '.yaml': read_yaml,
         '.yml': read_yaml,
@@ -73,7 +78,7 @@ def read_classes(
 
 def parse_classes(text: str) -> dict[str, tuple[str, ...] | None]:
     """What :func:`read_classes` reads from a text file with this content."""
-    return normalise_classes(_without_duplicates(_read_text(text)))
+    return normalise_classes(without_duplicates(_read_text(text)))
 
 
 def class_line(name: str) -> str:
@@ -97,22 +102,7 @@ def _as_first_line(line: str) -> str:
 
 def _read_text(text: str) -> list[tuple[str, str | list[str]]]:
     lines = (line.strip() for line in text.splitlines())
-    return [_read_line(line) for line in lines if line and not line.startswith('#')]
-
-
-def _read_line(line: str) -> tuple[str, str | list[str]]:
-    """The name and its phrases."""
-    if line.startswith('"'):
-        try:
-            name, end = json.JSONDecoder().raw_decode(line)
-        except ValueError:
-            pass  # a name that begins with a quote
-        else:
-            name, colon, phrases = name.strip(), line[end : end + 1], line[end + 1 :].strip()
-            if colon in ('', ':'):
-                return name, phrases or [name]
-    name, _, phrases = line.partition(': ')
-    return name.strip().removesuffix(':'), phrases
+    return [split_phrases(line) for line in lines if line and not line.startswith('#')]
 
 
 class _Loader(yaml.SafeLoader):
@@ -120,17 +110,9 @@ class _Loader(yaml.SafeLoader):
 
 
 def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
-    return _without_duplicates(
+    return without_duplicates(
         [[loader.construct_object(part, deep=True) for part in pair] for pair in node.value]
     )
 
 
 _Loader.add_constructor('tag:yaml.org,2002:map', _construct_mapping)
-
-
-def _without_duplicates(pairs: Sequence[tuple[object, object]]) -> dict:
-    found = {}
-    for key, value in pairs:
-        check_new(key, found)
-        found[key] = value
-    return found

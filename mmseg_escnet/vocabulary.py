@@ -6,6 +6,7 @@ import colorsys
 import difflib
 import hashlib
 import html
+import json
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -261,7 +262,7 @@ def normalise_classes(
     _check_count(count, max_words)
     found: dict[str, tuple[str, ...] | None] = {}
     for name in classes:
-        check_new(name.strip() if isinstance(name, str) else name, found)
+        _check_new(name.strip() if isinstance(name, str) else name, found)
         phrases = _phrases(name, classes[name]) if isinstance(classes, Mapping) else None
         # counted before anything is copied: YAML can refer to one long list many times
         count += len(phrases or ())
@@ -291,12 +292,35 @@ def _check_count(count: int, max_words: int) -> None:
         )
 
 
-def check_new(name: object, found: Mapping[str, object]) -> None:
-    """Check a name before it is added to the ones found.
+def split_phrases(line: str) -> tuple[str, str | list[str]]:
+    """Name and phrases of ``name: phrase | phrase``; a name in quotes is its own only phrase."""
+    if line.startswith('"'):
+        try:
+            name, end = json.JSONDecoder().raw_decode(line)
+        except ValueError:
+            pass  # a name that begins with a quote
+        else:
+            name, colon, phrases = name.strip(), line[end : end + 1], line[end + 1 :].strip()
+            if colon in ('', ':'):
+                return name, phrases or [name]
+    name, _, phrases = line.partition(': ')
+    return name.strip().removesuffix(':'), phrases
+
+
+def without_duplicates(pairs: Sequence[tuple[object, object]]) -> dict:
+    """A dict of (name, phrases).
 
     Raises:
-        ESCNetError: If it is not a string, or among them.
+        ESCNetError: If a name is not a string, or listed twice.
     """
+    found = {}
+    for name, phrases in pairs:
+        _check_new(name, found)
+        found[name] = phrases
+    return found
+
+
+def _check_new(name: object, found: Mapping[str, object]) -> None:
     if not isinstance(name, str):
         raise ESCNetError(
             f'Class name {shown(name)} must be a string, not {type(name).__name__}: put it '
