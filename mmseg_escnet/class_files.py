@@ -90,7 +90,7 @@ def class_line(name: str) -> str:
     Returns:
         The name, in double quotes if it would otherwise be read differently.
     """
-    if split_synonyms(name) == (name,) and _read_text(_as_first_line(name)) == [(name, None)]:
+    if split_synonyms(name) == (name,) and _read_text(_as_first_line(name)) == [(name, '')]:
         return name
     quoted = json.dumps(name, ensure_ascii=False)
     return quoted if _read_text(quoted) == [(name, [name])] else json.dumps(name)

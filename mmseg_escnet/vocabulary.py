@@ -8,7 +8,7 @@ import html
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import ftfy
@@ -277,10 +277,11 @@ def normalise_classes(
     count = len(classes)
     _check_count(count, max_words)
     if not isinstance(classes, Mapping):
-        classes = without_duplicates([split_phrases(name) for name in classes])
+        pairs = (split_phrases(name) if isinstance(name, str) else (name, None) for name in classes)
+        classes = without_duplicates(pairs)
     found: dict[str, tuple[str, ...] | None] = {}
     for name in classes:
-        check_new(name.strip() if isinstance(name, str) else name, found)
+        _check_new(name.strip() if isinstance(name, str) else name, found)
         phrases = _phrases(name, classes[name])
         # counted before anything is copied: YAML can refer to one long list many times
         count += len(phrases or ())
@@ -310,13 +311,8 @@ def _check_count(count: int, max_words: int) -> None:
         )
 
 
-def split_phrases(line: object) -> tuple[object, str | list[str] | None]:
-    """Name and phrases of ``name: phrase | phrase``; what is not a string is refused later.
-
-    A name in double quotes is taken as it is, as one phrase.
-    """
-    if not isinstance(line, str):
-        return line, None
+def split_phrases(line: str) -> tuple[str, str | list[str]]:
+    """Name and phrases of ``name: phrase | phrase``; a name in quotes is its own only phrase."""
     if line.startswith('"'):
         try:
             name, end = json.JSONDecoder().raw_decode(line)
@@ -327,24 +323,23 @@ def split_phrases(line: object) -> tuple[object, str | list[str] | None]:
             if colon in ('', ':'):
                 return name, phrases or [name]
     name, _, phrases = line.partition(': ')
-    return name.strip().removesuffix(':'), phrases or None
+    return name.strip().removesuffix(':'), phrases
 
 
-def without_duplicates(pairs: Sequence[tuple[object, object]]) -> dict:
-    """Names with their phrases, each checked by :func:`check_new`."""
+def without_duplicates(pairs: Iterable[tuple[object, object]]) -> dict:
+    """A dict of (name, phrases).
+
+    Raises:
+        ESCNetError: If a name is not a string, or listed twice.
+    """
     found = {}
-    for key, value in pairs:
-        check_new(key, found)
-        found[key] = value
+    for name, phrases in pairs:
+        _check_new(name, found)
+        found[name] = phrases
     return found
 
 
-def check_new(name: object, found: Mapping[str, object]) -> None:
-    """Check a name before it is added to the ones found.
-
-    Raises:
-        ESCNetError: If it is not a string, or among them.
-    """
+def _check_new(name: object, found: Mapping[str, object]) -> None:
     if not isinstance(name, str):
         raise ESCNetError(
             f'Class name {shown(name)} must be a string, not {type(name).__name__}: put it '
