@@ -11,6 +11,7 @@ import import_graph
 # from the bottom to the top; what shares a line does not import each other
 LAYERS = [
     ['errors', 'version', 'threads', 'compat', 'option_values', 'colors'],
+    ['settings', 'consistency'],
     ['device', 'files', 'image_files', 'config', 'vocabulary', 'tables', 'words', 'progress'],
     ['check', 'visualization', 'label_folder', 'class_files'],
     ['models', 'datasets'],
