@@ -10,7 +10,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -321,7 +321,8 @@ def normalise_classes(
     count = len(classes)
     _check_count(count, max_words)
     if not isinstance(classes, Mapping):
-        classes = _without_duplicates([_split_phrases(name) for name in classes])
+        pairs = (split_phrases(name) if isinstance(name, str) else (name, None) for name in classes)
+        classes = _without_duplicates(pairs)
     found: dict[str, tuple[str, ...] | None] = {}
     for name in classes:
         _check_new(name.strip() if isinstance(name, str) else name, found)
@@ -360,12 +361,10 @@ def _read_text(text: str) -> list[str]:
     ]
 
 
-def _split_phrases(line: object) -> tuple[object, str | None]:
-    """Name and phrases of ``name: phrase | phrase``; what is no string is refused later."""
-    if not isinstance(line, str):
-        return line, None
+def split_phrases(line: str) -> tuple[str, str]:
+    """Name and phrases of ``name: phrase | phrase``."""
     name, _, phrases = line.partition(': ')
-    return name.strip().removesuffix(':'), phrases or None
+    return name.strip().removesuffix(':'), phrases
 
 
 class _Loader(yaml.SafeLoader):
@@ -381,7 +380,7 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
 _Loader.add_constructor('tag:yaml.org,2002:map', _construct_mapping)
 
 
-def _without_duplicates(pairs: Sequence[tuple[object, object]]) -> dict:
+def _without_duplicates(pairs: Iterable[tuple[object, object]]) -> dict:
     found = {}
     for key, value in pairs:
         _check_new(key, found)
