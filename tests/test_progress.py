@@ -54,8 +54,11 @@ def test_a_terminal_of_some_size_or_none(monkeypatch, columns):
         monkeypatch.setattr(sys, 'stderr', terminal)
         list(progress(range(3), desc='scenes', unit='image'))
         terminal.flush()
-        shown = os.read(read_end, 10_000).decode()
         monkeypatch.undo()
+        print('end', file=terminal, flush=True)
+        shown = ''
+        while 'end' not in shown:
+            shown += os.read(read_end, 10_000).decode(errors='replace')
     os.close(read_end)
     assert ('100%' in shown) == (columns > 0)
     assert ('scenes: 3 of 3' in shown) == (columns == 0)
