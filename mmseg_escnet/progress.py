@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import TextIO
@@ -20,10 +21,18 @@ def progress(iterable: Iterable | None = None, **options) -> tqdm:
         iterable: As for tqdm.
         options: Of tqdm: ``desc``, ``total``, ``initial``, ``unit`` (in the singular), ``disable``.
     """
-    if sys.stderr.isatty():
+    if _is_terminal(sys.stderr):
         return tqdm(iterable, dynamic_ncols=True, **options)
     lines = dict(file=_Lines(sys.stderr), mininterval=_SECONDS, miniters=1, bar_format=_LINE)
     return tqdm(iterable, **lines, **options)
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    """Whether it is a terminal with a size: without one, tqdm would draw nothing."""
+    try:
+        return stream.isatty() and os.get_terminal_size(stream.fileno()).columns > 0
+    except OSError:
+        return False
 
 
 class _Lines:

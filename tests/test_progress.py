@@ -1,8 +1,11 @@
 """Progress without a terminal: plain lines."""
 
-import io
+import fcntl
+import os
 import re
+import struct
 import sys
+import termios
 
 import pytest
 
@@ -42,13 +45,23 @@ def test_nested_bars_are_lines_too(capsys, clock):
     assert all(line.isprintable() and line for line in lines)
 
 
-def test_a_bar_on_a_terminal(monkeypatch):
-    terminal = io.StringIO()
-    terminal.isatty = lambda: True
-    monkeypatch.setattr(sys, 'stderr', terminal)
-    list(progress(range(3), desc='scenes', unit='image'))
-    assert '\r' in terminal.getvalue()
-    assert '100%' in terminal.getvalue()
+@pytest.mark.parametrize('columns', [0, 90])
+def test_a_terminal_of_some_size_or_none(monkeypatch, columns):
+    """Some batch systems have a terminal without a size."""
+    read_end, write_end = os.openpty()
+    fcntl.ioctl(write_end, termios.TIOCSWINSZ, struct.pack('HHHH', 30, columns, 0, 0))
+    with os.fdopen(write_end, 'w') as terminal:
+        monkeypatch.setattr(sys, 'stderr', terminal)
+        list(progress(range(3), desc='scenes', unit='image'))
+        terminal.flush()
+        monkeypatch.undo()
+        print('end', file=terminal, flush=True)
+        shown = ''
+        while 'end' not in shown:
+            shown += os.read(read_end, 10_000).decode(errors='replace')
+    os.close(read_end)
+    assert ('100%' in shown) == (columns > 0)
+    assert ('scenes: 3 of 3' in shown) == (columns == 0)
 
 
 def test_disabled(capsys):

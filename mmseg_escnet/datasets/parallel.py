@@ -11,9 +11,9 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 import cv2
-from tqdm import tqdm
 
 from ..errors import ESCNetError
+from ..progress import progress
 
 Item = TypeVar('Item')
 Result = TypeVar('Result')
@@ -60,7 +60,7 @@ def parallel_map(
         ESCNetError: If a worker process dies.
     """
     work = partial(_attempt, function)
-    bar = partial(tqdm, total=len(items), desc=description, unit='file', disable=None)
+    bar = partial(progress, total=len(items), desc=description, unit='file')
     workers = min(workers, -(-len(items) // _CHUNK))
     if workers <= 1:
         yield from bar(map(work, items))

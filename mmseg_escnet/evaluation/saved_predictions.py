@@ -10,11 +10,11 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 from torch import from_numpy
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from ..errors import ESCNetError
 from ..label_folder import STEM_FILE, LabelFiles, LabelReader, image_name, label_file
 from ..preflight import check_datasets
+from ..progress import progress
 from .open_vocab_iou_metric import OpenVocabIoUMetric
 
 
@@ -87,7 +87,7 @@ def evaluate_predictions(cfg: Config, folder: str | os.PathLike) -> dict[str, fl
     for metric in evaluator.metrics:
         _check_metric(metric, reader)
     loader = Runner.build_dataloader(dict(cfg.test_dataloader, dataset=dataset))
-    with tqdm(total=len(dataset), unit='image', disable=None) as bar:
+    with progress(total=len(dataset), desc='evaluating', unit='image') as bar:
         for batch in loader:
             for sample in batch['data_samples']:
                 evaluator.process([_with_prediction(sample.to_dict(), reader, image_dir)])
