@@ -12,12 +12,13 @@ from urllib.request import Request, urlopen
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, load_tool
 from PIL import Image
 
-from mmseg_escnet import ESCNetError
+from mmseg_escnet import ESCNetError, web
 from mmseg_escnet.apis import OpenVocabInferencer, Query, SegmentationResult
 from mmseg_escnet.colors import CLASS_COLORS, OPACITY
+from mmseg_escnet.models import clip_weights
 from mmseg_escnet.toyworld.model import toy_model
 from mmseg_escnet.toyworld.scenes import example_scenes, scene
 from mmseg_escnet.toyworld.vocabulary import COLORS, SHAPES, SYNONYMS, TEXTURES
@@ -323,3 +324,27 @@ def test_what_the_documentation_says(monkeypatch):
     assert f'({defaults.host})' in section
     options = {option.replace('-', '_') for option in re.findall(r'`--([a-z-]+)`', section)}
     assert {'host', 'port', 'max_pixels'} < options <= {*vars(defaults), 'background'}
+
+
+@pytest.mark.parametrize('downloaded', [False, True])
+def test_clip_beside_the_toy_model(monkeypatch, downloaded):
+    """Offered when its weights are on this machine; otherwise the page says how to get it."""
+    tool, offered = load_tool('tools/web_demo.py'), []
+    monkeypatch.setattr(clip_weights, 'is_downloaded', lambda *_: downloaded)
+    monkeypatch.setattr(OpenVocabInferencer, '__init__', lambda *_, **__: None)
+
+    def stop(models):
+        offered.extend(models)
+        raise ESCNetError('stop here')
+
+    monkeypatch.setattr(web, 'build_page', stop)
+    with pytest.raises(ESCNetError, match='stop here'):
+        tool.main(['--device', 'cpu'])
+    names = ['Toy world', 'CLIP ViT-B-16']
+    assert [model.name for model in offered] == names[: 1 + downloaded]
+    assert ('--clip ViT-B-16' in offered[0].note) == (not downloaded)
+    assert offered[0].examples
+    offered.clear()
+    with pytest.raises(ESCNetError, match='stop here'):
+        tool.main(['--device', 'cpu', '--clip', 'ViT-B-32'])
+    assert [model.name for model in offered] == ['ViT-B-32']

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.files import sha256
 from mmseg_escnet.models import OpenCLIPBackbone, weights
-from mmseg_escnet.models.clip_weights import find_clip, load_clip
+from mmseg_escnet.models.clip_weights import find_clip, is_downloaded, load_clip
 
 OPENAI_SCALARS = dict(
     input_resolution=torch.tensor(64),
@@ -284,6 +284,16 @@ def test_cache_is_searched_in_the_order_of_open_clip(hub):
 def test_cache_of_a_tag_that_names_its_file(hub):
     file = put_in_cache(hub, 'jienengchen/ViTamin-S', 'pytorch_model.bin')
     assert find_clip('ViTamin-S', 'datacomp1b')[0] == file
+
+
+def test_what_is_on_this_machine(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(open_clip, 'download_pretrained', lambda tag: pytest.fail('downloads'))
+    assert not is_downloaded('ViT-B-16', 'openai')
+    put_in_cache(hub, 'timm/vit_base_patch16_clip_224.openai', 'open_clip_model.safetensors')
+    assert is_downloaded('ViT-B-16', 'openai')
+    assert not is_downloaded('ViT-L-14', 'openai')
+    (tmp_path / 'clip.pt').touch()
+    assert is_downloaded('ViT-B-16', str(tmp_path / 'clip.pt'))
 
 
 def test_file_wins_over_tag(tmp_path, monkeypatch):

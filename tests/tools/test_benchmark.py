@@ -24,7 +24,7 @@ with pytest.MonkeyPatch.context() as _patch:
 TOY = str(ROOT / 'configs/toyworld/escnet_toy.py')
 SMALL = ['--quick', '--classes', '3', '--modes', 'window', '--settings', 'exact', '--allow-load']
 SMALL += ['--dtypes', 'fp32', '--devices', 'cpu', '--seconds', '0.01']
-SMALL += ['--threads', str(torch.get_num_threads())]
+SMALL += ['--threads', str(torch.get_num_threads()), '--no-readout']
 
 
 def measure(kind, *options):
@@ -142,6 +142,17 @@ def test_training_step_and_san():
     assert step > 2 * macs_of('escnet')['whole']
     few, many = (macs_of('san', '--classes', n)['whole'] for n in ('3', '50'))
     assert few < many < 1.1 * few
+
+
+def test_multiply_adds_of_clip_alone():
+    """Those of four windows of ViT-B/16: 17.5 GMAC each by open_clip's own table."""
+    cases = benchmark.cases_of(benchmark.parse_args(SMALL[:-1]))
+    (case,) = (case for case in cases if case['kind'] == 'readout')
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ('peak_memory', 'time_calls', 'time_parts'):
+            patch.setattr(benchmark, name, lambda *_, **__: {})
+        found = benchmark.measure(Namespace(**case))['macs']['whole']
+    assert found == pytest.approx(4 * 17.5e9, rel=0.02)
 
 
 @pytest.mark.gpu

@@ -45,7 +45,7 @@ from torch.utils.benchmark import timer  # waits for a GPU
 from tqdm import tqdm
 
 from mmseg_escnet.cli import add_cfg_options, make_parser, run_tool
-from mmseg_escnet.config import config_folder
+from mmseg_escnet.config import config_folder, forget_pretrained
 from mmseg_escnet.datasets.benchmark_vocabularies import vocabulary_names
 from mmseg_escnet.errors import ESCNetError
 from mmseg_escnet.files import write_file
@@ -57,6 +57,7 @@ _SHORTLIST = {'model.test_cfg.shortlist': {'top_k': 32}}
 SETTINGS = dict(exact={}, shortlist=_SHORTLIST, fast=_SHORTLIST | {'model.test_cfg.mode': 'whole'})
 # table 4 of the paper, in GMAC: 171 words, 2 x 2 windows and a global view
 WORDS, VIEWS = 171, 5
+_SHORTER_SIDE = (336, 336)  # to which CLIP alone resizes an image: four windows of 224
 PAPER = {'escnet_vitl14_coco-stuff': {'ESC-Net (paper)': 2203.5, 'CAT-Seg (paper)': 2121.1}}
 SHOWN = ('kind', 'config', 'setting', 'mode', 'classes', 'dtype', 'device')
 
@@ -64,11 +65,13 @@ SHOWN = ('kind', 'config', 'setting', 'mode', 'classes', 'dtype', 'device')
 def cases_of(args: Namespace) -> list[dict]:
     """The cases of the command line, each with everything its results depend on.
 
-    Kinds: 'escnet' (labels of an image), 'san' (its peer's), 'training' (a step), 'five-views'.
+    Kinds: 'escnet' (labels of an image), 'san' (its peer's), 'readout' (those of CLIP alone),
+    'training' (a step), 'five-views'.
     """
     files, cases = sorted(Path(mmseg_escnet.__file__).parent.glob('models/**/*.py')), []
     code = ''.join(file.read_text() for file in files)
-    configs = {config: Config.fromfile(config).text for config in args.configs}
+    readout = str(config_folder() / 'clip/clip_vitb16_readout.py')
+    configs = {config: Config.fromfile(config).text for config in (*args.configs, readout)}
     common = {key: vars(args)[key] for key in ('threads', 'image_size', 'repeats', 'seconds')}
 
     def add(*shown: str | int) -> None:
@@ -87,6 +90,8 @@ def cases_of(args: Namespace) -> list[dict]:
                 add('training', config, '', 'window', n, *end)
         for n in args.classes * args.san:
             add('san', args.configs[0], '', 'image', n, *end)
+        for n in args.classes * args.readout:
+            add('readout', readout, '', 'image', n, *end)
     for config in args.configs:
         add('five-views', config, '', '', WORDS, 'fp32', 'cpu')
     return cases
@@ -112,9 +117,9 @@ def build_model(case: Namespace, cfg: Config):
 
 def make_run(model, cfg: Config, case: Namespace) -> Callable[[], None]:
     """The call to measure."""
-    crop = tuple(cfg.model.data_preprocessor.size)
+    crop = tuple(cfg.model.data_preprocessor.get('size', _SHORTER_SIDE))
     size = (case.image_size, case.image_size) if case.mode == 'image' else crop
-    seen = crop if case.setting == 'fast' else size
+    seen = crop if case.setting == 'fast' or case.kind == 'readout' else size
     images = torch.randn(1, 3, *seen, device=case.device)
     meta = dict(ori_shape=size, img_shape=seen, pad_shape=seen, padding_size=[0] * 4)
     sample = SegDataSample(metainfo=meta)
@@ -194,7 +199,8 @@ def measure(case: Namespace) -> dict:
     init_default_scope('mmseg')
     cfg = Config.fromfile(case.config)
     cfg.merge_from_dict(case.options)
-    cfg.model.backbone.pretrained = cfg.model.neck.sam_pretrained = None
+    forget_pretrained(cfg.model)
+    cfg.model.text_encoder.templates = 'scene'  # of 80 templates the embeddings take minutes
     if case.kind == 'five-views':
         macs = {part: VIEWS * count for part, count in count_view(cfg, case.classes).items()}
         return dict(macs=macs, paper=PAPER.get(Path(case.config).stem))
@@ -206,8 +212,12 @@ def measure(case: Namespace) -> dict:
     peak = peak_memory(lambda: [run() for _ in range(calls)], case.device)
     if case.kind == 'san':
         model.backbone = MODELS.build(cfg.model.backbone).to(case.device)
-    crop = torch.randn(1, 3, *cfg.model.data_preprocessor.size, device=case.device)
-    clip = torch.no_grad()(lambda: model.backbone.eval()(crop))
+    if case.kind == 'readout':  # CLIP itself on the views of the image
+        views = torch.randn(4, 3, 224, 224, device=case.device)
+        clip = torch.no_grad()(lambda: model.backbone.clip.encode_image(views))
+    else:
+        crop = torch.randn(1, 3, *cfg.model.data_preprocessor.size, device=case.device)
+        clip = torch.no_grad()(lambda: model.backbone.eval()(crop))
     found = time_calls(run, clip, repeats=case.repeats, seconds=case.seconds)
     parts = time_parts(run, case.device)
     macs = count_macs(run) if case.kind == 'escnet' else {'whole': count_macs(run)['whole']}
@@ -251,6 +261,7 @@ def parse_args(argv: list[str]) -> Namespace:
     add('--repeats', type=int, default=1 if quick else 3, help='timed calls')
     add('--seconds', type=float, default=1 if quick else 60, help='time limit of the timed calls')
     add('--no-san', dest='san', action='store_false', help="without MMSegmentation's SAN")
+    add('--no-readout', dest='readout', action='store_false', help='without CLIP alone')
     add('--published', action='store_true', help='only count multiply-adds, as the paper does')
     add('--quick', action='store_true', help='the miniature model')
     add_cfg_options(parser)
