@@ -18,29 +18,33 @@ _HEX = (
 )
 CLASS_COLORS = tuple(tuple(bytes.fromhex(color)) for color in _HEX.split())
 PALETTE_SIZES = (6, 12, 20, 40)  # so many words share the first so many colours
+_WELL_APART = 20
 
 
 def distinct_in_picture(
     palette: Sequence[Sequence[int]], present: Iterable[int]
 ) -> list[tuple[int, int, int]]:
-    """Resolve the colours that a vocabulary of more than 40 words gives to several classes.
+    """Choose the colours of a picture where a vocabulary has more than 20 words.
 
-    Of the classes in a picture that share one of :data:`CLASS_COLORS`, the first keeps it, and the
-    others get unused ones as long as there are any. Other colours, as published with a data set,
-    stay as they are.
+    If up to 20 of :data:`CLASS_COLORS` are needed, the first 20 are used, which differ most. The
+    first class with one of them keeps it, the others get unused ones as long as there are any.
+    Other colours, as published with a data set, stay as they are.
 
     Args:
         palette: N colours (R, G, B).
         present: The ids of the classes in the picture, the most important first.
     """
     result = [tuple(color) for color in palette]
+    ours = [i for i in present if result[i] in CLASS_COLORS]
+    usable = CLASS_COLORS[: _WELL_APART if len(ours) <= _WELL_APART else None]
     taken: set[tuple[int, ...]] = set()
     again = []
-    for i in present:
-        if result[i] in taken and result[i] in CLASS_COLORS:
+    for i in ours:
+        if result[i] in usable and result[i] not in taken:
+            taken.add(result[i])
+        else:
             again.append(i)
-        taken.add(result[i])
-    unused = (color for color in CLASS_COLORS if color not in taken)
+    unused = (color for color in usable if color not in taken)
     for i, color in zip(again, unused, strict=False):
         result[i] = color
     return result

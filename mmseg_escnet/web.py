@@ -18,18 +18,26 @@ from .apis.inferencer import OpenVocabInferencer
 from .apis.query import Query
 from .apis.result import SegmentationResult
 from .cli import parse_background
-from .colors import distinct_in_picture
-from .errors import ESCNetError
+from .colors import OPACITY, distinct_in_picture
+from .errors import ESCNetError, first_few
 from .visualization.overlay import paint
 from .vocabulary import short_name
 
 MAX_FILE_BYTES = 64 << 20
 _LONGEST_SIDE = 1600  # of the picture in the browser
-_WORDS = 'Separated by commas or line breaks, synonyms by bars: sofa | couch'
+_WORDS = 'Separated by commas or line breaks, synonyms by bars: sofa | couch. Ctrl+Enter segments.'
 _BACKGROUND = (
-    "Everything that is none of the words: other words; 'other' for common ones (sky, wall, road, "
-    '...); or a number, for pixels that score lower. Without it every pixel is one of the words.'
+    'Optional: what is none of the words. Empty: nothing, every pixel gets the word that fits '
+    'best. "other": common surroundings, such as sky, wall or road. Other words: these. A number '
+    'between 0 and 1: pixels whose best score is lower.'
 )
+_CSS = f'img.mask:not(.active, .inactive) {{opacity: {OPACITY} !important}}'  # as in overlays
+_CTRL_ENTER = """<script>
+addEventListener('keydown', event => {
+  if (event.key === 'Enter' && (event.ctrlKey || event.metaKey))
+    document.getElementById('segment').click()
+})
+</script>"""
 
 
 def segment(
@@ -163,7 +171,9 @@ def build_page(models: Sequence[PageModel]) -> Any:
             raise ESCNetError('This picture was not uploaded here: upload it first.')
         result = segment(by_name[name].segmenter, path, words, background)
         names, ids = names_of(result), [result.classes.index(name) for name in result.areas]
-        choices = gr.CheckboxGroup([(names[i], i) for i in ids], value=ids)
+        absent = [name for i, name in enumerate(names) if i not in ids]
+        info = f'Not found: {first_few(absent, 20)}' if absent else None
+        choices = gr.CheckboxGroup([(names[i], i) for i in ids], value=ids, info=info)
         return (path, result), gr.AnnotatedImage(**annotate(result, ids)), choices, None
 
     def choose(answered: tuple | None, class_ids: list[int]) -> tuple | None:
@@ -187,7 +197,7 @@ def build_page(models: Sequence[PageModel]) -> Any:
                 picture = gr.Image(label='Picture', sources=['upload', 'clipboard'], format='png')
                 words = gr.Textbox(label='Words', info=_WORDS, lines=3)
                 background = gr.Textbox(label='Background', info=_BACKGROUND)
-                button = gr.Button('Segment', variant='primary')
+                button = gr.Button('Segment', variant='primary', elem_id='segment')
             with gr.Column():
                 view = gr.AnnotatedImage(label='Result')
                 chosen = gr.CheckboxGroup(label='Show')
@@ -196,15 +206,16 @@ def build_page(models: Sequence[PageModel]) -> Any:
         found = [state, view, chosen, scores]
         # our own reader gets the file as it was uploaded
         as_uploaded = dict(preprocess=False, concurrency_id='model', concurrency_limit=1)
+        asking = dict(as_uploaded, scroll_to_output=True)  # which is below the input on a phone
         private = dict(api_visibility='private')  # not an endpoint for clients
-        gr.on([button.click, words.submit], answer, asked, found, api_name='segment', **as_uploaded)
+        gr.on([button.click, words.submit], answer, asked, found, api_name='segment', **asking)
         chosen.input(choose, [state, chosen], view, **private)
         picture.select(read_scores, [picture, state], scores, **as_uploaded, **private)
         chooser.change(lambda name: by_name[name].note, chooser, note, **private)
         rows = [[*example, model.name] for model in models for example in model.examples]
         if rows:
             table = gr.Examples(rows, [picture, words, chooser], **private)
-            table.load_input_event.then(answer, asked, found, **as_uploaded, **private)
+            table.load_input_event.then(answer, asked, found, **asking, **private)
     return page.queue(max_size=16)
 
 
@@ -226,6 +237,8 @@ def serve(page: Any, *, host: str = '127.0.0.1', port: int | None = None) -> str
                 share=False,
                 prevent_thread_lock=True,
                 quiet=True,
+                css=_CSS,
+                head=_CTRL_ENTER,
                 run_history=False,
                 max_file_size=MAX_FILE_BYTES,
                 state_session_capacity=8,  # visitors whose last result is kept

@@ -98,17 +98,24 @@ def test_colours_are_used_as_long_as_there_are_any():
 def test_colours_of_one_picture():
     """Of 847 words the classes in a picture differ, and the first ones keep their colours."""
     palette, random = palette_of(WORDS), np.random.default_rng(0)
-    for count in (5, 20, 40):
+    for count in (2, 5, 20, 21, 40):
         present = random.choice(847, count, replace=False).tolist()
         chosen = distinct_in_picture(palette, present)
         assert len({chosen[i] for i in present}) == count
-        assert chosen[present[0]] == tuple(palette[present[0]])
+        usable = CLASS_COLORS[:20] if count <= 20 else CLASS_COLORS
+        assert {chosen[i] for i in present} <= set(usable)
         firsts = {tuple(palette[i]): i for i in present[::-1]}
-        assert all(chosen[i] == color for color, i in firsts.items())
+        assert all(chosen[i] == color for color, i in firsts.items() if color in usable)
         others = set(range(847)) - set(present)
         assert all(chosen[i] == tuple(palette[i]) for i in others)
     everything = distinct_in_picture(palette, range(847))
     assert len(set(everything)) == 40
+
+
+def test_up_to_20_words_have_one_colour_in_all_pictures():
+    palette = palette_of(WORDS[:20])
+    for present in ([3], [19, 0], range(20), []):
+        assert distinct_in_picture(palette, present) == list(map(tuple, palette))
 
 
 @pytest.mark.parametrize('color', [(9, 9, 200), (128, 128, 128), (229, 255, 1)])

@@ -80,6 +80,18 @@ def test_every_public_name_is_in_the_api(site):
     assert checked > 60
 
 
+def test_the_search_works_from_the_disk(site):
+    """Its index is a script, since pages from the disk may not read files; nothing is loaded."""
+    index = (site / 'search/search_index.js').read_text()
+    assert index.startswith('var __index = {')
+    assert 'Distinguishable colours' in index
+    for page in ('index.html', 'api/models.html'):
+        scripts = re.findall(r'<script[^>]* src="?([^" >]+)', (site / page).read_text())
+        files = [(site / page).parent / script for script in scripts]
+        assert 'iframe-worker.js' in {file.name for file in files}
+        assert all(file.is_file() for file in files), scripts
+
+
 def test_marks_of_sphinx_do_not_show(site):
     pages = list((site / 'api').glob('*.html'))
     assert len(pages) > 5

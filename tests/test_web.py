@@ -17,7 +17,7 @@ from PIL import Image
 
 from mmseg_escnet import ESCNetError, web
 from mmseg_escnet.apis import OpenVocabInferencer, Query, SegmentationResult
-from mmseg_escnet.colors import CLASS_COLORS
+from mmseg_escnet.colors import CLASS_COLORS, OPACITY
 from mmseg_escnet.models import clip_weights
 from mmseg_escnet.toyworld.model import toy_model
 from mmseg_escnet.toyworld.scenes import example_scenes, scene
@@ -205,6 +205,11 @@ def test_the_page_answers(url, uploads, seg, picture):
     assert scores['label'] == result.classes[best].split(' | ')[0]
     assert scores['confidences'][0]['confidence'] == pytest.approx(result.scores[50, 60], abs=1e-6)
     other = upload(uploads, picture.read_bytes() + b' ')
+    assert choices['info'] is None, 'all words were found'
+    _, _, choices, _ = ask(
+        url, 'answer', [file, f'{WORDS}, taxi, wet road | street', '', 'Toy world']
+    )
+    assert choices['info'] == 'Not found: taxi, wet road'
     for session, asked in (('test', other), ('another', file)):
         answer = ask(url, 'read_scores', [asked, None], session, index=[60, 50], value=None)
         assert 'press Segment' in answer
@@ -309,6 +314,18 @@ def test_the_page_shows_errors(url, uploads, picture):
         assert why in ask(url, 'answer', data)
     marked = dict(path=str(ROOT / 'docs/images/memory.png'), meta=dict(_type='gradio.FileData'))
     assert ask(url, 'answer', [marked, *typed]) is None  # gradio itself does not let it pass
+
+
+def test_keys_and_colours_of_the_page(url):
+    """Ctrl+Enter presses the button, and masks are as strong as in overlays."""
+    with urlopen(f'{url}config', timeout=60) as response:
+        config = json.load(response)
+    assert "getElementById('segment').click()" in config['head']
+    ids = {part['props'].get('elem_id') for part in config['components']}
+    assert 'segment' in ids
+    assert f'opacity: {OPACITY}' in config['css']
+    answers = [each for each in config['dependencies'] if each['scroll_to_output']]
+    assert len(answers) == 2, 'Segment, and the examples'
 
 
 def test_it_is_served_on_this_machine_only(url):

@@ -11,7 +11,8 @@ from mmseg.registry import DATASETS
 from PIL import Image
 from small_datasets import CLASSES, dataset_cfg, write_pair
 
-from mmseg_escnet.datasets import CheckedDatasetMixin, LoadLabelMap
+from mmseg_escnet.colors import BACKGROUND
+from mmseg_escnet.datasets import CheckedDatasetMixin, LoadLabelMap, PascalVOC20Dataset
 from mmseg_escnet.datasets.inspection import (
     IGNORED,
     OUTSIDE,
@@ -21,6 +22,7 @@ from mmseg_escnet.datasets.inspection import (
 )
 from mmseg_escnet.datasets.inspection_problems import find_problems
 from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.vocabulary import palette_of
 
 WIDE = tuple(f'thing {i}' for i in range(300))
 
@@ -311,3 +313,18 @@ def test_data_sets_that_cannot_be_inspected(tmp_path, change, message):
     write_pair(tmp_path, 'a', [[0]])
     with pytest.raises(ESCNetError, match=message):
         inspect({**dataset_cfg(tmp_path), **change})
+
+
+def test_colours_are_those_of_the_data_set(tmp_path):
+    """Published ones, also of a part of its classes; ours where it defines none."""
+    write_pair(tmp_path, 'a', np.zeros((4, 4)))
+    published = PascalVOC20Dataset.METAINFO
+    suffix = dict(img_suffix='.jpg', seg_map_suffix='.png', type='PascalVOC20Dataset')
+    for names in (published['classes'], published['classes'][:3], published['classes'][4:2:-1]):
+        palette = inspect(dataset_cfg(tmp_path, names) | suffix).palette
+        color = dict(zip(published['classes'], published['palette'], strict=True))
+        assert list(palette) == [color[name] for name in names]
+    assert inspect(dataset_cfg(tmp_path)).palette == palette_of(CLASSES)
+    merged = inspect(dataset_cfg(tmp_path, published['classes']) | suffix, background_from=2)
+    assert list(map(tuple, merged.palette)) == [*map(tuple, published['palette'][:2]), BACKGROUND]
+    assert len(merged.palette) == len(merged.labels.names)

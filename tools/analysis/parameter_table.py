@@ -2,7 +2,8 @@
 
     python tools/analysis/parameter_table.py configs/escnet/escnet_vitb16_coco-stuff.py
 
-Builds the model, without weights, and MMEngine's optimizer for it. Parameters that differ only in
+Builds the model, without weights, and MMEngine's optimizer for it. The summary is in millions of
+parameters; below it, each tensor or group of them has a row. Parameters that differ only in
 their index in a list of modules share a row; ``--all`` gives each its own.
 """
 
@@ -121,23 +122,23 @@ def format_table(counted: dict[Row, int]) -> str:
 
 
 def format_totals(rows: list[Row]) -> str:
-    """Number of tensors and of values, by role in training, as a table."""
+    """Number of tensors and of parameters in millions, by role in training, as a table."""
     tensors, numbers = Counter(), Counter()
     for row in rows:
         for kind in (row.kind, 'in all'):
             tensors[kind] += 1
             numbers[kind] += prod(row.shape)
     kinds = sorted(tensors, key=lambda kind: (kind == 'in all', kind))
-    cells = [(kind, tensors[kind], f'{numbers[kind]:,d}') for kind in kinds]
-    return table(('training', 'tensors', 'numbers'), cells, align='lrr')
+    cells = [(kind, tensors[kind], f'{numbers[kind] / 1e6:.3f}') for kind in kinds]
+    return table(('training', 'tensors', 'parameters (M)'), cells, align='lrr')
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print the table and the totals."""
+    """Print the totals and the table."""
     args = parse_args(argv)
     rows = read_rows(load_config(args.config, args.cfg_options))
     counted = dict.fromkeys(rows, 1) if args.all else group_rows(rows)
-    print(f'{format_table(counted)}\n\n{format_totals(rows)}')
+    print(f'{format_totals(rows)}\n\n{format_table(counted)}')
 
 
 if __name__ == '__main__':
