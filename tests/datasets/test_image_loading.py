@@ -136,7 +136,7 @@ def jpeg_variants() -> dict[str, bytes]:
 
 @pytest.mark.parametrize(('name', 'content'), jpeg_variants().items())
 def test_every_truncation_of_a_jpeg(name, content):
-    """What decodes is the whole picture: OpenCV decides what that is."""
+    """The whole file decodes as OpenCV and Pillow alone decode it, and no part of it does."""
     whole = decode_image(content, 'Image a')
     for backend in ('cv2', 'pillow'):
         np.testing.assert_allclose(whole, mmcv.imfrombytes(content, backend=backend), atol=3)

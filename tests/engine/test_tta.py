@@ -159,7 +159,7 @@ def test_pipelines_that_cannot_be_mirrored(cfg, pipeline):
 
 @pytest.mark.parametrize('size', [(1, 9), (9, 1), (1, 1), (2, 7)])
 def test_images_one_pixel_wide(cfg, size):
-    """Stretched by the pipeline to the network's size."""
+    """Both versions hold the pixels of the image, the second from right to left."""
     root = Path(cfg.test_dataloader.dataset.data_root)
     pixels = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), np.uint8)
     Image.fromarray(pixels).save(root / 'images/1.png')
