@@ -10,7 +10,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train ESC-Net.')
     add_config_arguments(parser)
     parser.add_argument(
-        '--resume', action='store_true', help='resume from the latest checkpoint in the work dir'
+        '--resume', action='store_true', help='continue from the latest checkpoint in the work dir; load_from is only a start'
     )
     parser.add_argument('--amp', action='store_true', help='mixed precision (GPU)')
     parser.add_argument(
@@ -39,12 +39,12 @@ def main() -> None:
     from mmseg_escnet.config import forget_pretrained
     from mmseg_escnet.engine import (
         InterruptHook,
+        choose_checkpoint,
         in_turns,
         join_processes,
-        latest_whole_checkpoint,
     )
     from mmseg_escnet.evaluation.calibration import calibrate
-    from mmseg_escnet.preflight import check_checkpoint, check_datasets, find_weights
+    from mmseg_escnet.preflight import check_datasets, find_weights
 
     if cfg.model.type == 'CLIPReadout':
         raise ESCNetError(f'{args.config} is CLIP alone, which has nothing to train: test it.')
@@ -63,12 +63,8 @@ def main() -> None:
             'with --random-weights, --resume or load_from.'
         )
     check_datasets(cfg, 'train', 'val')
-    latest = cfg.get('load_from')
-    if latest is not None:
-        check_checkpoint(latest)
-    elif cfg.resume:
-        latest = cfg.load_from = latest_whole_checkpoint(cfg.work_dir)
-    if args.random_weights or latest is not None:
+    checkpoint = choose_checkpoint(cfg)
+    if args.random_weights or checkpoint is not None:
         forget_pretrained(cfg.model)
     in_turns(lambda: find_weights(cfg.model))
     calibration = calibrate(cfg)['mIoU_gt'] if args.calibrate else None

@@ -1,5 +1,5 @@
 from .. import compat  # noqa: F401  before mmseg
-from .checkpoints import AtomicCheckpointHook, latest_whole_checkpoint
+from .checkpoints import AtomicCheckpointHook, choose_checkpoint, latest_whole_checkpoint
 from .fsdp_strategy import ESCNetFSDPStrategy
 from .hooks import FiniteHook, InterruptHook, MainProcessLoggerHook
 from .processes import build_test_runner, in_turns, join_processes
@@ -15,6 +15,7 @@ __all__ = [
     'OpenVocabTTAModel',
     'VocabularyHook',
     'build_test_runner',
+    'choose_checkpoint',
     'in_turns',
     'join_processes',
     'latest_whole_checkpoint',

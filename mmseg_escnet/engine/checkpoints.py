@@ -1,10 +1,11 @@
-"""Checkpoints that survive a crash, and the one to resume from."""
+"""Checkpoints that survive a crash, and the one that a training starts or resumes from."""
 
 import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
@@ -71,6 +72,38 @@ class AtomicCheckpointHook(CheckpointHook):
             remove(path)
 
 
+def choose_checkpoint(cfg: Config) -> str | None:
+    """Choose the checkpoint that a training starts or resumes from, before a runner is built.
+
+    ``load_from`` is where a training starts. One that resumes continues from the latest whole
+    checkpoint of its own work dir, and starts if there is none yet; MMEngine would resume from
+    ``load_from``, whose weights, optimiser and iteration are another training's.
+
+    Args:
+        cfg: A complete config, whose ``load_from`` and ``resume`` are set in place.
+
+    Returns:
+        Its path; None for a training that starts from pretrained or random weights.
+
+    Raises:
+        ESCNetError: If the checkpoint cannot be read, or all those of the work dir are damaged.
+    """
+    start = cfg.get('load_from')
+    latest = latest_whole_checkpoint(cfg.work_dir) if cfg.get('resume') else None
+    if latest is not None:
+        if start is not None:
+            print_log(f'Resuming from {latest}, not from load_from={start}', logger='current')
+        cfg.load_from = latest
+        return latest
+    if cfg.get('resume'):
+        where = 'at iteration 0' if start is None else f'from load_from={start}'
+        print_log(f'No checkpoint to resume in {cfg.work_dir}: starting {where}', logger='current')
+    cfg.resume = False
+    if start is not None:
+        check_checkpoint(start)
+    return start
+
+
 def latest_whole_checkpoint(work_dir: str | Path) -> str | None:
     """The latest readable checkpoint in a work dir.
 
@@ -110,8 +143,8 @@ def _latest_whole(work_dir: Path) -> str | None:
             return str(candidate)
     if damaged:
         raise ESCNetError(
-            f'None of the checkpoints in {work_dir} can be read ({damaged[0]}): give another one '
-            'with --cfg-options load_from=..., or start over without --resume.'
+            f'None of the checkpoints in {work_dir} can be read ({damaged[0]}): put a whole '
+            'iter_*.pth of this training there, or start over without --resume.'
         )
     return None
 

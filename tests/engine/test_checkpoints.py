@@ -5,12 +5,13 @@ import os
 import pytest
 import torch
 import torch.nn as nn
+from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmseg_escnet import ESCNetError
-from mmseg_escnet.engine import AtomicCheckpointHook, latest_whole_checkpoint
+from mmseg_escnet.engine import AtomicCheckpointHook, choose_checkpoint, latest_whole_checkpoint
 
 
 class Model(BaseModel):
@@ -136,3 +137,46 @@ class TestLatestWholeCheckpoint:
 
     def test_none(self, tmp_path):
         assert latest_whole_checkpoint(tmp_path) is None
+
+
+class TestChooseCheckpoint:
+    """load_from is where a training starts, the work dir is where it resumes."""
+
+    @pytest.fixture
+    def other(self, tmp_path):
+        """The end of another training, and a file of nothing but weights."""
+        torch.save({'state_dict': {'weight': torch.zeros(3)}}, tmp_path / 'weights.pth')
+        train(tmp_path / 'other', iterations=9)
+        return tmp_path / 'other/iter_9.pth'
+
+    def choose(self, work_dir, **settings):
+        cfg = Config(dict(work_dir=str(work_dir), **settings))
+        chosen = choose_checkpoint(cfg)
+        assert chosen == cfg.get('load_from')
+        return chosen, cfg.resume
+
+    @pytest.mark.parametrize('name', ['other/iter_9.pth', 'weights.pth', 'run/iter_1.pth'])
+    def test_resumed_from_the_work_dir(self, tmp_path, other, name):
+        train(tmp_path / 'run', iterations=3, max_keep_ckpts=9)
+        chosen = self.choose(tmp_path / 'run', resume=True, load_from=str(tmp_path / name))
+        assert chosen == (str(tmp_path / 'run/iter_3.pth'), True)
+
+    @pytest.mark.parametrize('name', ['other/iter_9.pth', 'weights.pth'])
+    @pytest.mark.parametrize('resume', [True, False])
+    def test_nothing_to_resume(self, tmp_path, other, name, resume):
+        """As when a cluster starts a job with --resume from the beginning."""
+        start = str(tmp_path / name)
+        assert self.choose(tmp_path / 'run', resume=resume, load_from=start) == (start, False)
+        assert self.choose(tmp_path / 'run', resume=resume) == (None, False)
+
+    def test_without_resume_the_work_dir_is_not_looked_at(self, other, tmp_path):
+        start = str(tmp_path / 'weights.pth')
+        assert self.choose(other.parent, load_from=start) == (start, False)
+        assert self.choose(other.parent) == (None, False)
+
+    def test_load_from_is_read_only_if_it_is_used(self, other):
+        missing = 'no_longer_here.pth'
+        assert self.choose(other.parent, resume=True, load_from=missing) == (str(other), True)
+        for resume in (True, False):
+            with pytest.raises(ESCNetError, match='no_longer_here.pth does not exist'):
+                self.choose(other.parent / 'new', resume=resume, load_from=missing)

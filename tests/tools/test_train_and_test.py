@@ -113,6 +113,21 @@ def test_test_prints_the_table_in_the_words_of_the_data_set(trained, options, tm
             assert boxes > 100, 'the colour of the prediction is not in the legend'
 
 
+def test_fine_tuning_resumes_where_it_stopped(options, tmp_path):
+    """With load_from, whose training is over; begun with --resume, as a job on a cluster is."""
+    start = ['model.neck.num_blocks=2', f'load_from={ROOT / "data/toyworld/escnet.pth"}']
+    for folder, lengths in (('whole', [4]), ('parts', [2, 4])):
+        for length in lengths:
+            work_dir = ['--work-dir', tmp_path / folder, '--resume']
+            more = [f'train_cfg.max_iters={length}', 'val_dataloader.dataset.indices=1']
+            done = run_tool('tools/train.py', CONFIG, *work_dir, *options, *start, *more)
+            assert done.returncode == 0, done.stderr[-2000:]
+    whole, parts = (read(tmp_path / folder / 'iter_4.pth') for folder in ('whole', 'parts'))
+    first = read(tmp_path / 'parts/iter_2.pth')['state_dict']
+    torch.testing.assert_close(parts['state_dict'], whole['state_dict'], rtol=0, atol=0)
+    assert any((first[name] != value).any() for name, value in parts['state_dict'].items())
+
+
 def test_bad_input_is_one_sentence(trained, options, tmp_path):
     """Each within seconds, with status 2 and without a traceback."""
     truncated = tmp_path / 'truncated.pth'
