@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from .config import check_config_path, is_inference_file, read_config, run_config
 from .errors import ESCNetError
+from .option_values import parse_value
 from .vocabulary import read_classes
 
 if TYPE_CHECKING:
@@ -81,14 +82,22 @@ def _cause(error: Exception) -> Exception:
 
 
 class ConfigOptions(argparse.Action):
-    """MMEngine's ``DictAction``, imported only if the option is given."""
+    """MMEngine's ``DictAction``, with texts that stay as they are (:func:`.parse_value`)."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
-        from mmengine.config import DictAction
-
-        if bad := [value for value in values if '=' not in value.strip('=')]:
-            parser.error(f'{option_string}: {bad[0]!r} is not key=value')
-        DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)
+        options = dict(getattr(namespace, self.dest) or {})
+        for option in values:
+            key, equals, value = option.partition('=')
+            if not (key and equals):
+                parser.error(f'{option_string}: {option!r} is not key=value')
+            try:
+                options[key] = parse_value(value)
+            except ValueError as error:
+                parser.error(
+                    f'{option_string}: {option!r}: {error}; if it is a text, give it quotes of its '
+                    f'own: "{key}=\'...\'"'
+                )
+        setattr(namespace, self.dest, options)
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -105,7 +114,8 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         action=ConfigOptions,
         help='override settings of the config: key=value, nested keys with dots, '
-        'lists as key="[a,b]"',
+        'lists as key="[a, b]"; a text stays as it is, and quotes in it make one of anything: '
+        '"key=\'007\'"',
     )
 
 

@@ -10,7 +10,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train ESC-Net.')
     add_config_arguments(parser)
     parser.add_argument(
-        '--resume', action='store_true', help='continue from the latest checkpoint in the work dir; load_from is only a start'
+        '--resume',
+        action='store_true',
+        help='continue from the latest checkpoint in the work dir; load_from is only a start',
     )
     parser.add_argument('--amp', action='store_true', help='mixed precision (GPU)')
     parser.add_argument(

@@ -178,5 +178,5 @@ class TestChooseCheckpoint:
         missing = 'no_longer_here.pth'
         assert self.choose(other.parent, resume=True, load_from=missing) == (str(other), True)
         for resume in (True, False):
-            with pytest.raises(ESCNetError, match='no_longer_here.pth does not exist'):
+            with pytest.raises(ESCNetError, match=r'no_longer_here\.pth does not exist'):
                 self.choose(other.parent / 'new', resume=resume, load_from=missing)
