@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .config import check_config_path, is_inference_file, read_config, run_config
-from .errors import ESCNetError
+from .errors import ESCNetError, Problems
 from .option_values import parse_value
+from .settings import split_options
 from .vocabulary import read_classes
 
 if TYPE_CHECKING:
@@ -208,17 +209,23 @@ def load_config(
 
 
 def load_run_config(args: argparse.Namespace) -> Config:
-    """:func:`load_config` with the arguments of :func:`add_config_arguments`."""
+    """:func:`load_config` with the arguments of :func:`add_config_arguments`.
+
+    With ``--benchmarks`` the overrides of their data and metrics are left out.
+    """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+    options = args.cfg_options
+    if getattr(args, 'benchmarks', None) is not None:
+        options, _ = split_options(options)
+    return load_config(args.config, options, args.work_dir, args.launcher)
 
 
 def check_files(args: argparse.Namespace) -> None:
     """Refuse missing files before any slow import.
 
     Raises:
-        ESCNetError: If a file does not exist, only one of config and checkpoint is given, or the
-            file of classes cannot be used.
+        ESCNetError: For all files that do not exist, only one of config and checkpoint, or a file
+            of classes that cannot be used.
     """
     if args.clip is not None and (args.config is not None or args.checkpoint is not None):
         raise ESCNetError('--clip is a model of its own: leave out --config and --checkpoint.')
@@ -229,12 +236,17 @@ def check_files(args: argparse.Namespace) -> None:
             f'{missing} is missing: give both, --clip ViT-B-16 for CLIP alone, or neither for the '
             'toy world.'
         )
-    if args.config is not None:
-        check_config_path(args.config)
-    if args.checkpoint is not None and not Path(args.checkpoint).is_file():
-        raise ESCNetError(f'The checkpoint {args.checkpoint} does not exist: check the path.')
-    if getattr(args, 'classes_file', None) is not None:
-        read_classes(args.classes_file)
+    problems = Problems()
+    with problems:
+        if args.config is not None:
+            check_config_path(args.config)
+    with problems:
+        if args.checkpoint is not None and not Path(args.checkpoint).is_file():
+            raise ESCNetError(f'The checkpoint {args.checkpoint} does not exist: check the path.')
+    with problems:
+        if getattr(args, 'classes_file', None) is not None:
+            read_classes(args.classes_file)
+    problems.raise_all()
 
 
 def choose_model(args: argparse.Namespace) -> tuple[Config, Path | None]:

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import ESCNetError
+from .consistency import use_no_workers
+from .errors import ESCNetError, first_few
+from .settings import check_names, check_options
 
 if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict
@@ -59,7 +61,7 @@ def read_config(
         options: Settings to override, nested keys with dots.
 
     Raises:
-        ESCNetError: If there is no such file.
+        ESCNetError: If there is no such file, or for a setting that nothing reads.
     """
     from mmengine.config import Config
 
@@ -68,8 +70,16 @@ def read_config(
     else:
         check_config_path(config)
         cfg = Config.fromfile(config)
-    if options is not None:
-        cfg.merge_from_dict(dict(options))
+    if options:
+        check_options(cfg, options)
+        try:
+            cfg.merge_from_dict(dict(options))
+        except (TypeError, KeyError, IndexError) as error:
+            reason = str(error.args[0])[:150]
+            raise ESCNetError(
+                f'The settings {first_few(options)} cannot be set ({reason}): check their names.'
+            ) from error
+    check_names(cfg)
     return cfg
 
 
@@ -111,6 +121,7 @@ def run_config(
     cfg = read_config(path, options)
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(path).stem)
     cfg.launcher = launcher
+    use_no_workers(cfg)
     return cfg
 
 

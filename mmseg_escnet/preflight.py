@@ -11,13 +11,15 @@ from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
 
 from .compat import can_restrict_checkpoints
+from .consistency import check_consistency
+from .errors import Problems
 from .models.clip_weights import find_clip
 from .models.sam_weights import find_sam
 from .models.weights import read_state_dict
 
 
 def check_datasets(cfg: Config, *phases: str) -> dict[str, Dataset]:
-    """Build the data sets of some phases, and load a few of their images and labels.
+    """Check the settings of some phases, build their data sets, and load a few images and labels.
 
     Args:
         cfg: A complete config.
@@ -27,11 +29,13 @@ def check_datasets(cfg: Config, *phases: str) -> dict[str, Dataset]:
         The data sets by phase.
 
     Raises:
-        ESCNetError: With what is missing and the command that creates it, or the invalid file.
+        ESCNetError: With what is missing and the command that creates it, the invalid file, or as
+            :func:`.check_consistency`.
     """
     from mmengine.registry import init_default_scope
 
     init_default_scope(cfg.get('default_scope', 'mmseg'))
+    check_consistency(cfg, *phases)
     datasets = {}
     for phase in phases:
         dataloader = cfg.get(f'{phase}_dataloader')
@@ -44,18 +48,27 @@ def check_datasets(cfg: Config, *phases: str) -> dict[str, Dataset]:
     return datasets
 
 
-def find_weights(model: ConfigDict) -> None:
-    """Find the pretrained weights of a model, downloading them if possible.
+def find_weights(model: ConfigDict, *, allow_download: bool = True) -> None:
+    """Find the pretrained weights of a model.
+
+    Args:
+        model: Its config.
+        allow_download: Download what is missing, if possible.
 
     Raises:
-        ESCNetError: With what is missing and the command that downloads it.
+        ESCNetError: With all that is missing and the commands that download it.
     """
+    problems = Problems()
     sam = model.get('neck', {}).get('sam_pretrained')
     if sam is not None:
-        find_sam(str(sam), verify=False)
+        with problems:
+            find_sam(str(sam), verify=False, allow_download=allow_download)
     clip = model.backbone.get('pretrained')
     if clip is not None:
-        find_clip(model.backbone.get('model_name'), str(clip))
+        with problems:  # a large download is of no use if something else is missing
+            allow_download = allow_download and not problems.sentences
+            find_clip(model.backbone.get('model_name'), str(clip), allow_download=allow_download)
+    problems.raise_all()
 
 
 def check_checkpoint(path: str) -> None:

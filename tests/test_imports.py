@@ -11,6 +11,7 @@ import import_graph
 # from the bottom to the top; what shares a line does not import each other
 LAYERS = [
     ['errors', 'version', 'threads', 'compat', 'option_values'],
+    ['settings', 'consistency'],
     ['device', 'files', 'image_files', 'config', 'vocabulary', 'tables'],
     ['check', 'visualization', 'label_folder'],
     ['models', 'datasets'],

@@ -1,6 +1,7 @@
 """Checks before anything expensive."""
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from conftest import toy_model_cfg
@@ -10,6 +11,7 @@ from PIL import Image
 
 from mmseg_escnet import ESCNetError, preflight
 from mmseg_escnet.config import forget_pretrained
+from mmseg_escnet.errors import Problems
 from mmseg_escnet.preflight import check_checkpoint, check_datasets, find_weights
 
 
@@ -43,11 +45,54 @@ def test_missing_clip(monkeypatch):
     with pytest.raises(ESCNetError, match=r"CLIP weights 'nowhere/clip\.pt' are neither"):
         find_weights(model_cfg(clip='nowhere/clip.pt'))
     asked = []
-    monkeypatch.setattr(preflight, 'find_clip', lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(preflight, 'find_clip', lambda *names, **_: asked.append(names))
     cfg = model_cfg(clip='openai')
     cfg.backbone.model_name = 'ViT-B-16'
     find_weights(cfg)
     assert asked == [('ViT-B-16', 'openai')]
+
+
+def test_all_that_is_missing(monkeypatch):
+    """Each with its command; nothing is downloaded as long as something else is missing."""
+    monkeypatch.setattr(open_clip, 'download_pretrained', None)
+    monkeypatch.setattr('mmseg_escnet.models.clip_weights._find_in_cache', lambda tag: None)
+    cfg = model_cfg(clip='openai', sam='nowhere/sam_vit_l_0b3195.pth')
+    cfg.backbone.model_name = 'ViT-L-14-336'
+    problems = Problems()
+    with problems:
+        check_checkpoint('nowhere/iter_8.pth')
+    for _ in range(2):
+        with problems:
+            find_weights(cfg, allow_download=False)
+    with pytest.raises(ESCNetError) as caught:
+        problems.raise_all()
+    first, *lines = str(caught.value).splitlines()
+    assert first == '3 problems:'
+    for number, (line, words) in enumerate(
+        zip(
+            lines,
+            (
+                'nowhere/iter_8.pth does not exist',
+                '`mmseg-escnet download sam-vit-l --out nowhere`',
+                '`mmseg-escnet download clip --model ViT-L-14-336 --tag openai`',
+            ),
+            strict=True,
+        ),
+        start=1,
+    ):
+        assert line.startswith(f'  {number}. ')
+        assert words in line
+
+
+def test_one_problem_is_one_sentence_and_a_bug_is_not_collected():
+    problems = Problems()
+    problems.raise_all()
+    with problems:
+        raise ESCNetError('The file a.png does not exist: check the path.')
+    with pytest.raises(ESCNetError, match=r'^The file a\.png does not exist: check the path\.$'):
+        problems.raise_all()
+    with pytest.raises(KeyError), problems:
+        raise KeyError
 
 
 def test_forget_pretrained():

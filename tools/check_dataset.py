@@ -29,8 +29,9 @@ from PIL import Image
 
 from mmseg_escnet.cli import add_cfg_options, make_parser, run_tool
 from mmseg_escnet.config import check_config_path, read_config
+from mmseg_escnet.consistency import check_ignore_index
 from mmseg_escnet.datasets.parallel import default_workers
-from mmseg_escnet.errors import ESCNetError, first_few
+from mmseg_escnet.errors import ESCNetError, Problems, first_few
 from mmseg_escnet.files import encode_png, write_file
 from mmseg_escnet.tables import table
 from mmseg_escnet.vocabulary import name_color, short_name
@@ -58,12 +59,14 @@ class Target:
         cfg: Its config.
         background_from: First of the classes evaluated as background, see ``OpenVocabIoUMetric``.
         users: Config file -> phases that use it.
+        conflicts: What other settings of these contradict it.
     """
 
     name: str
     cfg: dict
     background_from: int | None = None
     users: dict[str, list[str]] = field(default_factory=dict)
+    conflicts: Problems = field(default_factory=Problems)
 
     @property
     def title(self) -> str:
@@ -127,6 +130,8 @@ def find_targets(args: argparse.Namespace) -> list[Target]:
                 phases = targets[key].users.setdefault(Path(config).name, [])
                 if phase not in phases:
                     phases.append(phase)
+                with targets[key].conflicts:
+                    check_ignore_index(cfg, phase)
         if not found:
             raise ESCNetError(
                 f'The config {config} has no data set for {", ".join(args.phase)}: give one with '
@@ -308,7 +313,8 @@ def check_target(target: Target, args: argparse.Namespace) -> bool:
     print(f'\n== {target.title}')
     print_inspection(inspection)
     print_classes(inspection)
-    problems = find_problems(inspection, allow_partial=args.allow_partial)
+    problems = [Problem(sentence) for sentence in target.conflicts.sentences]
+    problems += find_problems(inspection, allow_partial=args.allow_partial)
     for problem in problems:
         print_problem(problem)
     if inspection.matching:

@@ -13,7 +13,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from mmseg_escnet.cli import add_config_arguments, load_run_config, make_parser, run_tool
-from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.errors import ESCNetError, Problems
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -81,13 +81,14 @@ def draw_results(
         cfg.visualizer.save_dir = show_dir
 
 
-def find_weights_of(checkpoint: str | None, cfg: Config) -> None:
+def find_weights_of(checkpoint: str | None, cfg: Config, *, allow_download: bool = True) -> None:
     """Read the checkpoint once; or find the weights of CLIP alone."""
     from mmseg_escnet.engine import in_turns
     from mmseg_escnet.preflight import check_checkpoint, find_weights
 
     if checkpoint is None:
-        in_turns(lambda: find_weights(cfg.model.get('module', cfg.model)))
+        model = cfg.model.get('module', cfg.model)
+        in_turns(lambda: find_weights(model, allow_download=allow_download))
     else:
         check_checkpoint(checkpoint)
 
@@ -126,8 +127,12 @@ def main() -> None:
         )
     if args.tta:
         use_tta(cfg)
-    dataset = check_datasets(cfg, 'test')['test']
-    find_weights_of(args.checkpoint, cfg)
+    problems = Problems()
+    with problems:
+        dataset = check_datasets(cfg, 'test')['test']
+    with problems:
+        find_weights_of(args.checkpoint, cfg, allow_download=not problems.sentences)
+    problems.raise_all()
     if args.out is not None:
         save_predictions(cfg, dataset, args.out)
     cfg.load_from = args.checkpoint

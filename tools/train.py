@@ -3,7 +3,7 @@
 import argparse
 
 from mmseg_escnet.cli import add_config_arguments, load_run_config, run_tool
-from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.errors import ESCNetError, Problems
 
 
 def parse_args() -> argparse.Namespace:
@@ -64,11 +64,18 @@ def main() -> None:
             '--calibrate evaluates the CLIP that an untrained network starts from: leave it out '
             'with --random-weights, --resume or load_from.'
         )
-    check_datasets(cfg, 'train', 'val')
-    checkpoint = choose_checkpoint(cfg)
-    if args.random_weights or checkpoint is not None:
+    problems = Problems()
+    for phase in ('train', 'val'):
+        with problems:
+            check_datasets(cfg, phase)
+    random_weights = args.random_weights or cfg.get('load_from') is not None
+    with problems:
+        random_weights |= choose_checkpoint(cfg) is not None
+    if random_weights:
         forget_pretrained(cfg.model)
-    in_turns(lambda: find_weights(cfg.model))
+    with problems:
+        in_turns(lambda: find_weights(cfg.model, allow_download=not problems.sentences))
+    problems.raise_all()
     calibration = calibrate(cfg)['mIoU_gt'] if args.calibrate else None
     runner = RUNNERS.build(cfg)  # MMEngine's Runner, unless runner_type says otherwise
     interruption = InterruptHook()
@@ -83,4 +90,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    run_tool(main, interrupted='add --resume to continue from the latest checkpoint')
+    run_tool(main)

@@ -1,5 +1,6 @@
 """Checkpoints that survive a crash, and the one that a training starts or resumes from."""
 
+import inspect
 import logging
 import os
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from ..errors import ESCNetError
+from ..errors import ESCNetError, did_you_mean
 from ..files import write_file
 from ..preflight import check_checkpoint
 
@@ -36,9 +37,18 @@ class AtomicCheckpointHook(CheckpointHook):
 
     Args:
         **kwargs: Of ``CheckpointHook``.
+
+    Raises:
+        ESCNetError: For an unknown argument, which MMEngine would notice at the first checkpoint.
     """
 
     def __init__(self, *, backend_args: dict | None = None, **kwargs) -> None:
+        own = inspect.signature(CheckpointHook.__init__).parameters.keys()
+        of_saving = inspect.signature(Runner.save_checkpoint).parameters.keys()
+        known = (own | of_saving) - {'self', 'kwargs'}
+        for name in kwargs.keys() - known:
+            hint = did_you_mean(name, known)
+            raise ESCNetError(f'{name} is no setting of {type(self).__name__}: {hint}')
         super().__init__(backend_args=backend_args or dict(backend='atomic'), **kwargs)
 
     def before_train(self, runner: Runner) -> None:
@@ -130,7 +140,7 @@ def _latest_whole(work_dir: Path) -> str | None:
         if path:
             candidates.append(Path(path))
     folders = {work_dir, *(candidate.parent for candidate in candidates)}
-    others = {path for folder in folders for path in _checkpoints(folder)} - set(candidates)
+    others = {path for folder in folders for path in checkpoints(folder)} - set(candidates)
     candidates += sorted(others, key=lambda path: path.stat().st_mtime_ns, reverse=True)
     damaged = []
     for candidate in candidates:
@@ -149,5 +159,6 @@ def _latest_whole(work_dir: Path) -> str | None:
     return None
 
 
-def _checkpoints(folder: Path) -> list[Path]:
+def checkpoints(folder: Path) -> list[Path]:
+    """All checkpoints in a folder, of any order."""
     return [*folder.glob('iter_*.pth'), *folder.glob('epoch_*.pth')]

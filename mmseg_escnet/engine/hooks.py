@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
+from pathlib import Path
 from types import FrameType
 
 import torch
@@ -16,9 +17,7 @@ from mmseg.registry import HOOKS
 
 from ..errors import ESCNetError, first_few
 from ..models.finite import non_finite
-from .checkpoints import AtomicCheckpointHook
-
-_RESUME = 'add --resume to continue from the latest checkpoint'
+from .checkpoints import AtomicCheckpointHook, checkpoints
 
 
 @HOOKS.register_module()
@@ -88,6 +87,7 @@ class InterruptHook(Hook):
         self._requested = False
         self._previous: dict[int, object] = {}
         self._common_val_iters = 0
+        self._work_dir: str | None = None
 
     def __enter__(self) -> InterruptHook:
         if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
@@ -100,6 +100,10 @@ class InterruptHook(Hook):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
+
+    def before_run(self, runner: Runner) -> None:
+        """Keep the work dir, for the message of a second Ctrl-C."""
+        self._work_dir = runner.work_dir
 
     def after_train_iter(self, runner: Runner, *_, **__) -> None:
         self._stop_if_requested(runner, runner.iter + 1)
@@ -117,7 +121,7 @@ class InterruptHook(Hook):
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         if self._requested and not dist.is_distributed():  # a launcher sends it again
-            raise KeyboardInterrupt(_RESUME)
+            raise KeyboardInterrupt(self._how_to_resume())
         self._requested = True
 
     def _stop_if_requested(self, runner: Runner, iterations: int) -> None:
@@ -125,12 +129,21 @@ class InterruptHook(Hook):
             return
         hooks = [hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)]
         if not hooks or hooks[0].by_epoch:  # the middle of an epoch cannot be resumed
-            raise KeyboardInterrupt(_RESUME)
+            raise KeyboardInterrupt(self._how_to_resume())
         runner.logger.info(f'Interrupted: saving the checkpoint of iteration {iterations}')
         hooks[0].save(runner, iterations)
         dist.barrier()
         raise KeyboardInterrupt(
             f'iteration {iterations} is saved in {runner.work_dir}: add --resume to continue'
+        )
+
+    def _how_to_resume(self) -> str:
+        saved = [] if self._work_dir is None else checkpoints(Path(self._work_dir))
+        if not saved:
+            return 'no checkpoint was saved yet, so training has to start over'
+        latest = max(saved, key=lambda path: path.stat().st_mtime_ns)
+        return (
+            f'{latest.name} is the latest checkpoint in {self._work_dir}: add --resume to continue'
         )
 
     def _requested_anywhere(self) -> bool:

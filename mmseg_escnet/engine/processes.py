@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 
 from ..config import check_needs_no_checkpoint
+from ..consistency import check_consistency, use_no_workers
 from ..errors import ESCNetError
 from .vocabulary_hook import unwrap
 
@@ -78,9 +79,12 @@ def build_test_runner(cfg: Config) -> Runner:
             CLIP's own weights are loaded, which only CLIP alone can do with.
 
     Raises:
-        ESCNetError: As :func:`join_processes`; or if ``load_from`` is missing.
+        ESCNetError: As :func:`join_processes` and :func:`.check_consistency`; or if ``load_from``
+            is missing.
     """
     join_processes(cfg)
+    check_consistency(cfg, 'test')
+    use_no_workers(cfg)
     # otherwise SegVisualizationHook builds the training data set to count iterations
     for name in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
         cfg.pop(name, None)

@@ -18,13 +18,14 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, HOOKS
 from torch.utils.data import Dataset
 
-from ..config import config_folder, pipeline_steps
+from ..config import config_folder, pipeline_steps, read_config
 from ..engine import VocabularyHook, build_test_runner, join_processes, use_tta
 from ..errors import ESCNetError
 from ..files import sha256, write_file
 from ..label_folder import NAMES_FILE
 from ..models.clip_weights import find_clip
 from ..preflight import check_datasets
+from ..settings import OF_BENCHMARK, split_options
 from .saved_predictions import save_predictions
 from .zero_shot_benchmarks import (
     Benchmark,
@@ -33,8 +34,6 @@ from .zero_shot_benchmarks import (
     format_table,
     published_for,
 )
-
-_OF_BENCHMARK = ('test_dataloader', 'test_evaluator', 'tta_pipeline')
 
 
 def evaluate_benchmarks(
@@ -125,18 +124,17 @@ def benchmark_config(
         overrides: ``--cfg-options``; those of data and metric under test are used for it too.
 
     Raises:
-        ESCNetError: If the data set has another number of classes than the benchmark.
+        ESCNetError: If the data set has another number of classes than the benchmark, or nothing
+            reads an override.
     """
     data = Config.fromfile(config_folder() / '_base_' / 'datasets' / benchmark.config)
     own, cfg = cfg, copy.deepcopy(cfg)
-    for key in _OF_BENCHMARK:
+    for key in OF_BENCHMARK:
         cfg.pop(key, None)
         if key in data:
             cfg[key] = data[key]
     _keep_protocol(own, cfg.test_dataloader.dataset, benchmark.key)
-    cfg.merge_from_dict(
-        {k: v for k, v in (overrides or {}).items() if k.split('.')[0] in _OF_BENCHMARK}
-    )
+    cfg = read_config(cfg, split_options(overrides)[1])
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     classes = _build_lazily(cfg.test_dataloader.dataset).metainfo['classes']
     if len(classes) != benchmark.num_words:

@@ -24,13 +24,16 @@ from .weights import load_strict, read_state_dict
 _OPENAI_SCALARS = ('input_resolution', 'context_length', 'vocab_size')
 
 
-def find_clip(model_name: str | None, pretrained: str) -> tuple[Path, bool | None]:
+def find_clip(
+    model_name: str | None, pretrained: str, *, allow_download: bool = True
+) -> tuple[Path, bool | None]:
     """Find CLIP weights.
 
     Args:
         model_name: open_clip's name of the architecture; None for a custom one.
         pretrained: A path, or one of open_clip's tags for that architecture ('openai'), which is
             downloaded into open_clip's cache if needed.
+        allow_download: Download them if they are not on this machine.
 
     Returns:
         The file, and whether it was trained with QuickGELU according to the tag; None for a path.
@@ -49,11 +52,14 @@ def find_clip(model_name: str | None, pretrained: str) -> tuple[Path, bool | Non
             'for random weights.'
         )
     try:
-        path = _find_in_cache(tag) or open_clip.download_pretrained(tag)
+        path = _find_in_cache(tag)
+        if path is None and not allow_download and tag.get('hf_hub'):
+            raise FileNotFoundError('since more is missing')
+        path = path or open_clip.download_pretrained(tag)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:150]
         raise ESCNetError(
-            f'The CLIP weights {model_name!r} {pretrained!r} are not on this machine and cannot be '
+            f'The CLIP weights {model_name!r} {pretrained!r} are not on this machine and were not '
             f'downloaded ({reason}): get them with `mmseg-escnet download clip '
             f'--model {model_name} --tag {pretrained}` where there is a network, or set '
             'model.backbone.pretrained to a local file (None trains from random CLIP weights).'

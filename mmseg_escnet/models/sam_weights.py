@@ -37,12 +37,13 @@ def download_sam(file_name: str, folder: str | Path = WEIGHTS_DIR) -> Path:
     )
 
 
-def find_sam(source: str, *, verify: bool = True) -> Path:
+def find_sam(source: str, *, verify: bool = True, allow_download: bool = True) -> Path:
     """Find a SAM checkpoint.
 
     Args:
         source: A path, or an http(s) URL, which is downloaded to ``data/weights``.
         verify: Check the SHA-256 of a file with an official name.
+        allow_download: Download a URL.
 
     Returns:
         The path of the file.
@@ -52,7 +53,9 @@ def find_sam(source: str, *, verify: bool = True) -> Path:
     """
     if source.startswith(('http://', 'https://')):
         name = source.rsplit('/', 1)[-1]
-        path = download(source, WEIGHTS_DIR / name, expected_sha256=OFFICIAL_SAM_FILES.get(name))
+        path = WEIGHTS_DIR / name
+        if allow_download:
+            download(source, path, expected_sha256=OFFICIAL_SAM_FILES.get(name))
     else:
         path = Path(source)
     if not path.is_file():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -174,10 +176,21 @@ def _check_kind(value: Tensor, key: str, source: str) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> ESCNetError:
-    first_line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    """What is wrong with a file; PyTorch's own message would advise to run what is in it."""
+    text = str(error).strip()
+    if isinstance(error, pickle.UnpicklingError):
+        if found := re.search(r'\b(?:GLOBAL|class) ([\w.]+)', text):
+            return ESCNetError(
+                f'The weights file {path} cannot be read, since it contains more than tensors and '
+                f'plain data ({found[1]}), which may run code: save its state dict alone, with '
+                'torch.save(model.state_dict(), ...), where it was made.'
+            )
+        text = 'it was not written by torch.save'
+    if isinstance(error, KeyError) or not text:
+        text = type(error).__name__
     return ESCNetError(
-        f'The weights file {path} cannot be read ({first_line}): it is damaged, incomplete, or '
-        'not a file of tensors; download it again.'
+        f'The weights file {path} cannot be read ({text.splitlines()[0][:200]}): it is damaged, '
+        'incomplete, or not a file of tensors; download it again.'
     )
 
 

@@ -75,6 +75,12 @@ def test_partial_files_of_a_killed_run_are_removed(tmp_path):
     assert (tmp_path / 'other.part').exists()
 
 
+@pytest.mark.parametrize('name', ['intervall', 'save_bst', 'max_keep_ckpt'])
+def test_mistyped_settings_are_refused_before_the_first_checkpoint(name):
+    with pytest.raises(ESCNetError, match=f'{name} is no setting of AtomicCheckpointHook: did you'):
+        AtomicCheckpointHook(**{name: 1})
+
+
 def test_another_backend(tmp_path):
     train(tmp_path, backend_args=dict(backend='local'), iterations=2)
     assert names(tmp_path) == ['iter_2.pth']

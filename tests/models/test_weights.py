@@ -1,7 +1,10 @@
 """Reading, checking and strictly loading weights."""
 
+import argparse
 import io
 import os
+from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
@@ -183,6 +186,41 @@ def test_nothing_in_a_file_is_executed(tmp_path, legacy, name):
     assert not folder.exists()
     torch.load(io.BytesIO(path.read_bytes()), weights_only=False)
     assert folder.is_dir()  # it is malicious indeed
+
+
+@pytest.mark.parametrize('legacy', [False, True])
+@pytest.mark.parametrize(
+    ('content', 'what'),
+    [
+        (argparse.Namespace(lr=0.1), 'argparse.Namespace'),
+        (Path('a'), 'pathlib'),
+        (nn.Linear(2, 2), 'torch.nn.modules.linear.Linear'),
+        (Fraction(1, 2), 'fractions.Fraction'),
+    ],
+)
+def test_nobody_is_advised_to_run_what_is_in_a_file(tmp_path, legacy, content, what):
+    """As PyTorch's message does, in colours."""
+    path = tmp_path / 'a.pth'
+    saved = {'state_dict': {'a': torch.zeros(1)}, 'x': content}
+    torch.save(saved, path, _use_new_zipfile_serialization=not legacy)
+    message = refusal(path)
+    assert what in message
+    assert 'save its state dict alone' in message
+    assert_no_advice(message)
+
+
+@pytest.mark.parametrize(
+    'content', [b'<html>not found</html>', b'\x80\x02]q\x00.', b'\x95', b'hello']
+)
+def test_what_pytorch_did_not_write(tmp_path, content):
+    (tmp_path / 'a.pth').write_bytes(content)
+    assert_no_advice(refusal(tmp_path / 'a.pth'))
+
+
+def assert_no_advice(message: str) -> None:
+    assert 'weights_only' not in message
+    assert 'PyTorch' not in message
+    assert '\x1b' not in message
 
 
 # -- checking and loading ------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 
 from mmseg_escnet.cli import add_cfg_options, load_config, make_parser, run_tool
+from mmseg_escnet.settings import split_options
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -28,7 +29,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Print the table of classes, then one metric per line."""
     args = parse_args(argv)
-    cfg = load_config(args.config, args.cfg_options)
+    of_model, _ = split_options(args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options if args.benchmark is None else of_model)
 
     from mmseg_escnet.evaluation.saved_predictions import evaluate_predictions
     from mmseg_escnet.evaluation.zero_shot_benchmarks import select_benchmarks

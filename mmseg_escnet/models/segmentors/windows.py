@@ -12,12 +12,14 @@ import torch.nn.functional as F
 from mmengine.config import ConfigDict
 from torch import Tensor
 
-from ...errors import ESCNetError
+from ...errors import ESCNetError, did_you_mean
 from .row_resizer import RowResizer
 from .scores import Scores, View
 from .shortlist import Shortlist
 
 _MODES = ('whole', 'slide', 'windows')
+_SETTINGS = ('mode', 'crop_size', 'stride', 'window_batch_size', 'global_view', 'keep_scores')
+_SETTINGS += ('autocast', 'shortlist')
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
@@ -134,6 +136,9 @@ def check_test_cfg(test_cfg: ConfigDict) -> None:
     Raises:
         ESCNetError: Naming the invalid setting.
     """
+    for name in test_cfg:
+        if name not in _SETTINGS:
+            raise ESCNetError(f'test_cfg.{name} is no setting: {did_you_mean(name, _SETTINGS)}')
     mode = test_cfg.mode
     if mode not in _MODES:
         raise ESCNetError(f'test_cfg.mode={mode!r} must be one of {_MODES}.')
