@@ -238,12 +238,20 @@ def test_options_reach_the_runner(place, tool, monkeypatch):
     monkeypatch.setenv('RANK', '0')
     monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
     options = ['--show', '--wait-time', '0.5', '--work-dir', 'w', '--local-rank', '0', '--tta']
-    tool(CONFIG, 'iter_8.pth', *options, '--launcher', 'pytorch', '--cfg-options', 'a.b=[1,2]')
+    tool(
+        CONFIG,
+        'iter_8.pth',
+        *options,
+        '--launcher',
+        'pytorch',
+        '--cfg-options',
+        'visualizer.alpha=0.25',
+    )
     (cfg,) = configs
     hook = cfg.default_hooks.visualization
     assert (hook.show, hook.draw, hook.interval, hook.wait_time) == (True, True, 1, 0.5)
     assert (cfg.work_dir, cfg.launcher, cfg.load_from) == ('w', 'pytorch', 'iter_8.pth')
-    assert cfg.a.b == [1, 2]
+    assert cfg.visualizer.alpha == 0.25
     assert 'train_dataloader' not in cfg, 'painting would look for the data'
     assert cfg.model.type == 'OpenVocabTTAModel'
     assert os.environ.pop('LOCAL_RANK') == '0'
