@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from mmengine import dist
 from mmengine.config import Config
-from mmengine.registry import HOOKS
+from mmengine.registry import HOOKS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 
@@ -85,6 +85,7 @@ def build_test_runner(cfg: Config) -> Runner:
             is missing.
     """
     join_processes(cfg)
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
     check_consistency(cfg, 'test')
     use_no_workers(cfg)
     # otherwise SegVisualizationHook builds the training data set to count iterations

@@ -119,7 +119,7 @@ def test_files_that_do_not_match(cfg, tmp_path, change, message):
     ('part', 'change', 'message'),
     [
         ('evaluator', dict(background_from=5), 'with background_from=None, .* config has 5'),
-        ('evaluator', dict(ignore_index=400), 'with ignore_index=65535, .* config has 400'),
+        ('evaluator', dict(ignore_index=400), 'ignore_index=65535, .* test_evaluator.*=400'),
         ('dataset', dict(metainfo=dict(classes=CLASSES[1:])), '300 classes, the data set .* 299'),
         (
             'dataset',
