@@ -3,8 +3,10 @@
 import re
 
 import pytest
+from mmengine.config import Config
+from mmseg.registry import DATASETS
 
-from mmseg_escnet import ESCNetError
+from mmseg_escnet import ESCNetError, Vocabulary
 from mmseg_escnet.config import config_folder
 from mmseg_escnet.datasets import vocabulary_names
 from mmseg_escnet.evaluation.zero_shot_benchmarks import (
@@ -16,6 +18,7 @@ from mmseg_escnet.evaluation.zero_shot_benchmarks import (
     published_for,
     select_benchmarks,
 )
+from mmseg_escnet.evaluation.zero_shot_runs import benchmark_config
 
 KEYS = ['A-847', 'PC-459', 'A-150', 'PC-59', 'PAS-20', 'PAS-20b']
 # in the order of KEYS, as the papers print them; - is not in our sources
@@ -183,3 +186,24 @@ def complete(**figures):
 )
 def test_calibration(results, sentence):
     assert re.search(sentence, calibration(results, published_for(readout('correlative'))))
+
+
+def test_words_and_resizing_of_the_model_config():
+    """What the config of CLIP alone says of words and sizes holds on every benchmark."""
+    cfg = Config.fromfile(config_folder() / 'clip/clip_vitb16_readout.py')
+    phrases = {}
+    for key in ('PAS-20', 'PC-59', 'A-150'):
+        (benchmark,) = select_benchmarks([key])
+        own = benchmark_config(cfg, benchmark)
+        dataset = DATASETS.build(dict(own.test_dataloader.dataset, lazy_init=True))
+        (resize,) = (step for step in own.test_dataloader.dataset.pipeline if step.type == 'Resize')
+        assert (resize.scale, resize.keep_ratio) == ((2048, 336), True)
+        meta = dataset.metainfo
+        words = Vocabulary.create(meta['classes'], meta['palette'], meta.get('phrases'))
+        phrases[key] = dict(zip(words.names, words.synonyms, strict=True))
+    assert phrases['PAS-20']['boat'] == ('ship',)
+    assert len(phrases['PAS-20']['person']) == 7
+    assert phrases['PAS-20']['cat'] == ('cat',)
+    assert phrases['PC-59']['diningtable'] == ('table',)
+    assert phrases['PC-59']['boat'] == ('boat',)
+    assert phrases['A-150']['boat'] == ('boat',)
