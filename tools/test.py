@@ -2,6 +2,7 @@
 
     mmseg-escnet test CONFIG CHECKPOINT                       on the data set of the config
     mmseg-escnet test CONFIG CHECKPOINT --benchmarks all      on the six zero-shot benchmarks
+    mmseg-escnet test CONFIG CHECKPOINT --subset 50           a first look, in minutes
     mmseg-escnet test configs/clip/clip_vitb16_readout.py     CLIP alone, without a checkpoint
 
 Results of finished benchmarks are kept in the work dir; the same command does not run them again.
@@ -28,6 +29,13 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         metavar='KEY',
         help='all, or some of A-847 PC-459 A-150 PC-59 PAS-20 PAS-20b COCO-171',
+    )
+    parser.add_argument(
+        '--subset',
+        type=int,
+        metavar='N',
+        help='a first look: N images of each data set, evenly spread and the same each time; not '
+        'comparable with published figures',
     )
     parser.add_argument(
         '--out', help='folder for the predicted label maps, one PNG per image, and names.json'
@@ -98,8 +106,9 @@ def main() -> None:
     cfg = load_run_config(args)
 
     from mmseg_escnet.config import check_needs_no_checkpoint
-    from mmseg_escnet.engine import build_test_runner, use_tta
+    from mmseg_escnet.engine import build_test_runner, say, use_tta
     from mmseg_escnet.evaluation.saved_predictions import save_predictions
+    from mmseg_escnet.evaluation.subset import take_subset
     from mmseg_escnet.evaluation.zero_shot_benchmarks import select_benchmarks
     from mmseg_escnet.evaluation.zero_shot_runs import evaluate_benchmarks
     from mmseg_escnet.preflight import check_datasets
@@ -117,6 +126,7 @@ def main() -> None:
             checkpoint=args.checkpoint,
             overrides=args.cfg_options,
             tta=args.tta,
+            subset=args.subset,
             out=args.out,
             show_dir=args.show_dir,
         )
@@ -128,15 +138,21 @@ def main() -> None:
     if args.tta:
         use_tta(cfg)
     problems = Problems()
+    first_look = None
     with problems:
         dataset = check_datasets(cfg, 'test')['test']
+        if args.subset is not None:
+            first_look = take_subset(cfg, dataset, args.subset)
     with problems:
         find_weights_of(args.checkpoint, cfg, allow_download=not problems.sentences)
     problems.raise_all()
     if args.out is not None:
         save_predictions(cfg, dataset, args.out)
     cfg.load_from = args.checkpoint
-    build_test_runner(cfg).test()
+    runner = build_test_runner(cfg)
+    if first_look is not None:
+        say(runner.logger, first_look)
+    runner.test()
 
 
 if __name__ == '__main__':

@@ -27,6 +27,7 @@ from ..models.clip_weights import find_clip
 from ..preflight import check_datasets
 from ..settings import OF_BENCHMARK, split_options
 from .saved_predictions import save_predictions
+from .subset import take_subset
 from .zero_shot_benchmarks import (
     Benchmark,
     Figures,
@@ -43,6 +44,7 @@ def evaluate_benchmarks(
     checkpoint: str | None,
     overrides: Mapping[str, object] | None = None,
     tta: bool = False,
+    subset: int | None = None,
     out: str | None = None,
     show_dir: str | None = None,
 ) -> None:
@@ -58,6 +60,8 @@ def evaluate_benchmarks(
         checkpoint: The checkpoint; None for CLIP alone, with the weights that the config names.
         overrides: See :func:`benchmark_config`.
         tta: Whether to use test-time augmentation.
+        subset: Number of images of each, for a first look (:func:`.take_subset`) with a file of
+            its own; None for all.
         out: Folder for predictions, with a sub-folder for each benchmark.
         show_dir: Folder for painted images, likewise; drawing is switched on in the config.
 
@@ -68,7 +72,7 @@ def evaluate_benchmarks(
     """
     join_processes(cfg)
     _check_hooks(cfg)
-    configs, datasets = {}, {}
+    configs, datasets, notes = {}, {}, {}
     for benchmark in benchmarks:
         key = benchmark.key
         configs[key] = benchmark_config(cfg, benchmark, overrides)
@@ -80,13 +84,17 @@ def evaluate_benchmarks(
             if not _is_absent(configs[key].test_dataloader.dataset):
                 raise ESCNetError(f'{key}: {error}') from error
             _print(f'{key}: skipped. {error}')
+            continue
+        if subset is not None:
+            notes[key] = take_subset(configs[key], datasets[key], subset)
     if not datasets:
         raise ESCNetError(
             f'The data of {", ".join(configs)} is not there: data/README.md says how to make it.'
         )
 
     name, weights = _identify(cfg, checkpoint)
-    path = Path(cfg.work_dir) / f'benchmarks_{name}{"_tta" if tta else ""}.json'
+    name += ('_tta' if tta else '') + ('' if subset is None else f'_subset{subset}')
+    path = Path(cfg.work_dir) / f'benchmarks_{name}.json'
     finished = _read_results(path)
     figures = {}
     for key, dataset in datasets.items():
@@ -98,7 +106,7 @@ def evaluate_benchmarks(
             _print(f'{key}: finished before, see {path}')
         else:
             entry = _run(configs[key], key, dataset, checkpoint, made_with, path)
-            finished[key] = entry | dict(checkpoint=checkpoint) | made_with
+            finished[key] = entry | dict(checkpoint=checkpoint, note=notes.get(key)) | made_with
             if is_main_process():
                 write_file(path, json.dumps(dict(benchmarks=finished), indent=1).encode())
         entry = finished[key]
@@ -269,8 +277,9 @@ def _run(
             f'finished benchmarks are kept in {results}; the same command resumes with {key}'
         ) from None
     return dict(
-        metrics={
-            name: None if math.isnan(value) else float(value) for name, value in metrics.items()
+        metrics={  # without the prefix of a first look
+            name.rsplit('/', 1)[-1]: None if math.isnan(value) else float(value)
+            for name, value in metrics.items()
         },
         images=len(dataset),
         seconds=round(time.monotonic() - start, 1),
