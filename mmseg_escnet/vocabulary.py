@@ -244,7 +244,7 @@ def shown(value: object) -> str:
 
 def cut(text: str, longest: int = _LONGEST) -> str:
     """A text, with an ellipsis for its end if it has more than ``longest`` characters."""
-    return text if len(text) <= longest else text[: longest - 1].rstrip() + '…'
+    return text if len(text) <= longest else text[: longest - 1].rstrip(' ,|') + '…'
 
 
 def display_names(names: Sequence[str], longest: int = _LONGEST) -> list[str]:

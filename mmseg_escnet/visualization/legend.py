@@ -141,7 +141,8 @@ def add_legend(
             x, y = left + number * column_width + margin, top + margin + row * step
             if entry.is_striped or entry.color is not None:
                 _draw_box(canvas, entry, x, y, size)
-            write(canvas, x + step, y + size / 2, entry.text, size, INK, 'lm')
+            ink = INK if any(entry.shares) else QUIET  # classes that were not found
+            write(canvas, x + step, y + size / 2, entry.text, size, ink, 'lm')
             x += step + name_width
             for share, share_width in zip(entry.shares, share_widths, strict=True):
                 x += 2 * size + share_width

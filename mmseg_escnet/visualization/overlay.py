@@ -16,7 +16,7 @@ from .legend import add_legend, add_title, legend_entries, present_classes, stri
 
 _SIDES = 480, 1600  # pixels of the longer side of a picture, at least and at most
 _PANEL_SIDES = 384, 800  # of each panel
-_MOST_NAMES = 30
+_MOST_NAMES, _LONGEST_TAG = 30, 20  # names in a picture, and characters of each
 _LIGHT, _DARK = ImageColor.getrgb('white'), ImageColor.getrgb(INK)  # lines of outlines
 
 
@@ -145,7 +145,7 @@ def write_names(picture: Image.Image, labels: np.ndarray, names: Sequence[str], 
         names: The N class names.
         size: Of the letters, in pixels.
     """
-    draw, names = ImageDraw.Draw(picture), display_names(names)
+    draw, names = ImageDraw.Draw(picture), display_names(names, _LONGEST_TAG)
     taken = np.zeros(labels.shape, bool)
     for class_id in list(present_classes([labels], len(names)))[:_MOST_NAMES]:
         region = np.pad((labels == class_id).astype(np.uint8), 1)
