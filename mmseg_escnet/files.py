@@ -242,7 +242,7 @@ def decode_label_map(content: bytes, file: str) -> np.ndarray:
         raise ESCNetError(
             f'Label map {file} has {num_channels} channel(s) of Pillow mode '
             f'{mode!r}: a label map must have one channel of 8 or 16 bits holding class ids, '
-            'so convert its colours to ids first.'
+            'so convert its colours to ids first, with `mmseg-escnet convert colours`.'
         )
     if mode == 'L' and file_format == 'PNG' and content[_PNG_BITS] < 8:
         # decoders scale them to 0..255: id 1 of 4 bits would silently become 17

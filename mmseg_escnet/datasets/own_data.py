@@ -1,0 +1,94 @@
+"""What the converters of own data share: the layout that FolderDataset reads (docs/own_data.md)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from ..class_files import parse_classes, read_classes
+from ..errors import ESCNetError, first_few
+from ..files import write_file
+from ..vocabulary import Vocabulary
+from .conversion import Job
+from .label_sets import NO_SUCH_ID, LabelSet
+from .parallel import default_workers
+
+_NAMES = 'names.txt'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of where images and label maps come from and go to."""
+    parser.add_argument('--images', type=Path, required=True, help='folder of the images')
+    parser.add_argument('--out', type=Path, default=Path('data/mine'), help='default: %(default)s')
+    parser.add_argument('--split', default='train', help='train, val, ... (default: %(default)s)')
+    parser.add_argument('--workers', type=int, default=default_workers(), help='processes')
+    parser.add_argument(
+        '--link', choices=('symlink', 'copy'), default='symlink', help='how images get into OUT'
+    )
+
+
+def check_split(split: str) -> None:
+    """Check that a split is the name of a folder.
+
+    Raises:
+        ESCNetError: If it is not.
+    """
+    if Path(split).name != split or split in ('.', '..'):
+        raise ESCNetError(f'--split {split!r} must be a plain name such as train.')
+
+
+def targets(out: Path, split: str, name: PurePosixPath) -> tuple[Path, tuple[Path]]:
+    """Where the image of this name and its label map are put."""
+    return out / 'images' / split / name, ((out / 'labels' / split / name).with_suffix('.png'),)
+
+
+def label_set(split: str, names: tuple[str, ...]) -> LabelSet:
+    """Label maps of class ids, and 255 for pixels without a class, or 65535 if 255 is a class."""
+    ignored = 255 if len(names) <= 255 else 65_535
+    table = np.full(max(ignored, len(names)) + 1, NO_SUCH_ID)
+    table[: len(names)], table[ignored] = np.arange(len(names)), ignored
+    return LabelSet(split, f'labels/{split}', table, names, ignored)
+
+
+def write_names(out: Path, lines: Sequence[str]) -> None:
+    """Write the file of names, unless it exists.
+
+    Raises:
+        ESCNetError: If it exists with other names.
+    """
+    path, text = out / _NAMES, ''.join(f'{line}\n' for line in lines)
+    if not path.is_file():
+        write_file(path, text.encode())
+    elif list(read_classes(path)) != list(parse_classes(text)):
+        raise ESCNetError(
+            f'{path} exists with other names, but the splits of a data set need the same '
+            'classes: choose another --out, or, if the classes were changed, remove the file and '
+            'convert every split again.'
+        )
+
+
+def vocabulary_of(lines: Sequence[str]) -> Vocabulary:
+    """The classes in lines of the file of names.
+
+    Raises:
+        ESCNetError: If one is invalid, or listed twice.
+    """
+    classes = parse_classes('\n'.join(lines))
+    return Vocabulary.create(list(classes), phrases=classes)
+
+
+def report_leftovers(jobs: Collection[Job], out: Path, split: str) -> None:
+    """Warn of label maps in OUT that belong to no job."""
+    folder = out / 'labels' / split
+    wanted = {job.labels[0] for job in jobs}
+    if others := sorted(map(str, set(folder.rglob('*.png')) - wanted)):
+        print(
+            f'warning: {len(others)} label maps in {folder} are of no image that was '
+            f'given ({first_few(others, 3)}): if the images were removed, remove these and their '
+            'images in OUT too',
+            file=sys.stderr,
+        )
