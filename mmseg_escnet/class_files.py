@@ -15,6 +15,7 @@ import yaml
 from .errors import ESCNetError, Problems
 from .vocabulary import (
     MAX_WORDS,
+    Vocabulary,
     normalise_classes,
     shown,
     split_phrases,
@@ -106,7 +107,8 @@ def read_colored_classes(path: str | os.PathLike) -> dict[tuple[int, int, int], 
                     )
                 found[color] = match[1]
         problems.raise_all()
-        parse_classes('\n'.join(found.values()))
+        classes = parse_classes('\n'.join(found.values()))
+        Vocabulary.create(list(classes), phrases=classes)
     return found
 
 

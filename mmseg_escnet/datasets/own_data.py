@@ -13,9 +13,8 @@ from ..class_files import parse_classes, read_classes
 from ..errors import ESCNetError, first_few
 from ..files import write_file
 from ..vocabulary import Vocabulary
-from .conversion import Job
+from .conversion import Job, add_output_arguments
 from .label_sets import NO_SUCH_ID, LabelSet
-from .parallel import default_workers
 
 _NAMES = 'names.txt'
 
@@ -23,12 +22,8 @@ _NAMES = 'names.txt'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of where images and label maps come from and go to."""
     parser.add_argument('--images', type=Path, required=True, help='folder of the images')
-    parser.add_argument('--out', type=Path, default=Path('data/mine'), help='default: %(default)s')
     parser.add_argument('--split', default='train', help='train, val, ... (default: %(default)s)')
-    parser.add_argument('--workers', type=int, default=default_workers(), help='processes')
-    parser.add_argument(
-        '--link', choices=('symlink', 'copy'), default='symlink', help='how images get into OUT'
-    )
+    add_output_arguments(parser, out='data/mine')
 
 
 def check_split(split: str) -> None:

@@ -264,7 +264,7 @@ def test_halfway_between_two_classes(raw):
         ('tree 0 256 0', 'colour 0 256 0 is out of range'),
         ('tree 0 -1 0', 'colour 0 -1 0 is out of range'),
         ('tree #804080', "line 5, 'tree #804080', has the colour of 'road'"),
-        ('Road 1 2 3', "'Road' is listed twice"),
+        ('Road 1 2 3', r"classes\.csv cannot be used: Class name 'Road' is listed twice"),
         ('road 1 2 3', "'road' is listed twice"),
     ],
 )

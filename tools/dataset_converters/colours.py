@@ -33,7 +33,7 @@ import numpy as np
 
 from mmseg_escnet.class_files import parse_color, read_colored_classes
 from mmseg_escnet.cli import make_parser, run_tool
-from mmseg_escnet.datasets.conversion import Job, place, run
+from mmseg_escnet.datasets.conversion import Job, run_splits
 from mmseg_escnet.datasets.label_colors import ColorTable, check_colors, made_from, read_ids
 from mmseg_escnet.datasets.own_data import (
     add_arguments,
@@ -292,18 +292,15 @@ def main(argv: list[str] | None = None) -> int:
     jobs = [job for jobs in plans.values() for job in jobs]
     check_colors(jobs, table, label_set('', names), args.workers)
     write_names(args.out, lines)
-    status = 0
+    status = run_splits(
+        plans,
+        args,
+        name='colours',
+        sets=lambda name: (label_set(name, names),),
+        read=partial(read_ids, table=table),
+        source=partial(made_from, table=table),
+    )
     for name, jobs in plans.items():
-        status |= run(
-            jobs,
-            out=args.out,
-            read=partial(read_ids, table=table),
-            sets=(label_set(name, names),),
-            put_image=partial(place, link=args.link),
-            workers=args.workers,
-            description=name,
-            source=partial(made_from, table=table),
-        )
         report_leftovers(jobs, args.out, name)
     return status
 
