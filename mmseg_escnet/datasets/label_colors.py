@@ -187,6 +187,8 @@ def check_colors(jobs: Sequence[Job], table: ColorTable, labels: LabelSet, worke
             f'#{value:06x} has {pixels[value]} pixels in {maps[value]} label maps, first in '
             f'{jobs[first[value]].raw_label}; the nearest colour, {names[row]}, is {distance} away.'
         )
+    if len(unknown) > _MOST:
+        errors.append(f'{len(unknown) - _MOST} more colours have fewer pixels each.')
     for error in errors:
         with problems:
             raise ESCNetError(error)
