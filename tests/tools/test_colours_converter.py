@@ -121,6 +121,17 @@ def test_a_data_set_in_which_nothing_is_wrong(raw, capsys):
     assert 'nothing is wrong' in capsys.readouterr().out
 
 
+def test_refusals_elsewhere_name_the_command(raw, capsys):
+    raw.add('a').convert()
+    raw.add('a')
+    (raw.folder / 'labels/a.png').replace(raw.out / 'labels/train/a.png')
+    check = load_tool('tools/check_dataset.py').main
+    options = ['--phase', 'train', '--out', str(raw.folder / 'checked'), '--workers', '0']
+    root = f'train_dataloader.dataset.data_root={raw.out}/'
+    assert check([CONFIG, *options, '--cfg-options', root]) == 1
+    assert 'convert its colours to ids first, with `mmseg-escnet convert' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ('label', 'mode', 'options'),
     [
@@ -195,6 +206,18 @@ def test_names_of_label_maps_that_end_differently(raw):
     np.testing.assert_array_equal(raw.labels(), raw.ids)
 
 
+@pytest.mark.parametrize('place', ['images', 'images/labels'])
+def test_label_maps_in_the_folder_of_the_images(raw, place):
+    raw.add('a', 'deep/b', label='_L.png')
+    for path in (raw.folder / 'labels').rglob('*.png'):
+        target = raw.folder / place / path.relative_to(raw.folder / 'labels')
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    assert raw.convert('--label-suffix', '_L', '--labels', str(raw.folder / place)) == 0
+    assert raw.splits() == {'train': {'a', 'b'}}
+    np.testing.assert_array_equal(raw.labels('deep/b'), raw.ids)
+
+
 # -- other colours -------------------------------------------------------------------------------
 
 
@@ -243,13 +266,14 @@ def test_lossy_label_maps(raw, capsys):
 
 def test_halfway_between_two_classes(raw):
     raw.classes.write_text('a 0 0 0\nb 0 0 8\nc 0 0 18')
-    raw.add('a', pixels=np.array([[[0, 0, 3], [0, 0, 4], [0, 0, 13], [0, 0, 14]]], np.uint8))
+    colors = [[0, 0, 3], [0, 0, 4], [0, 0, 13], [0, 0, 14], [0, 5, 0]]
+    raw.add('a', pixels=np.array([colors], np.uint8))
     message = raw.refused(
         '#000004 .* nearest colour, that of several classes, is 4', '--ignore', 'c'
     )
     assert "'a', is 3" in message
     assert raw.convert('--tolerance', '5', '--ignore', 'c') == 0
-    assert raw.labels().tolist() == [[0, 255, 255, 255]]
+    assert raw.labels().tolist() == [[0, 255, 255, 255, 0]]
 
 
 # -- what is refused -----------------------------------------------------------------------------
@@ -260,6 +284,7 @@ def test_halfway_between_two_classes(raw):
     [
         ('tree', "line 5, 'tree', does not end with a colour"),
         ('#00ff00 tree', "line 5, '#00ff00 tree', does not end with a colour"),
+        ('#00ff00 tree #00ff01', "line 5, '#00ff00 tree #00ff01', does not end"),
         ('tree 1 2', 'does not end with a colour'),
         ('tree #00ff0', 'does not end with a colour'),
         ('tree 0 256 0', 'colour 0 256 0 is out of range'),

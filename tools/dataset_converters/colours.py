@@ -132,6 +132,8 @@ def find_pairs(args: argparse.Namespace) -> dict[str, tuple[FoundImage, FoundIma
     labels = find_files(
         args.labels, '--labels', suffix=args.label_suffix, leave_out=[args.images, args.out]
     )
+    beside = {label.path for label in labels.values()} if args.label_suffix else ()
+    images = {stem: image for stem, image in images.items() if image.path not in beside}
     problems = Problems()
     for what, these, others, where in (
         ('images', images, labels, args.labels),
