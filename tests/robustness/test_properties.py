@@ -65,7 +65,9 @@ def test_vocabulary(names):
     st.lists(
         st.text(max_size=12)
         | st.text('#":|,\\\\ \u2028\ufeffa1é[{', max_size=8)
-        | st.sampled_from(['cat', '#1 pencil', 'sign: stop', 'door, open', '"a": b'])
+        | st.sampled_from(
+            ['cat', '#1 pencil', 'sign: stop', 'door, open', '"a": b', 'a;', 'a 1 2 3']
+        )
     )
 )
 @settings(max_examples=500)
