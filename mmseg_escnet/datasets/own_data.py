@@ -49,21 +49,25 @@ def label_set(split: str, names: tuple[str, ...]) -> LabelSet:
     return LabelSet(split, f'labels/{split}', table, names, ignored)
 
 
-def write_names(out: Path, lines: Sequence[str]) -> None:
-    """Write the file of names, unless it exists.
+def check_names(out: Path, lines: Sequence[str]) -> None:
+    """Check that OUT has no file of other names.
 
     Raises:
-        ESCNetError: If it exists with other names.
+        ESCNetError: If it has one.
     """
-    path, text = out / _NAMES, ''.join(f'{line}\n' for line in lines)
-    if not path.is_file():
-        write_file(path, text.encode())
-    elif list(read_classes(path)) != list(parse_classes(text)):
+    path = out / _NAMES
+    if path.is_file() and list(read_classes(path)) != list(parse_classes('\n'.join(lines))):
         raise ESCNetError(
             f'{path} exists with other names, but the splits of a data set need the same '
             'classes: choose another --out, or, if the classes were changed, remove the file and '
             'convert every split again.'
         )
+
+
+def write_names(out: Path, lines: Sequence[str]) -> None:
+    """Write the file of names; one that exists may have phrases by now."""
+    if not (out / _NAMES).is_file():
+        write_file(out / _NAMES, ''.join(f'{line}\n' for line in lines).encode())
 
 
 def vocabulary_of(lines: Sequence[str]) -> Vocabulary:

@@ -33,6 +33,7 @@ from mmseg_escnet.datasets.coco_annotations import AnnotatedImage, read_annotati
 from mmseg_escnet.datasets.conversion import place, run
 from mmseg_escnet.datasets.own_data import (
     add_arguments,
+    check_names,
     check_split,
     label_set,
     report_leftovers,
@@ -221,6 +222,7 @@ def main(argv: list[str] | None = None) -> int:
     lines = class_lines(categories, args.background)
     names = vocabulary_of(lines).names
     labels = label_set(args.split, names)
+    check_names(args.out, lines)
     sizes = image_sizes(args.annotations, args.images, images, args.workers)
     jobs = list_jobs(
         args.annotations,

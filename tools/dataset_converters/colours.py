@@ -37,6 +37,7 @@ from mmseg_escnet.datasets.conversion import Job, run_splits
 from mmseg_escnet.datasets.label_colors import ColorTable, check_colors, made_from, read_ids
 from mmseg_escnet.datasets.own_data import (
     add_arguments,
+    check_names,
     check_split,
     label_set,
     report_leftovers,
@@ -281,6 +282,7 @@ def main(argv: list[str] | None = None) -> int:
         raise ESCNetError('--val with --split val leaves no other split: give one of the two.')
     lines, table = read_table(args.classes, ignore=args.ignore, tolerance=args.tolerance)
     names = vocabulary_of(lines).names
+    check_names(args.out, lines)
     pairs = find_pairs(args)
     plans = {
         name: [
