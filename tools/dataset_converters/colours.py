@@ -1,4 +1,4 @@
-"""Make label maps of label maps in colours, for FolderDataset (docs/own_data.md).
+"""Turn label maps in colours into label maps of ids, for FolderDataset (docs/own_data.md).
 
     mmseg-escnet convert colours classes.csv --images IMAGES --labels LABELS --val 0.1
 
@@ -238,7 +238,7 @@ def check_splits(plans: Mapping[str, Sequence[Job]], out: Path) -> None:
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
-    parser.add_argument('classes', metavar='CLASSES', type=Path)
+    parser.add_argument('classes', metavar='CLASSES', type=Path, help='names with colours')
     parser.add_argument('--labels', type=Path, required=True, help='folder of the label maps')
     parser.add_argument(
         '--label-suffix',
