@@ -37,7 +37,7 @@ class CtrlC(Hook):
                 os.kill(os.getpid(), signal.SIGINT)
 
 
-def interrupt(work_dir, *, by_epoch, checkpoint, iteration, times=1) -> str:
+def interrupt(work_dir, *, by_epoch, checkpoint, iteration, times=1, counts=1) -> str:
     """Interrupt a training of epochs of four iterations; what is said."""
     loop = dict(by_epoch=True, max_epochs=3) if by_epoch else dict(by_epoch=False, max_iters=12)
     runner = Runner(
@@ -45,7 +45,7 @@ def interrupt(work_dir, *, by_epoch, checkpoint, iteration, times=1) -> str:
         work_dir=str(work_dir),
         train_dataloader=DataLoader([dict(inputs=torch.ones(2))] * 4),
         train_cfg=loop,
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1), accumulative_counts=counts),
         default_hooks=dict(checkpoint=checkpoint),
         custom_hooks=[CtrlC(iteration, times)],
         default_scope='mmseg',
@@ -89,6 +89,14 @@ def test_iterations(tmp_path, times, file):
     assert file in saved(tmp_path)
     assert said.endswith('add --resume to continue')
     assert (file if times == 2 else 'iteration 7 is saved') in said
+
+
+def test_between_two_updates(tmp_path):
+    """No gradient is lost."""
+    checkpoint = OURS | dict(by_epoch=False, interval=12)
+    said = interrupt(tmp_path, by_epoch=False, checkpoint=checkpoint, iteration=5, counts=4)
+    assert saved(tmp_path) == ['iter_8.pth']
+    assert 'iteration 8 is saved' in said
 
 
 def test_before_the_training_begins():
