@@ -30,6 +30,7 @@ from argparse import SUPPRESS, Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import product
+from operator import itemgetter
 from pathlib import Path
 from statistics import median
 
@@ -320,29 +321,25 @@ def busy_ticks() -> int:
 
 def rows_of(out: Path, cases: list[dict]) -> dict[str, dict]:
     """The rows of cases by name, as far as they were measured under the same conditions."""
-    files = {case['name']: out / f'rows/{case["name"]}.json' for case in cases}
-    rows = {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}
-    return {
-        case['name']: rows[case['name']]
-        for case in cases
-        if rows.get(case['name'], {}).get('case') == case
-    }
+    rows = {}
+    for case in cases:
+        file = out / f'rows/{case["name"]}.json'
+        row = json.loads(file.read_text()) if file.is_file() else {}
+        if row.get('case') == case:
+            rows[case['name']] = row
+    return rows
 
 
 def one_process(missing: list[dict]) -> list[dict]:
-    """The cases that the next process measures.
+    """The cases of the next process.
 
     On a CPU one, as memory that others have used counts; on a GPU those of a config, as loading
     libraries and kernels takes longer than measuring.
     """
-    first = missing[0]
-    if first['device'] == 'cpu':
-        return [first]
-    return [
-        case
-        for case in missing
-        if (case['config'], case['device']) == (first['config'], first['device'])
-    ]
+    place = itemgetter('device', 'config')
+    if missing[0]['device'] == 'cpu':
+        return missing[:1]
+    return [case for case in missing if place(case) == place(missing[0])]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -377,11 +374,11 @@ def main(argv: list[str] | None = None) -> int:
         done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True)
         rows = rows_of(args.out, cases)
         left = [case for case in group if case['name'] not in rows]
-        if left:
-            tqdm.write(f'failed: {left[0]["name"]}: {done.stderr.strip()[-500:]}', sys.stderr)
-        bar.update(len(group) - len(left[1:]))
-        # a process ends with its first failure
-        missing = [case for case in missing if case not in group or case in left[1:]]
+        if left:  # a process ends with its first failure
+            failed = left.pop(0)['name']
+            tqdm.write(f'failed: {failed}: {done.stderr.strip()[-500:]}', sys.stderr)
+        bar.update(len(group) - len(left))
+        missing = [case for case in missing if case not in group or case in left]
     bar.close()
     command = shlex.join(['python', 'tools/analysis/benchmark.py', *argv])
     content = json.dumps(dict(command=command, rows=[*rows.values()]), indent=1)
