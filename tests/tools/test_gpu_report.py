@@ -71,7 +71,7 @@ def test_interrupted_and_resumed(monkeypatch, tmp_path):
     assert found == {'environment': 'done', 'tests': 'failed'}
 
     scripts['trace'] = 'import time; print("waits", end=""); time.sleep(60)'
-    monkeypatch.setitem(gpu_report.LIMITS, 'trace', 3)
+    monkeypatch.setitem(gpu_report.LIMITS, 'trace', 1)
     assert run() == (1, ['tests', 'trace'])
     text = (tmp_path / 'gpu.md').read_text()
     assert '## tests: failed\n\n```text\n3 skipped\nall said\n```' in text
