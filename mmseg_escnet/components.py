@@ -10,6 +10,8 @@ import gc
 _collects = gc.isenabled()
 gc.disable()
 try:
+    from mmengine.config.utils import MODULE2PACKAGE
+
     from . import compat, datasets, engine, evaluation, models, visualization  # compat before mmseg
     from .datasets import benchmarks, folder, transforms  # noqa: F401
     from .mmseg_apis import support_our_loaders, support_our_pictures
@@ -21,8 +23,6 @@ except Exception as error:
 finally:
     if _collects:
         gc.enable()
-
-from mmengine.config.utils import MODULE2PACKAGE
 
 MODULE2PACKAGE[__package__] = __package__  # MMEngine lists its own family only
 support_our_loaders()

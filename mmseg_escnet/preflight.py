@@ -57,12 +57,7 @@ def check_datasets(cfg: Config, *phases: str) -> dict[str, Dataset]:
 
 
 def _check_words(model: Mapping, metainfo: Mapping) -> None:
-    """Check the words of a data set as the model will when they are set, which is after it is built.
-
-    Args:
-        model: Its config.
-        metainfo: Of the data set.
-    """
+    """Check the words of a data set as the model, whose config is given, would once it is built."""
     model = model.get('module', model)  # inside test-time augmentation
     if 'text_encoder' not in model or 'classes' not in metainfo:
         return

@@ -265,8 +265,10 @@ def _run(
     protocol = _protocol(cfg)
     cfg.load_from = checkpoint
     cfg.work_dir = str(Path(cfg.work_dir) / key)
-    if 'painted' in made_with:  # MMEngine gives each name one visualizer
-        cfg.visualizer.update(name=f'visualizer of {key}', save_dir=made_with['painted'])
+    if cfg.get('visualizer') is not None:  # MMEngine gives each name one
+        cfg.visualizer.name = f'visualizer of {key}, {made_with.get("painted")}'
+    if 'painted' in made_with:
+        cfg.visualizer.save_dir = made_with['painted']
     try:
         if 'predictions' in made_with:
             save_predictions(cfg, dataset, made_with['predictions'], key)
