@@ -215,7 +215,7 @@ assert not failed, failed
 """
 
 
-def test_commands_without_warnings_of_other_packages(tmp_path, monkeypatch):
+def test_commands_do_not_pass_on_what_libraries_complain_about(tmp_path, monkeypatch):
     """In a plain shell: nothing on the error stream but progress."""
     monkeypatch.delenv('PYTHONWARNINGS', raising=False)
     for split in ('train', 'val'):
