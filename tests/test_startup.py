@@ -79,6 +79,7 @@ def test_help_of_every_tool():
     ('arguments', 'printed'),
     [
         (['nothing.jpg'], 'Image nothing.jpg does not exist'),
+        (['nothing.jpg', '--classes-file', 'x.txt'], '2. Image nothing.jpg does not exist'),
         (['docs/images', '--config', 'x.py', '--checkpoint', 'README.md'], 'config x.py does not'),
         (['docs/images', '--checkpoint', 'x.safetensors'], 'checkpoint x.safetensors does not'),
         (['docs/images', '--config', 'README.md'], '--checkpoint is missing'),
