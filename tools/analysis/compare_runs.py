@@ -275,9 +275,13 @@ def draw(runs: Sequence[Run], curves: Sequence[str], most: int) -> Figure | None
                 _plot(axes, run, name, _color(number))
             _tidy(axes, name)
             axes.set_xlabel('step', fontsize=8)
-        lines = [Line2D([], [], color=_color(number)) for number in range(len(runs))]
+        lines = {
+            run.name: Line2D([], [], color=_color(number))
+            for number, run in enumerate(runs)
+            if set(curves) & set(run.curves)
+        }
         style = dict(loc='outside upper left', ncols=3, fontsize=8, frameon=False)
-        part.legend(lines, [run.name for run in runs], **style)
+        part.legend(lines.values(), lines.keys(), **style)
     if names:
         axes = parts.pop().subplots()
         points = [_iou(runs[-1], name) - _iou(runs[0], name) for name in names]
