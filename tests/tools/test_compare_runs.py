@@ -54,6 +54,10 @@ def test_a_resumed_training_is_one_curve(resumed):
     assert run.figures == dict(mIoU_gt=12.0)
     (one,) = tool.read_runs([str(resumed / '20290101_000000')])
     assert sorted(one.curves['loss']) == [100, 200, 300]
+    write_log(resumed, '20290103_000000', [dict(mIoU_gt=13.0, step=0)])  # a validation alone
+    (run,) = tool.read_runs([str(resumed)])
+    assert len(run.curves['loss']) == 4
+    assert run.figures == dict(mIoU_gt=13.0)
 
 
 @pytest.fixture
