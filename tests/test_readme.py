@@ -27,6 +27,7 @@ RUN_BY = {
     'tools/dataset_converters/ade20k_847.py': 'tools/test_ade20k_847_converter.py',
     'tools/dataset_converters/coco_json.py': 'tools/test_coco_json_converter.py',
     'tools/dataset_converters/coco_stuff164k.py': 'tools/test_coco_stuff164k_converter.py',
+    'tools/dataset_converters/colours.py': 'tools/test_colours_converter.py',
     'tools/dataset_converters/pascal_context.py': 'tools/test_pascal_context_converter.py',
     'tools/dataset_converters/pascal_voc.py': 'tools/test_pascal_voc_converter.py',
     'tools/deployment/export.py': 'tools/test_deployment.py',
