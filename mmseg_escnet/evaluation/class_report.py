@@ -23,7 +23,7 @@ from mmseg.registry import HOOKS
 from ..colors import INK, QUIET
 from ..files import write_file
 from ..visualization.figure_files import name_ticks, save_figure
-from ..vocabulary import short_name
+from ..vocabulary import display_names
 from .confusion import areas_of
 from .open_vocab_iou_metric import OpenVocabIoUMetric
 
@@ -146,9 +146,13 @@ def confusion_figure(classes: Sequence[Mapping[str, object]]) -> Figure:
         ink = 'white' if values[row, column] > 60 else INK
         style = dict(ha='center', va='center', fontsize=7.5, color=ink)
         axes.text(column, row, f'{values[row, column]:.0f}', **style)
-    name_ticks(axes.yaxis, [f'{_marked(one)}  {one["iou"]:.1f}' for one in worst], fontsize=8)
+    rows = [
+        f'{name}{" *" if one["seen"] is False else ""}  {one["iou"]:.1f}'
+        for name, one in zip(display_names([one['name'] for one in worst]), worst, strict=True)
+    ]
+    name_ticks(axes.yaxis, rows, fontsize=8)
     axes.xaxis.tick_top()
-    heads = ['itself', *map(short_name, columns), 'others']
+    heads = ['itself', *display_names(columns), 'others']
     name_ticks(axes.xaxis, heads, fontsize=8, rotation=55, ha='left', rotation_mode='anchor')
     axes.tick_params(length=0)
     axes.set_xticks(np.arange(values.shape[1] - 1) + 0.5, minor=True)
@@ -164,10 +168,6 @@ def confusion_figure(classes: Sequence[Mapping[str, object]]) -> Figure:
         note += '\nA star marks classes without masks in training.'
     axes.set_xlabel(note, fontsize=8, color=QUIET, loc='left')
     return figure
-
-
-def _marked(one: Mapping[str, object]) -> str:
-    return short_name(one['name']) + (' *' if one['seen'] is False else '')
 
 
 def _number(value: float) -> float | None:

@@ -119,7 +119,7 @@ def test_the_figure_shows_the_worst_in_percent():
     rows, columns = (
         [t.get_text() for t in ts] for ts in (axes.get_yticklabels(), axes.get_xticklabels())
     )
-    assert rows == ['sky *  0.0', f'sea  {46.15:.1f}', 'beach  100.0']
+    assert rows == ['sky *  0.0', f'sea  {46.15:.1f}', 'beach | sand  100.0']
     assert columns == ['itself', 'sea', 'sky', 'ship', '(no class)', 'others']
     assert cells(figure) == [
         ['', '60', '', '40', '', ''],
@@ -131,7 +131,7 @@ def test_the_figure_shows_the_worst_in_percent():
 
 
 def test_the_figure_of_many_classes_has_the_main_mistake_of_each_row():
-    """30 classes of 40 pixels: i are right, 20 - i // 2 are c30 + i; of the first 8, 15 are c60 + i."""
+    """30 classes of 40 pixels: i right, 20 - i // 2 as c30 + i; of the first 8, 15 as c60 + i."""
     classes = []
     for i in range(30):
         taken_for = {f'c{30 + i}': 20 - i // 2} | ({f'c{60 + i}': 15} if i < 8 else {})

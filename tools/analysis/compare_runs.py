@@ -256,7 +256,7 @@ def choose_curves(runs: Sequence[Run], wanted: Sequence[str] | None) -> list[str
 def draw(runs: Sequence[Run], curves: Sequence[str], most: int) -> Figure | None:
     """A panel for each curve, and the classes that changed; None if there is neither."""
     from mmseg_escnet.visualization.figure_files import name_ticks
-    from mmseg_escnet.vocabulary import short_name
+    from mmseg_escnet.vocabulary import display_names
 
     names = changed(runs, common_classes(runs), most) if len(runs) > 1 else []
     rows = math.ceil(len(curves) / _PANELS)
@@ -294,7 +294,8 @@ def draw(runs: Sequence[Run], curves: Sequence[str], most: int) -> Figure | None
         if any(_marked(runs, name) != name for name in names):
             title += '; * without masks in training'
         _tidy(axes, title)
-        ticks = [short_name(name) + _marked(runs, name)[len(name) :] for name in names]
+        marks = [_marked(runs, name)[len(name) :] for name in names]
+        ticks = [name + mark for name, mark in zip(display_names(names), marks, strict=True)]
         name_ticks(axes.yaxis, ticks, fontsize=8)
     return figure
 
