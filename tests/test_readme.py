@@ -17,6 +17,7 @@ PAGES = [
 # Which test runs the tool as the pages call it, at toy size: for each tool that has a command.
 RUN_BY = {
     'tools/analysis/benchmark.py': 'tools/test_benchmark.py',
+    'tools/analysis/compare_runs.py': 'tools/test_compare_runs.py',
     'tools/analysis/color_distances.py': 'test_colors.py',
     'tools/analysis/evaluate_predictions.py': 'tools/test_evaluation_tools.py',
     'tools/analysis/gpu_report.py': 'tools/test_gpu_report.py',
