@@ -188,3 +188,12 @@ def test_a_checkpoint_between_two_updates(options, wrong):
     with pytest.raises(ESCNetError, match=rf'but {wrong} may save .* a multiple of 4'):
         check_consistency(read_config(TOY, accumulating | options), 'train')
     check_consistency(read_config(TOY, options), 'train')
+
+
+@pytest.mark.parametrize('place', ['default_hooks.ema', 'custom_hooks'])
+def test_averaged_weights_and_shards(place):
+    hook = dict(type='EMAHook')
+    options = {place: [hook] if place == 'custom_hooks' else hook}
+    check_consistency(read_config(TOY, options), 'train')
+    with pytest.raises(ESCNetError, match='EMAHook cannot average .* runner_type=FlexibleRunner'):
+        check_consistency(read_config(TOY, options | {'runner_type': 'FlexibleRunner'}), 'train')
