@@ -195,5 +195,5 @@ def test_averaged_weights_and_shards(place):
     hook = dict(type='EMAHook')
     options = {place: [hook] if place == 'custom_hooks' else hook}
     check_consistency(read_config(TOY, options), 'train')
-    with pytest.raises(ESCNetError, match='EMAHook cannot average .* runner_type=FlexibleRunner'):
+    with pytest.raises(ESCNetError, match=r'EMAHook cannot average .* runner_type=FlexibleRunner'):
         check_consistency(read_config(TOY, options | {'runner_type': 'FlexibleRunner'}), 'train')
