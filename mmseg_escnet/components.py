@@ -4,6 +4,9 @@ Configs name it in their ``custom_imports``. It also makes configs known to MMEn
 (``mmengine.hub.get_config('mmseg_escnet::escnet/...')``).
 """
 
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution
+
 from .check import explain_import_error
 
 try:
@@ -17,6 +20,8 @@ except Exception as error:
 from mmengine.config.utils import MODULE2PACKAGE
 
 MODULE2PACKAGE[__package__] = __package__  # MMEngine lists its own family only
+with suppress(PackageNotFoundError):  # and onedl-mmengine lists MMEngine's, not its own
+    MODULE2PACKAGE['mmseg'] = distribution('onedl-mmsegmentation').name
 support_our_loaders()
 support_our_pictures()
 
