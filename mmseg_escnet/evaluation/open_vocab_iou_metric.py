@@ -13,6 +13,7 @@ from mmseg.registry import METRICS
 from torch import Tensor
 
 from ..datasets.benchmark_vocabularies import vocabulary_names
+from ..engine.training_log import say
 from ..errors import ESCNetError, first_few
 from ..label_folder import LabelNames, LabelWriter
 from ..preflight import unlabelled
@@ -235,7 +236,7 @@ class OpenVocabIoUMetric(IoUMetric):
         """
         logger = MMLogger.get_current_instance()
         if self.format_only:
-            logger.info(f'predictions are saved in {self.output_dir}')
+            say(logger, f'predictions are saved in {self.output_dir}')
             return {}
         if not results:
             logger.warning('no image was evaluated: there are no metrics')

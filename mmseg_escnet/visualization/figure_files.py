@@ -1,12 +1,16 @@
 """Figures of matplotlib as files."""
 
+from __future__ import annotations
+
 import io
 import os
 from pathlib import Path
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from ..files import check_suffix, write_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FIGURE_SUFFIXES = ('.png', '.pdf', '.svg')
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from conftest import ROOT, load_tool
@@ -23,6 +24,7 @@ from mmseg_escnet.toyworld.scenes import scene
 from mmseg_escnet.toyworld.vocabulary import ALL_NAMES
 
 CONFIG = str(ROOT / 'configs/toyworld/escnet_toy.py')
+CLIP_CONFIG = str(ROOT / 'configs/clip/clip_vitb16_readout.py')
 SMALL = [
     'model.neck.num_blocks=1',
     'test_dataloader.num_workers=0',
@@ -208,7 +210,7 @@ def tool(module, monkeypatch):
     [
         (['--benchmarks', 'A-847', 'B-1'], "no benchmark 'B-1'"),
         (['--benchmarks', 'PAS-20', 'PAS-20'], 'PAS-20 is listed twice'),
-        (['--benchmarks', 'A-847'], 'The data of A-847 is not there'),
+        (['--benchmarks', 'A-847'], '^A-847: The image directory .* convert ade20k_847'),
         (['--show', '--show-dir', 'painted'], 'exclude each other'),
         (['--out', 'iter_8.pth'], r'--out iter_8\.pth is a file'),
         (['--cfg-options', 'test_dataloader=None'], 'has no test_dataloader'),
@@ -220,6 +222,26 @@ def test_bad_input(place, tool, monkeypatch, options, message):
     monkeypatch.delenv('RANK', raising=False)
     with pytest.raises(ESCNetError, match=message):
         tool(CONFIG, 'iter_8.pth', *options)
+
+
+def test_all_that_is_missing_for_benchmarks(place, tool, monkeypatch):
+    """The data of each, with its command, and the weights, in one answer."""
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(open_clip, 'download_pretrained', None)
+    monkeypatch.setattr('mmseg_escnet.models.clip_weights._find_in_cache', lambda tag: None)
+    cases = [
+        ([CONFIG, 'none.pth'], 'none.pth does not exist'),
+        ([CLIP_CONFIG], '`mmseg-escnet download clip --model ViT-B-16 --tag openai`'),
+    ]
+    for arguments, missing in cases:
+        with pytest.raises(ESCNetError) as caught:
+            tool(*arguments, '--benchmarks', 'A-847', 'A-150', '--work-dir', 'w')
+        first, *lines = str(caught.value).splitlines()
+        assert first == '3 problems:'
+        expected = ('A-847: The image directory', 'A-150: The image directory', missing)
+        for line, words in zip(lines, expected, strict=True):
+            assert words in line
+        assert 'mmseg-escnet convert ade20k_847' in lines[0]
 
 
 def test_options_reach_the_runner(place, tool, monkeypatch):
