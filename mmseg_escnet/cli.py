@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -81,6 +82,13 @@ def _cause(error: Exception) -> Exception:
     return error
 
 
+def command_line() -> str:
+    """The command that runs, to be recorded."""
+    program, *arguments = sys.argv
+    python = '' if program.startswith('mmseg-escnet ') else 'python '
+    return f'{python}{program} {shlex.join(arguments)}'
+
+
 # -- arguments -------------------------------------------------------------------------------------
 
 
@@ -141,8 +149,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the device, and the arguments that :func:`choose_model` reads."""
     parser.add_argument('--config', help='default: the toy-world model')
     parser.add_argument(
-        '--checkpoint', help='weights of the model of --config; or, on its own, an inference file'
+        '--checkpoint',
+        help='weights of the model of --config; or, on its own, the path or URL of an inference '
+        'file',
     )
+    parser.add_argument('--sha256', help='of --checkpoint; default: the digits in its name, if any')
     parser.add_argument(
         '--clip',
         metavar='NAME[:WEIGHTS]',
@@ -223,11 +234,11 @@ def load_run_config(args: argparse.Namespace) -> Config:
 
 
 def check_files(args: argparse.Namespace) -> None:
-    """Refuse missing files before any slow import.
+    """Refuse missing files before any slow import; then fetch a checkpoint that is a URL.
 
     Raises:
-        ESCNetError: For all files that do not exist, only one of config and checkpoint, or a file
-            of classes that cannot be used.
+        ESCNetError: For all files that do not exist, only one of config and checkpoint, a file of
+            classes that cannot be used, or a checkpoint with another digest.
     """
     if args.clip is not None and (args.config is not None or args.checkpoint is not None):
         raise ESCNetError('--clip is a model of its own: leave out --config and --checkpoint.')
@@ -238,17 +249,25 @@ def check_files(args: argparse.Namespace) -> None:
             f'{missing} is missing: give both, --clip ViT-B-16 for CLIP alone, or neither for the '
             'toy world.'
         )
+    if args.sha256 is not None and args.checkpoint is None:
+        raise ESCNetError('--sha256 is of a --checkpoint: give that too, or leave both out.')
     problems = Problems()
     with problems:
         if args.config is not None:
             check_config_path(args.config)
     with problems:
-        if args.checkpoint is not None and not Path(args.checkpoint).is_file():
+        is_there = args.checkpoint is None or Path(args.checkpoint).is_file()
+        is_url = has_both and str(args.checkpoint).startswith(('http://', 'https://'))
+        if not is_there and not is_url:
             raise ESCNetError(f'The checkpoint {args.checkpoint} does not exist: check the path.')
     with problems:
         if getattr(args, 'classes_file', None) is not None:
             read_classes(args.classes_file)
     problems.raise_all()
+    if args.checkpoint is not None:
+        from .downloads import fetch
+
+        args.checkpoint = str(fetch(args.checkpoint, args.sha256))
 
 
 def choose_model(args: argparse.Namespace) -> tuple[Config, Path | None]:

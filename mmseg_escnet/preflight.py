@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from .compat import can_restrict_checkpoints
 from .consistency import check_consistency
+from .downloads import is_url
 from .errors import ESCNetError, Problems
 from .models.clip_weights import find_clip
 from .models.sam_weights import find_sam
@@ -110,6 +111,4 @@ def is_checkable(path: str | os.PathLike) -> bool:
 
     URLs, and archives with older versions of torch, are left to MMEngine's loader.
     """
-    if str(path).startswith(('http://', 'https://')):
-        return False
-    return can_restrict_checkpoints() or not zipfile.is_zipfile(path)
+    return not is_url(path) and (can_restrict_checkpoints() or not zipfile.is_zipfile(path))

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from mmseg_escnet import ESCNetError
+from mmseg_escnet.downloads import check_sha256, download
 from mmseg_escnet.files import sha256
-from mmseg_escnet.models.downloads import check_sha256, download
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
