@@ -39,7 +39,7 @@ _LICENCES = {
         '[annotations CC BY 4.0, images under the terms of use of '
         'Flickr](https://github.com/nightrome/cocostuff#licensing)',
     ),
-    r'(data ToyWorldDataset|(CLIP|SAM) .*data/toyworld/\w+\.pth)': (
+    r'(data ToyWorldDataset|(CLIP|SAM|checkpoint) .*data/toyworld/\w+\.pth)': (
         'the toy world',
         'Apache-2.0, a part of this package',
     ),
