@@ -246,6 +246,7 @@ def test_what_is_said_of_figures(tool, trained, measured, tmp_path):
         assert said in text
     assert 'D, with mmseg_escnet of a version that is not recorded, **not' in text
     assert '# not recorded' in text
+    assert 'value: null' not in text
     assert 'before its weights were rounded to float16' in text
 
 
@@ -294,7 +295,7 @@ def test_bad_input(arguments, said, tool, tmp_path, monkeypatch):
         (dict(clip='laion2b_s34b_b88k'), 'CLIP of OpenCLIP: MIT'),
         (dict(clip='merged2b_s8b_b131k'), 'EVA-02-CLIP: '),
         (dict(clip='metaclip_400m'), 'CLIP metaclip_400m: None'),
-        (dict(clip='weights/openai.pt'), 'CLIP openai.pt: None'),
+        (dict(clip='openai.pt'), 'CLIP openai.pt: None'),
         (dict(sam='data/weights/sam_vit_b_01ec64.pth'), 'decoder of SAM: '),
         (dict(sam='mine/other.pth'), 'SAM other.pth: None'),
         (dict(data='COCOStuff171Dataset'), 'COCO-Stuff: '),
