@@ -47,6 +47,27 @@ def check_config_path(path: str | os.PathLike) -> None:
         )
 
 
+def check_weights_path(path: str | os.PathLike, what: str = 'checkpoint') -> None:
+    """Check that weights are a file on this machine, before slow imports.
+
+    Raises:
+        ESCNetError: If there is no such file, or for an address, from which MMEngine would run
+            whatever is in the file.
+    """
+    if is_url(path):
+        raise ESCNetError(
+            f'The {what} {path} is an address, and weights are only read from files: download it '
+            f'(`wget {path}`), compare its SHA-256 with the published one, and give the file.'
+        )
+    if not Path(path).is_file():
+        raise ESCNetError(f'The {what} {path} does not exist: check the path.')
+
+
+def is_url(path: object) -> bool:
+    """Whether it is the address of a file on the network."""
+    return str(path).startswith(('http://', 'https://'))
+
+
 def is_inference_file(path: object) -> bool:
     """Whether a path or URL has the suffix of an inference file, which includes its config."""
     if not isinstance(path, (str, os.PathLike)):

@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from .config import is_url
 from .errors import ESCNetError
 from .files import sha256
 
@@ -63,11 +64,6 @@ def download(url: str, target: str | os.PathLike, *, expected_sha256: str | None
             f'command again, or get the file yourself: {by_hand}'
         ) from error
     return target
-
-
-def is_url(path: object) -> bool:
-    """Whether it is the address of a file on the network."""
-    return isinstance(path, str) and path.startswith(('http://', 'https://'))
 
 
 def fetch(source: str | os.PathLike, digest: str | None = None) -> Path:

@@ -242,7 +242,7 @@ def decode_label_map(content: bytes, file: str) -> np.ndarray:
         raise ESCNetError(
             f'Label map {file} has {num_channels} channel(s) of Pillow mode '
             f'{mode!r}: a label map must have one channel of 8 or 16 bits holding class ids, '
-            'so convert its colours to ids first.'
+            'so convert its colours to ids first, with `mmseg-escnet convert colours`.'
         )
     if mode == 'L' and file_format == 'PNG' and content[_PNG_BITS] < 8:
         # decoders scale them to 0..255: id 1 of 4 bits would silently become 17
@@ -255,14 +255,22 @@ def decode_label_map(content: bytes, file: str) -> np.ndarray:
 
 def read_label_map(path: str | os.PathLike) -> np.ndarray:
     """Like :func:`decode_label_map`, for a local file."""
+    return decode_label_map(read_label_file(path), str(path))
+
+
+def read_label_file(path: str | os.PathLike) -> bytes:
+    """The content of a label map.
+
+    Raises:
+        ESCNetError: If it cannot be read.
+    """
     try:
-        content = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise ESCNetError(
             f'Label map {path} cannot be read ({error.strerror or error}): check the path and its '
             'permissions.'
         ) from error
-    return decode_label_map(content, str(path))
 
 
 def encode_label_map(ids: np.ndarray, note: str | None = None) -> bytes:

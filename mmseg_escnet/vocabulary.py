@@ -8,6 +8,7 @@ import html
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -243,12 +244,30 @@ def shown(value: object) -> str:
 
 def cut(text: str, longest: int = _LONGEST) -> str:
     """A text, with an ellipsis for its end if it has more than ``longest`` characters."""
-    return text if len(text) <= longest else text[: longest - 1].rstrip() + '…'
+    return text if len(text) <= longest else text[: longest - 1].rstrip(' ,|') + '…'
 
 
-def short_name(name: str, longest: int = _LONGEST) -> str:
-    """The first synonym of a class name, cut if it is long."""
-    return cut((split_synonyms(name) or (name,))[0], longest)
+def display_names(names: Sequence[str], longest: int = _LONGEST) -> list[str]:
+    """Class names as pictures and tables show them, different ones differently.
+
+    A name of more than ``longest`` characters loses its end, or its middle if another class would
+    then look the same. If that does not help either, its id follows in brackets.
+    """
+    head = longest // 2
+    tail = longest - head - 1
+    ways = [
+        lambda _, name: cut(name, longest),
+        lambda _, name: f'{name[:head].rstrip()}…{name[-tail:].lstrip()}',
+        lambda i, name: f'{cut(name, longest - len(f" [{i}]"))} [{i}]',
+    ]
+    texts = list(names)
+    alike = {i for i, name in enumerate(names) if len(name) > longest}
+    for way in ways:
+        for i in alike:
+            texts[i] = way(i, names[i])
+        counts = Counter(texts)
+        alike = {i for i in alike if counts[texts[i]] > 1}
+    return texts
 
 
 def normalise_classes(

@@ -21,7 +21,7 @@ from .cli import parse_background
 from .colors import OPACITY, distinct_in_picture
 from .errors import ESCNetError, first_few
 from .visualization.overlay import paint
-from .vocabulary import short_name
+from .vocabulary import display_names
 
 MAX_FILE_BYTES = 64 << 20
 _LONGEST_SIDE = 1600  # of the picture in the browser
@@ -38,6 +38,11 @@ addEventListener('keydown', event => {
     document.getElementById('segment').click()
 })
 </script>"""
+_SHOW_RESULT = """() => {
+  const result = document.getElementById('result')  // below the input on a phone
+  if (result.getBoundingClientRect().bottom > innerHeight)
+    result.scrollIntoView({behavior: 'smooth'})
+}"""
 
 
 def segment(
@@ -61,12 +66,6 @@ def segment(
     return segmenter(picture.read_bytes(), query)  # bytes: messages must not show server paths
 
 
-def names_of(result: SegmentationResult) -> list[str]:
-    """The first synonym of each class; the whole name where several classes share the first."""
-    short = [short_name(name) for name in result.classes]
-    return [a if short.count(a) == 1 else b for a, b in zip(short, result.classes, strict=True)]
-
-
 def annotate(result: SegmentationResult, class_ids: Sequence[int]) -> dict:
     """What ``gr.AnnotatedImage`` shows.
 
@@ -80,7 +79,7 @@ def annotate(result: SegmentationResult, class_ids: Sequence[int]) -> dict:
     areas = {result.classes.index(name): area for name, area in result.areas.items()}
     colors = distinct_in_picture(result.palette, areas)
     outlined = paint(picture, labels.astype(np.uint16), colors, opacity=0)
-    names, total = names_of(result), result.labels.size
+    names, total = display_names(result.classes), result.labels.size
     texts = {i: f'{names[i]} {area / total:.1%}' for i, area in areas.items()}
     return dict(
         value=(outlined, [(labels == i, texts[i]) for i in texts if i in class_ids]),
@@ -95,7 +94,7 @@ def scores_at(result: SegmentationResult, x: int, y: int) -> dict[str, float]:
         words = (words - result.normaliser[y, x]).exp()
     words, asked = words.clamp(max=1).tolist(), result.query.num_asked
     other = max(words[asked:], default=1 - float(result.scores[y, x]))  # if there is a background
-    return dict(zip(names_of(result), [*words[:asked], other], strict=False))
+    return dict(zip(display_names(result.classes), [*words[:asked], other], strict=False))
 
 
 class PageModel(NamedTuple):
@@ -170,11 +169,13 @@ def build_page(models: Sequence[PageModel]) -> Any:
         if path and not path.is_relative_to(Path(view.GRADIO_CACHE).resolve()):
             raise ESCNetError('This picture was not uploaded here: upload it first.')
         result = segment(by_name[name].segmenter, path, words, background)
-        names, ids = names_of(result), [result.classes.index(name) for name in result.areas]
-        absent = [name for i, name in enumerate(names) if i not in ids]
-        info = f'Not found: {first_few(absent, 20)}' if absent else None
-        choices = gr.CheckboxGroup([(names[i], i) for i in ids], value=ids, info=info)
-        return (path, result), gr.AnnotatedImage(**annotate(result, ids)), choices, None
+        names, query = display_names(result.classes), result.query
+        ids = [result.classes.index(name) for name in result.areas]
+        absent = [name for i, name in enumerate(names[: query.num_asked]) if i not in ids]
+        said = [f'Not found: {first_few(absent, 20)}'] if absent else []
+        notes = '<br>'.join(html.escape(each) for each in [*said, *query.notes()])
+        choices = gr.CheckboxGroup([(names[i], i) for i in ids], value=ids)
+        return (path, result), gr.AnnotatedImage(**annotate(result, ids)), notes, choices, None
 
     def choose(answered: tuple | None, class_ids: list[int]) -> tuple | None:
         return answered and annotate(answered[1], class_ids)['value']
@@ -199,23 +200,27 @@ def build_page(models: Sequence[PageModel]) -> Any:
                 background = gr.Textbox(label='Background', info=_BACKGROUND)
                 button = gr.Button('Segment', variant='primary', elem_id='segment')
             with gr.Column():
-                view = gr.AnnotatedImage(label='Result')
+                view = gr.AnnotatedImage(label='Result', elem_id='result')
+                notes = gr.HTML()
                 chosen = gr.CheckboxGroup(label='Show')
                 scores = gr.Label(label='Scores where you click on the picture', num_top_classes=5)
         asked = [picture, words, background, chooser]
-        found = [state, view, chosen, scores]
+        found = [state, view, notes, chosen, scores]
         # our own reader gets the file as it was uploaded
         as_uploaded = dict(preprocess=False, concurrency_id='model', concurrency_limit=1)
-        asking = dict(as_uploaded, scroll_to_output=True)  # which is below the input on a phone
         private = dict(api_visibility='private')  # not an endpoint for clients
-        gr.on([button.click, words.submit], answer, asked, found, api_name='segment', **asking)
+        presses = [button.click, words.submit]
+        answers = [gr.on(presses, answer, asked, found, api_name='segment', **as_uploaded)]
         chosen.input(choose, [state, chosen], view, **private)
         picture.select(read_scores, [picture, state], scores, **as_uploaded, **private)
         chooser.change(lambda name: by_name[name].note, chooser, note, **private)
         rows = [[*example, model.name] for model in models for example in model.examples]
         if rows:
             table = gr.Examples(rows, [picture, words, chooser], **private)
-            table.load_input_event.then(answer, asked, found, **asking, **private)
+            example = table.load_input_event
+            answers += [example.then(answer, asked, found, **as_uploaded, **private)]
+        for answered in answers:  # gradio 6 itself ignores scroll_to_output
+            answered.success(None, js=_SHOW_RESULT, **private)
     return page.queue(max_size=16)
 
 

@@ -3,7 +3,8 @@
 import pytest
 
 from mmseg_escnet import ESCNetError, Vocabulary
-from mmseg_escnet.vocabulary import palette_of, split_synonyms
+from mmseg_escnet.datasets import ADE20K847Dataset
+from mmseg_escnet.vocabulary import display_names, palette_of, split_synonyms
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,31 @@ from mmseg_escnet.vocabulary import palette_of, split_synonyms
 )
 def test_split_synonyms(name, synonyms):
     assert split_synonyms(name) == synonyms
+
+
+def test_names_as_they_are_shown():
+    """Whole if they are short, otherwise cut such that they stay different."""
+    short = ['sky | trees', 'sky', 'door, open', 'door, closed', 'twenty-eight characters long']
+    assert display_names(short) == short
+    long = ['person, individual, someone, somebody', 'a photograph of the colour red']
+    assert display_names(long) == ['person, individual, someone…', 'a photograph of the colour…']
+    long += ['a photograph of the colour blue', 'a photograph of the colour…']
+    assert display_names(long)[1:3] == [
+        'a photograph o…he colour red',
+        'a photograph o…e colour blue',
+    ]
+    middle = [f'a photograph of the left hand {side} wall of a house' for side in ('in', 'out')]
+    assert display_names([*short, *middle])[5:] == [
+        'a photograph of the lef… [5]',
+        'a photograph of the lef… [6]',
+    ]
+
+
+def test_published_names_are_shown_differently():
+    names = ADE20K847Dataset.METAINFO['classes']
+    shown = display_names(names)
+    assert len(set(shown)) == 847
+    assert all(name.startswith(own.rstrip('…')) for own, name in zip(shown, names, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from mmseg_escnet.datasets.parallel import default_workers
 from mmseg_escnet.errors import ESCNetError, Problems, first_few
 from mmseg_escnet.files import encode_png, write_file
 from mmseg_escnet.tables import table
-from mmseg_escnet.vocabulary import short_name
+from mmseg_escnet.vocabulary import display_names
 
 if TYPE_CHECKING:
     from mmseg_escnet.datasets.inspection import Inspection, LabelIds
@@ -260,7 +260,7 @@ def format_share(share: float) -> str:
 
 def print_classes(inspection: Inspection) -> None:
     """Print the most frequent, the rarest and the missing classes."""
-    names = [short_name(name, LONGEST_NAME) for name in inspection.labels.names]
+    names = display_names(inspection.labels.names, LONGEST_NAME)
     pixels, total = inspection.class_pixels, inspection.class_pixels.sum()
     rows = [
         (names[i], format_share(pixels[i] / total), inspection.class_images[i])

@@ -118,8 +118,8 @@ class SegmentationResult:
         Args:
             options: ``opacity``, ``legend`` and ``tags`` of :func:`.overlay.draw_overlay`.
         """
-        colors = dict(names=self.classes, palette=self.palette)
-        return draw_overlay(self.image, self.labels, **colors, **options)
+        classes = dict(names=self.classes, palette=self.palette, num_asked=self.query.num_asked)
+        return draw_overlay(self.image, self.labels, **classes, **options)
 
     def plain_overlay(self, *, opacity: float = 0.55) -> Image.Image:
         """Draw the label map over the image in its own size, without names and legend.

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import ESCNetError
-from ..files import read_label_map, write_file
+from ..files import read_label_file, read_label_map, write_file
 from .label_sets import (
     FileOutcome,
     LabelSet,
@@ -66,7 +66,7 @@ def add_arguments(
 ) -> None:
     """Add the arguments shared by the converters of published data sets."""
     parser.add_argument('raw', metavar='RAW', type=Path)
-    parser.add_argument('--out', type=Path, default=Path(out), help='default: %(default)s')
+    add_output_arguments(parser, out=out, links=links)
     parser.add_argument(
         '--splits',
         nargs='+',
@@ -74,15 +74,22 @@ def add_arguments(
         default=list(default),
         help=f'default: {" ".join(default)}',
     )
+    parser.add_argument(
+        '--allow-partial', action='store_true', help='convert an incomplete data set'
+    )
+
+
+def add_output_arguments(
+    parser: argparse.ArgumentParser, *, out: str, links: Sequence[str] = ('symlink', 'copy')
+) -> None:
+    """Add the arguments that all converters share."""
+    parser.add_argument('--out', type=Path, default=Path(out), help='default: %(default)s')
     parser.add_argument('--workers', type=int, default=default_workers(), help='processes')
     parser.add_argument(
         '--link',
         choices=links,
         default='symlink',
-        help='how images get into OUT, if it is not RAW (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--allow-partial', action='store_true', help='convert an incomplete data set'
+        help='how images get into OUT, unless they are there (default: %(default)s)',
     )
 
 
@@ -105,18 +112,8 @@ def read_label(job: Job) -> np.ndarray:
 
 
 def raw_content(job: Job) -> bytes:
-    """The content of the raw label file.
-
-    Raises:
-        ESCNetError: If it cannot be read.
-    """
-    try:
-        return job.raw_label.read_bytes()
-    except OSError as error:
-        raise ESCNetError(
-            f'Label map {job.raw_label} cannot be read ({error.strerror or error}): check the path '
-            'and its permissions.'
-        ) from error
+    """The content of the raw label file."""
+    return read_label_file(job.raw_label)
 
 
 def place(job: Job, *, link: str) -> None:
@@ -270,6 +267,7 @@ def run_splits(
     sets: Callable[[str], tuple[LabelSet, ...]],
     read: Callable[[Job], np.ndarray] = read_label,
     put_image: Callable[..., None] = place,
+    source: Callable[[Job], bytes] = raw_content,
     image_list: str | None = None,
 ) -> int:
     """:func:`run` the jobs of each split, and write the list of its images.
@@ -281,6 +279,7 @@ def run_splits(
         sets: The label sets of a split, in the order of ``Job.labels``.
         read: Reads the raw ids of a job, (height, width), at the size of its image in OUT.
         put_image: Puts the image of a job in place; called with ``link``.
+        source: As in :func:`convert`.
         image_list: Folder of the lists ``SPLIT.txt``, inside OUT; None to write none.
 
     Returns:
@@ -296,6 +295,7 @@ def run_splits(
             put_image=partial(put_image, link=args.link),
             workers=args.workers,
             description=f'{name} {split}',
+            source=source,
         )
         if image_list is not None:
             stems = [job.image.stem for job in jobs]

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch.nn as nn
 from torch import Tensor
 
-from ..downloads import check_sha256, download, is_url
+from ..config import is_url
+from ..downloads import check_sha256, download
 from ..errors import ESCNetError
 from .weights import load_strict, read_state_dict
 

@@ -64,7 +64,9 @@ def train(cfg, checkpoint: str | None = None):
         clip.init_weights()
     if checkpoint is not None:
         model = MODELS.build(cfg.model)
-        load_checkpoint(model, checkpoint, map_location='cpu')
+        meta = load_checkpoint(model, checkpoint, map_location='cpu').get('meta', {})
+        if 'dataset_meta' in meta:
+            model.dataset_meta = meta['dataset_meta']
         return model, clip, {}
     runner = build_runner(cfg)
     runner.train()
@@ -78,7 +80,8 @@ def train(cfg, checkpoint: str | None = None):
 def save_weights(model, path: Path) -> None:
     """Write a model's weights in half precision, with sparse token embeddings.
 
-    Its current vocabulary is stored as ``dataset_meta`` for MMSegmentation's ``init_model``.
+    The names of its vocabulary are stored as ``dataset_meta`` for MMSegmentation's ``init_model``,
+    without their colours, which follow from them.
     """
     state = {}
     for key, value in model.state_dict().items():
@@ -86,7 +89,8 @@ def save_weights(model, path: Path) -> None:
         value = value.half() if value.is_floating_point() else value.clone()
         state[key] = sparse_rows(value) if key.endswith('token_embedding.weight') else value
     buffer = io.BytesIO()
-    torch.save(dict(state_dict=state, meta=dict(dataset_meta=model.dataset_meta)), buffer)
+    meta = dict(dataset_meta=dict(classes=model.vocabulary.names))
+    torch.save(dict(state_dict=state, meta=meta), buffer)
     write_file(path, buffer.getbuffer())
 
 

@@ -25,7 +25,7 @@ def curves_figure(curves: Mapping[str, Sequence[float]]) -> Figure:
         ends = range(width, len(values) + 1, width)
         axes.plot(ends, [np.mean(values[end - width : end]) for end in ends], color=_COLORS[0])
         _tidy(axes, 'both', title)
-        axes.set_xlabel('iteration', fontsize=8)
+        axes.set_xlabel(f'iteration (means of {width})', fontsize=8)
     return figure
 
 

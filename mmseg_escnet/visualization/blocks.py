@@ -14,7 +14,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 
 from ..colors import OKABE_ITO, QUIET
-from ..vocabulary import short_name
+from ..vocabulary import cut
 from .fonts import font_for
 
 Arrays = Mapping[str, np.ndarray]  # by the names of :class:`.WordInside`
@@ -84,7 +84,7 @@ def _panels(arrays: Arrays, rows: int) -> tuple[Figure, np.ndarray]:
         )
         axes.axis('off')
         grid[row, column] = axes
-    font, word = font_for(f'“{short_name(str(arrays["word"]))}”', 1)
+    font, word = font_for(f'“{cut(str(arrays["word"]))}”', 1)
     figure.text(
         _MARGIN / total_width,
         1 - _MARGIN / total_height,

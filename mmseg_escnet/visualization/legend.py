@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..colors import INK, QUIET
-from ..vocabulary import cut, short_name
+from ..vocabulary import cut, display_names
 from .fonts import text_width, write
 
 MOST_ENTRIES = 40
@@ -69,7 +69,7 @@ def legend_entries(
     *,
     no_class: str = '(no class)',
     is_striped: bool = False,
-    list_absent: bool = False,
+    num_asked: int = 0,
 ) -> list[Entry]:
     """The lines of a legend: up to forty of the classes present, and the rest.
 
@@ -79,21 +79,20 @@ def legend_entries(
         palette: N colours (R, G, B).
         no_class: Name for pixels without a class.
         is_striped: Whether these are striped.
-        list_absent: Also list up to ten of the classes that are absent.
+        num_asked: Of the first so many classes also list up to ten that are absent.
     """
+    names = display_names(names)
     present = present_classes(maps, len(names))
     listed, more = list(present)[:MOST_ENTRIES], list(present)[MOST_ENTRIES:]
-    entries = []
-    for i in listed:
-        entries.append(Entry(short_name(names[i]), _shares(present[i]), palette[i]))
+    entries = [Entry(names[i], _shares(present[i]), palette[i]) for i in listed]
     if more:
         rest = np.sum([present[i] for i in more], axis=0)
         entries.append(Entry(f'... {len(more)} more', _shares(rest)))
     unknown = [np.mean((labels < 0) | (labels >= len(names))) for labels in maps]
     if any(unknown):
         entries.append(Entry(no_class, _shares(unknown), is_striped=is_striped))
-    absent = [short_name(name) for i, name in enumerate(names) if i not in present]
-    if list_absent and absent:
+    absent = [name for i, name in enumerate(names[:num_asked]) if i not in present]
+    if absent:
         more = [f'... {len(absent) - _MOST_ABSENT} more'] if len(absent) > _MOST_ABSENT else []
         texts = ['not found:', *absent[:_MOST_ABSENT], *more]
         entries += [Entry(text, ('',) * len(maps)) for text in texts]
@@ -142,7 +141,8 @@ def add_legend(
             x, y = left + number * column_width + margin, top + margin + row * step
             if entry.is_striped or entry.color is not None:
                 _draw_box(canvas, entry, x, y, size)
-            write(canvas, x + step, y + size / 2, entry.text, size, INK, 'lm')
+            ink = INK if any(entry.shares) else QUIET  # classes that were not found
+            write(canvas, x + step, y + size / 2, entry.text, size, ink, 'lm')
             x += step + name_width
             for share, share_width in zip(entry.shares, share_widths, strict=True):
                 x += 2 * size + share_width

@@ -10,13 +10,13 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 
 from ..colors import INK, OPACITY, distinct_in_picture
-from ..vocabulary import short_name
+from ..vocabulary import display_names
 from .fonts import font_for
 from .legend import add_legend, add_title, legend_entries, present_classes, stripes
 
 _SIDES = 480, 1600  # pixels of the longer side of a picture, at least and at most
 _PANEL_SIDES = 384, 800  # of each panel
-_MOST_NAMES = 30
+_MOST_NAMES, _LONGEST_TAG = 30, 20  # names in a picture, and characters of each
 _LIGHT, _DARK = ImageColor.getrgb('white'), ImageColor.getrgb(INK)  # lines of outlines
 
 
@@ -26,6 +26,7 @@ def draw_overlay(
     *,
     names: Sequence[str],
     palette: Sequence[Sequence[int]],
+    num_asked: int | None = None,
     opacity: float = OPACITY,
     legend: bool = True,
     tags: bool = True,
@@ -39,8 +40,10 @@ def draw_overlay(
     Args:
         image: (H, W, 3) uint8, RGB.
         labels: (H, W) class ids; other ids are pixels without a class, which are left unpainted.
-        names: The N class names; only the first synonym is written.
+        names: The N class names.
         palette: N colours (R, G, B).
+        num_asked: The first so many classes were asked for: the others, a background, are not
+            missed if they were not found. By default all.
         opacity: Of the colours, 0 to 1.
         legend: Draw the legend, on the right.
         tags: Also write names into the image, where there is room.
@@ -52,7 +55,8 @@ def draw_overlay(
     if tags:
         write_names(picture, small, names, size)
     if legend:
-        entries = legend_entries([labels], names, palette, list_absent=True)
+        num_asked = len(names) if num_asked is None else num_asked
+        entries = legend_entries([labels], names, palette, num_asked=num_asked)
         picture = add_legend(picture, entries, size)
     return picture
 
@@ -73,7 +77,7 @@ def draw_comparison(
     Args:
         image: (H, W, 3) uint8, RGB.
         maps: Title -> (H, W) class ids; other ids are ignored pixels, which are striped.
-        names: The N class names; only the first synonym is written.
+        names: The N class names.
         palette: N colours (R, G, B).
         opacity: Of the colours, 0 to 1.
         tags: Also write names into the label maps, where there is room.
@@ -141,7 +145,7 @@ def write_names(picture: Image.Image, labels: np.ndarray, names: Sequence[str], 
         names: The N class names.
         size: Of the letters, in pixels.
     """
-    draw = ImageDraw.Draw(picture)
+    draw, names = ImageDraw.Draw(picture), display_names(names, _LONGEST_TAG)
     taken = np.zeros(labels.shape, bool)
     for class_id in list(present_classes([labels], len(names)))[:_MOST_NAMES]:
         region = np.pad((labels == class_id).astype(np.uint8), 1)
@@ -149,7 +153,7 @@ def write_names(picture: Image.Image, labels: np.ndarray, names: Sequence[str], 
         y, x = np.unravel_index(depth.argmax(), depth.shape)
         if depth[y, x] < 0.6 * size:
             continue
-        font, name = font_for(short_name(names[class_id]), size)
+        font, name = font_for(names[class_id], size)
         left, top, right, bottom = draw.textbbox((0, 0), name, font=font, stroke_width=2)
         width, height = right - left, bottom - top
         if width > picture.width or height > picture.height:

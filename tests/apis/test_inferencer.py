@@ -402,4 +402,4 @@ def test_a_checkpoint_is_read_once(monkeypatch):
     monkeypatch.setattr(torch, 'load', watched)
     seg = OpenVocabInferencer(CONFIG, CHECKPOINT, 'cpu')
     assert reads == [str(CHECKPOINT)]
-    assert seg.vocabulary is not None
+    assert seg.vocabulary == Vocabulary.create(vocabulary_of('seen')), 'also its colours'

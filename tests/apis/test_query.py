@@ -7,7 +7,7 @@ import torch
 from mmseg_escnet import ESCNetError
 from mmseg_escnet.apis import Query
 from mmseg_escnet.cli import parse_background
-from mmseg_escnet.vocabulary import short_name
+from mmseg_escnet.vocabulary import display_names
 
 
 def labels_of(query: Query, phrases: int) -> np.ndarray:
@@ -114,4 +114,4 @@ def test_a_class_has_one_name_wherever_it_is_given(suffix, tmp_path):
         assert query.names == query.record()['names'] == ('above', 'taxi')
         assert query.words == (('sky', 'trees'), ('taxi',))
         assert query.palette == Query.create(path).palette
-        assert [short_name(name) for name in query.names] == ['above', 'taxi']
+        assert display_names(query.names) == ['above', 'taxi']

@@ -156,6 +156,13 @@ def test_an_image_of_no_class():
     assert result.overlay().size[1] == 480 * 3 // 4
 
 
+def test_a_background_is_not_missed():
+    """A legend names what was asked for and not found."""
+    plain = np.array(make().overlay())
+    np.testing.assert_array_equal(np.array(make(background='other').overlay()), plain)
+    assert not np.array_equal(np.array(make(names=[*NAMES, 'other']).overlay()), plain)
+
+
 @pytest.mark.parametrize('image_id', [np.int64(3), np.uint8(3), np.array(3), torch.tensor(3), 3])
 def test_image_ids_from_arrays(image_id):
     found = json.loads(json.dumps(make().to_coco(image_id=image_id)))

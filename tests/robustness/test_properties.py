@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from damage import outcome
 
 from mmseg_escnet.apis.images import ImageReader
-from mmseg_escnet.class_files import class_line, read_classes
+from mmseg_escnet.class_files import class_line, read_classes, read_colored_classes
 from mmseg_escnet.files import decode_label_map, encode_label_map
 from mmseg_escnet.models.segmentors.windows import check_test_cfg
 from mmseg_escnet.models.weights import load_strict
@@ -65,22 +65,29 @@ def test_vocabulary(names):
     st.lists(
         st.text(max_size=12)
         | st.text('#":|,\\\\ \u2028\ufeffa1é[{', max_size=8)
-        | st.sampled_from(['cat', '#1 pencil', 'sign: stop', 'door, open', '"a": b'])
+        | st.sampled_from(
+            ['cat', '#1 pencil', 'sign: stop', 'door, open', '"a": b', 'a;', 'a 1 2 3']
+        )
     )
 )
 @settings(max_examples=500)
 def test_names_are_read_back_as_written(names):
-    """Those that a vocabulary accepts, in any order."""
+    """Those that a vocabulary accepts, in any order; also with a colour behind them."""
     vocabulary, message = outcome(
         lambda: Vocabulary.create(names, phrases=[[name] for name in names])
     )
     if message is not None:
         return
     text = ''.join(f'{class_line(name)}\n' for name in vocabulary.names)
+    colors = {(i % 256, i // 256, 9): class_line(name) for i, name in enumerate(vocabulary.names)}
+    forms = ('{} #{:02x}{:02x}{:02x}', '{}: {} {} {}', '{},{},{},{}::')
+    colored = (forms[i % 3].format(colors[color], *color) for i, color in enumerate(colors))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'names.txt'
         path.write_bytes(text.encode())
         found = read_classes(path)
+        path.write_bytes('\n'.join(colored).encode())
+        assert read_colored_classes(path) == colors
     assert tuple(found) == vocabulary.names
     assert Vocabulary.create(list(found), phrases=found) == vocabulary
 

@@ -51,8 +51,22 @@ def annotate(folder):
     (folder / 'instances_train.json').write_text(json.dumps(content))
 
 
+def paint(folder):
+    """What somebody has drawn: water with a boat, in the colours of the page's list."""
+    text = re.search(r'^```text\n(name,r,g,b\n.*?)^```', PAGE, re.DOTALL | re.MULTILINE)[1]
+    (folder / 'class_dict.csv').write_text(text)
+    (folder / 'painted').mkdir()
+    for stem in 'abcdefgh':
+        Image.new('RGB', (20, 10), (ord(stem), 0, 0)).save(folder / f'photographs/{stem}.png')
+        painted = Image.new('RGB', (20, 10), (64, 128, 192))
+        painted.paste((0, 0, 192), (2, 2, 8, 8))
+        painted.paste((0, 0, 0), (0, 9, 20, 10))
+        painted.save(folder / f'painted/{stem}.png')
+
+
 def test_the_page_runs(clone):
     annotate(clone)
+    paint(clone)
     page = PAGE
     for long, short in SHORT.items():
         assert long in page
@@ -73,7 +87,16 @@ def test_the_page_runs(clone):
                 if 'coco_json' in command:
                     assert (clone / 'data/mine/labels/train/a.png').is_file()
                     assert (clone / 'data/mine/names.txt').read_text().strip() == 'boat'
-                    shutil.rmtree(clone / 'data/mine')  # the names of the drawings follow
+                    shutil.rmtree(clone / 'data/mine')
+            if 'convert colours' in content:
+                names = (clone / 'data/mine/names.txt').read_text().splitlines()
+                assert names == ['boat | ship', 'water']
+                for split, count in (('train', 5), ('val', 3)):
+                    labels = sorted((clone / 'data/mine/labels' / split).iterdir())
+                    assert len(labels) == count
+                    with Image.open(labels[0]) as image:
+                        assert sorted(image.getcolors()) == [(20, 255), (36, 0), (144, 1)]
+                shutil.rmtree(clone / 'data/mine')  # the names of the drawings follow
     assert len(list((clone / 'results/labels').iterdir())) == 4
     assert json.loads((clone / 'results/names.json').read_text())['names'][0] == 'circle'
     (card,) = clone.glob('published/*/*.md')

@@ -138,11 +138,12 @@ def test_weights_are_written_and_read_back(model, cfg, tmp_path):
             embedding.copy_(before)
     assert file.stat().st_size < 6e6  # 12 MB more if all tokens were in it
     content = torch.load(file, weights_only=True)
-    assert content['meta'] == dict(dataset_meta=model.dataset_meta)  # for init_model
+    assert content['meta'] == dict(dataset_meta=dict(classes=model.vocabulary.names))
     assert {key for key, value in content['state_dict'].items() if value.is_sparse} == {TOKENS}
 
     trained, untrained, logged = experiment.train(cfg, str(file))  # instead of training
     assert logged == {}
+    assert trained.vocabulary.names == model.vocabulary.names
     state = trained.state_dict()
     assert state.keys() == expected.keys()
     for key, value in expected.items():  # in half precision

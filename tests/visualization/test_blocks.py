@@ -207,7 +207,7 @@ def test_a_map_without_a_peak(inside):
     ('word', 'shown'),
     [
         ('$\\frac{$', '“$\\frac{$”'),
-        ('sea | water', '“sea”'),
+        ('sea | water', '“sea | water”'),
         ('x' * 200, f'“{"x" * 27}…”'),
     ],
 )

@@ -16,7 +16,7 @@ def test_entries():
     labels[:6] = 1
     labels[9] = 255
     assert legend_entries([labels], NAMES, PALETTE) == [
-        Entry('wet road', ('60.0 %',), PALETTE[1]),
+        Entry('wet road, street', ('60.0 %',), PALETTE[1]),
         Entry('taxi', ('30.0 %',), PALETTE[0]),
         Entry('(no class)', ('10.0 %',)),
     ]
@@ -27,7 +27,7 @@ def test_entries_of_two_maps():
     other[0, 0], one[:50] = 2, 65535
     found = legend_entries([one, other], NAMES, PALETTE, no_class='ignored', is_striped=True)
     assert found == [
-        Entry('wet road', ('', '100.0 %'), PALETTE[1]),
+        Entry('wet road, street', ('', '100.0 %'), PALETTE[1]),
         Entry('taxi', ('50.0 %', ''), PALETTE[0]),
         Entry('never seen', ('', '< 0.1 %'), PALETTE[2]),
         Entry('ignored', ('50.0 %', ''), is_striped=True),
@@ -35,21 +35,24 @@ def test_entries_of_two_maps():
 
 
 def test_absent_classes():
-    """Up to ten of them are named, in the order of the vocabulary."""
+    """Up to ten of those that were asked for are named, in the order of the vocabulary."""
     labels = np.ones((10, 10), np.uint8)
-    found = legend_entries([labels], NAMES, PALETTE, list_absent=True)
-    assert [entry.text for entry in found] == ['wet road', 'not found:', 'taxi', 'never seen']
+    found = legend_entries([labels], NAMES, PALETTE, num_asked=3)
+    street = 'wet road, street'
+    assert [entry.text for entry in found] == [street, 'not found:', 'taxi', 'never seen']
     assert all(entry.color is None and entry.shares == ('',) for entry in found[1:])
+    texts = [e.text for e in legend_entries([labels], NAMES, PALETTE, num_asked=2)]
+    assert texts == [street, 'not found:', 'taxi'], 'the last one is the background'
     everything = np.arange(3).reshape(1, 3)
-    texts = [e.text for e in legend_entries([everything], NAMES, PALETTE, list_absent=True)]
+    texts = [e.text for e in legend_entries([everything], NAMES, PALETTE, num_asked=3)]
     assert 'not found:' not in texts
     names = [f'word {i}' for i in range(847)]
-    texts = [e.text for e in legend_entries([labels], names, PALETTE * 300, list_absent=True)]
+    texts = [e.text for e in legend_entries([labels], names, PALETTE * 300, num_asked=847)]
     assert texts[2:4] == ['word 0', 'word 2']
     assert (len(texts), texts[-1]) == (13, '... 836 more')
     nothing = np.full((4, 4), 255)
-    texts = [e.text for e in legend_entries([nothing], NAMES, PALETTE, list_absent=True)]
-    assert texts == ['(no class)', 'not found:', 'taxi', 'wet road', 'never seen']
+    texts = [e.text for e in legend_entries([nothing], NAMES, PALETTE, num_asked=3)]
+    assert texts == ['(no class)', 'not found:', 'taxi', street, 'never seen']
 
 
 def test_many_classes():
@@ -59,6 +62,7 @@ def test_many_classes():
     assert len(entries) == 41
     assert entries[-1] == Entry('... 807 more', ('95.3 %',))
     assert all(len(entry.text) <= 28 for entry in entries)
+    assert len({entry.text for entry in entries}) == 41
 
 
 @pytest.mark.parametrize('is_below', [False, True])

@@ -21,25 +21,30 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from mmseg_escnet.class_files import class_line, parse_classes, read_classes
+from mmseg_escnet.class_files import class_line
 from mmseg_escnet.cli import make_parser, run_tool
 from mmseg_escnet.datasets.coco_annotations import AnnotatedImage, read_annotations, segments
 from mmseg_escnet.datasets.conversion import place, run
-from mmseg_escnet.datasets.label_sets import LabelSet
-from mmseg_escnet.datasets.parallel import default_workers, parallel_map
+from mmseg_escnet.datasets.own_data import (
+    add_arguments,
+    check_names,
+    check_split,
+    label_set,
+    report_leftovers,
+    targets,
+    vocabulary_of,
+    write_names,
+)
+from mmseg_escnet.datasets.parallel import parallel_map
 from mmseg_escnet.datasets.raw_images import image_size
 from mmseg_escnet.errors import ESCNetError, first_few
-from mmseg_escnet.files import write_file
 from mmseg_escnet.vocabulary import Vocabulary
-
-NAMES = 'names.txt'
 
 
 class PaintJob(NamedTuple):
@@ -110,11 +115,9 @@ def class_lines(categories: dict[object, str], background: str | None) -> tuple[
         lines.append(background.strip())
         if '\n' in lines[-1] or lines[-1].startswith('#') or not lines[-1]:
             raise ESCNetError(
-                f'--background {background!r} must be a line of {NAMES}: a class name, in double '
+                f'--background {background!r} must be a line of names.txt: a class name, in double '
                 'quotes if it begins with #.'
             )
-    classes = parse_classes('\n'.join(lines))
-    Vocabulary.create(list(classes), phrases=list(classes.values()))
     return tuple(lines)
 
 
@@ -170,12 +173,13 @@ def list_jobs(
         found = segments(path, image, size)
         empty += found.empty
         clipped += found.clipped
+        target, labels = targets(args.out, args.split, image.name)
         jobs.append(
             PaintJob(
                 raw_label=path,
                 raw_image=args.images / image.name,
-                image=args.out / 'images' / args.split / image.name,
-                labels=((args.out / 'labels' / args.split / image.name).with_suffix('.png'),),
+                image=target,
+                labels=labels,
                 shapes=tuple(
                     (ids[segment.category], segment.annotation, segment.shape)
                     for segment in found.drawn
@@ -197,48 +201,12 @@ def list_jobs(
     return jobs
 
 
-def report_leftovers(jobs: list[PaintJob], folder: Path) -> None:
-    """Warn of label maps in OUT that belong to no image of the file."""
-    wanted = {job.labels[0] for job in jobs}
-    if others := sorted(map(str, set(folder.rglob('*.png')) - wanted)):
-        print(
-            f'warning: {len(others)} label maps in {folder} are of no image in the annotations '
-            f'({first_few(others, 3)}): if the images were removed there, remove these and their '
-            'images too',
-            file=sys.stderr,
-        )
-
-
-def write_names(path: Path, lines: tuple[str, ...]) -> None:
-    """Write the file of names, unless it exists.
-
-    Raises:
-        ESCNetError: If it exists with other names.
-    """
-    text = ''.join(f'{line}\n' for line in lines)
-    if path.is_file():
-        if list(read_classes(path)) != list(parse_classes(text)):
-            raise ESCNetError(
-                f'{path} exists with other names, but the splits of a data set need the same '
-                'categories: choose another --out, or, if the categories were changed, remove the '
-                'file and convert every split again.'
-            )
-        return
-    write_file(path, text.encode())
-
-
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
     parser.add_argument('annotations', metavar='ANNOTATIONS', type=Path)
-    parser.add_argument('--images', type=Path, required=True, help='folder of the images')
-    parser.add_argument('--out', type=Path, default=Path('data/mine'), help='default: %(default)s')
-    parser.add_argument('--split', default='train', help='train, val, ... (default: %(default)s)')
+    add_arguments(parser)
     parser.add_argument('--background', help='class for pixels without an annotation')
-    parser.add_argument('--workers', type=int, default=default_workers(), help='processes')
-    parser.add_argument(
-        '--link', choices=('symlink', 'copy'), default='symlink', help='how images get into OUT'
-    )
     return parser.parse_args(argv)
 
 
@@ -249,12 +217,12 @@ def main(argv: list[str] | None = None) -> int:
         The exit status: 1 if an image failed.
     """
     args = parse_args(argv)
-    if Path(args.split).name != args.split or args.split in ('.', '..'):
-        raise ESCNetError(f'--split {args.split!r} must be a plain name such as train.')
+    check_split(args.split)
     categories, images = read_annotations(args.annotations)
     lines = class_lines(categories, args.background)
-    names = tuple(parse_classes('\n'.join(lines)))
-    ignored = 255 if len(names) <= 255 else 65535
+    names = vocabulary_of(lines).names
+    labels = label_set(args.split, names)
+    check_names(args.out, lines)
     sizes = image_sizes(args.annotations, args.images, images, args.workers)
     jobs = list_jobs(
         args.annotations,
@@ -262,12 +230,9 @@ def main(argv: list[str] | None = None) -> int:
         sizes,
         args,
         ids={category: index for index, category in enumerate(categories)},
-        nothing=ignored if args.background is None else len(names) - 1,
+        nothing=labels.ignored if args.background is None else len(names) - 1,
     )
-    table = np.full(max(ignored, len(names)) + 1, -1)
-    table[: len(names)], table[ignored] = np.arange(len(names)), ignored
-    labels = LabelSet(args.split, f'labels/{args.split}', table, names, ignored)
-    write_names(args.out / NAMES, lines)
+    write_names(args.out, lines)
     status = run(
         jobs,
         out=args.out,
@@ -278,7 +243,7 @@ def main(argv: list[str] | None = None) -> int:
         description=args.split,
         source=shapes_of,
     )
-    report_leftovers(jobs, args.out / 'labels' / args.split)
+    report_leftovers(jobs, args.out, args.split)
     return status
 
 

@@ -34,13 +34,11 @@ PAGE = """# ESC-Net in the toy world
 ESC-Net was trained on masks of 42 names and segments all 72. *Raw CLIP* takes the class of the
 highest cosine similarity at every patch, without ESC-Net. With the *words exchanged*, each name
 without masks gets the text of another one: a model that finds classes by their words must fail on
-these. *Chance* is a random guess at every pixel. A star (\\*) marks names without masks in
-training, which only their words can find.
+these. A random guess at every pixel reaches {chance:.1f} over all names. A star (\\*) marks names
+without masks in training, which only their words can find.
 
 {table}
 
-| | |
-|---|---|
 {origin}
 
 More figures are in [result.json](result.json).
@@ -170,43 +168,46 @@ def marked(text: str, names: Sequence[str]) -> str:
 
 
 def result_rows(found, large, dataset) -> list[list]:
-    """A row for each group of names: title, then the mIoU (%) of each method and of chance."""
-    from mmseg_escnet.toyworld.experiment import GROUPS, chance_iou
+    """A row for each group of names: title, then the mIoU (%) of each method."""
+    from mmseg_escnet.toyworld.experiment import GROUPS
 
     names = dataset.metainfo['classes']
-    chance = chance_iou(dataset)
     rows = []
     for group, title in GROUPS.items():
-        ids = [names.index(name) for name in vocabulary_of(group)]
+        members = vocabulary_of(group)
         values = [measured.metrics[f'mIoU_{group}'] for measured in found.values()]
-        title = marked(title, vocabulary_of(group))
-        rows.append([f'{len(ids)} names: {title}', *values, np.nanmean(chance[ids])])
+        rows.append([f'{len(members)} names: {marked(title, members)}', *values])
     values = [measured.metrics['mIoU_gt'] for measured in found.values()]
-    rows.append([f'all {len(names)} names', *values, np.nanmean(chance)])
+    rows.append([f'all {len(names)} names', *values])
     if large:
-        values = [large[title].metrics['mIoU_gt'] if title in large else '' for title in found]
+        values = [large[title].metrics['mIoU_gt'] if title in large else None for title in found]
         title = f'the same {len(names)} among {len(vocabulary_of("large"))} words'
-        rows.append([title, *values, ''])
+        rows.append([title, *values])
     return rows
 
 
 def write_report(out: Path, model, dataset, found, large, logged, origin) -> None:
     """Print the table; write the page, its pictures, and the figures as JSON."""
     from mmseg_escnet.toyworld import figures
-    from mmseg_escnet.toyworld.experiment import GROUPS
+    from mmseg_escnet.toyworld.experiment import GROUPS, chance_iou
     from mmseg_escnet.visualization import save_figure
+
+    def show(value: float | None) -> str:
+        """One decimal; a dash if the scenes contain none of the names."""
+        return '' if value is None else '-' if np.isnan(value) else f'{value:.1f}'
 
     rows = result_rows(found, large, dataset)
     text = table(
-        ['mIoU (%) over', *found, 'chance'],
-        [[cell if isinstance(cell, str) else f'{cell:.1f}' for cell in row] for row in rows],
+        ['mIoU (%) over', *found],
+        [[title, *map(show, values)] for title, *values in rows],
         markdown=True,
-        align='l' + 'r' * (len(found) + 1),
+        align='l' + 'r' * len(found),
     )
+    chance = float(np.nanmean(chance_iou(dataset)))
     record = dict(
         metrics={title: measured.metrics for title, measured in found.items()},
         large={title: measured.metrics for title, measured in large.items()},
-        chance={row[0]: row[-1] for row in rows},
+        chance=chance,
         origin=origin,
     )
     write_file(out / 'result.json', json.dumps(record, indent=1).encode())
@@ -233,7 +234,8 @@ def write_report(out: Path, model, dataset, found, large, logged, origin) -> Non
         save_figure(figures.curves_figure(logged), out / 'curves.png')
     page = PAGE.format(
         table=text,
-        origin='\n'.join(f'| {key} | {value} |' for key, value in origin.items()),
+        chance=chance,
+        origin='\n'.join(f'- {key}: {value}' for key, value in origin.items()),
         blocks=''.join(f'![Blocks, scene {i}]({name})\n' for i, name in enumerate(blocks)),
         training=CURVES if logged else '',
     )
