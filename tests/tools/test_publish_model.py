@@ -241,12 +241,15 @@ def test_what_is_said_of_figures(tool, trained, measured, tmp_path):
     del entries['D']['version'], entries['D']['command']
     (tmp_path / 'some.json').write_text(json.dumps(dict(benchmarks=entries)))
     options = ['--half', '--results', tmp_path / 'some.json']
-    text = ' '.join(publish(tool, tmp_path / 'out', trained, *options).split())
+    card = publish(tool, tmp_path / 'out', trained, *options)
+    text = ' '.join(card.split())
     for _, said in changes.values():
         assert said in text
     assert 'D, with mmseg_escnet of a version that is not recorded, **not' in text
     assert '# not recorded' in text
-    assert 'value: null' not in text
+    (model,) = yaml.safe_load(card.split('---')[1])['model-index']
+    assert [each['dataset']['name'] for each in model['results']] == ['A', 'B', 'C, augmented']
+    assert all('value' in metric for each in model['results'] for metric in each['metrics'])
     assert 'before its weights were rounded to float16' in text
 
 
