@@ -38,6 +38,7 @@ def take_subset(cfg: Config, dataset: Dataset, number: int) -> str | None:
     indices = [position * total // number for position in range(number)]
     cfg.test_dataloader.dataset.indices = indices
     dataset.get_subset_(indices)
+    dataset.images_in_all = total
     metrics = cfg.test_evaluator
     for metric in [metrics] if isinstance(metrics, dict) else metrics:
         metric.prefix = f'first_look_{number}_of_{total}'

@@ -128,15 +128,18 @@ def test_a_first_look_at_the_data_set_of_the_config(place):
     """The figures of the images that are said, under a name that says so."""
     command = ['tools/test.py', CONFIG, ROOT / 'data/toyworld/escnet.pth']
     options = ['--cfg-options', 'model.neck.num_blocks=2']
-    run(place, *command, '--work-dir', 'first', '--subset', 2, *options)
+    said = run(place, *command, '--work-dir', 'first', '--subset', 2, *options)
     run(place, *command, '--work-dir', 'same', *options, 'test_dataloader.dataset.indices=0,2')
     first, same = (
         json.loads(next((place / name).glob('*/2*.json')).read_text()) for name in ('first', 'same')
     )
     same = {f'first_look_2_of_4/{k}': v for k, v in same.items() if 'time' not in k}
     assert {k: v for k, v in first.items() if 'time' not in k} == pytest.approx(same, nan_ok=True)
-    (log,) = (place / 'first').glob('*/*.log')
-    assert 'first look: 2 of 4 images, not comparable with published figures' in log.read_text()
+    kept = json.loads((place / 'first/test_escnet_subset2.json').read_text())['benchmarks']
+    entry = kept['ToyWorldDataset']
+    assert entry['note'] == 'first look: 2 of 4 images, not comparable with published figures'
+    assert (entry['images'], entry['published_images']) == (2, 4)
+    assert entry['note'] in said
     for wrong in (['--subset', 0], ['--subset', 1, *options, 'test_dataloader.dataset.indices=2']):
         done = run_tool(ROOT / command[0], *command[1:], *wrong, cwd=place)
         assert done.returncode == 2
