@@ -18,7 +18,7 @@ from .errors import ESCNetError, Problems
 from .option_values import parse_value
 from .settings import split_options
 from .vocabulary import split_words
-from .words import tokens
+from .words import tokens, visible
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -321,13 +321,13 @@ def parse_background(text: str | None) -> str | float | list[str] | dict[str, li
     """
     if text is None or tokens(text) == ('other',):
         return text and 'other'
-    if re.fullmatch(r'\s*\d*[.,]?\d+\s*%\s*|\s*\d*,\d+\s*', text):
+    if re.fullmatch(r'\s*\d*[.,]?\d+\s*%\s*|\s*\d*,\d+\s*', visible(text)):
         raise ESCNetError(
             f'The background {text!r} is not a number: write a score with a point, such as '
             '0.5, or words with spaces behind their commas.'
         )
     try:
-        return float(text)
+        return float(visible(text))
     except ValueError:
         name, _, words = text.partition(': ')
         if words.strip():
