@@ -298,8 +298,8 @@ def test_presence():
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precision(dtype):
-    """Computed in float32 whatever comes in, under autocast as well."""
-    correlation = torch.randn(1, 4, 8, 8).to(dtype)
+    """Computed in float32 whatever comes in, also under autocast, where means have 8 bits."""
+    correlation = torch.randn(1, 4, 24, 24).to(dtype)
     generator = PseudoPromptGenerator(threshold=0.3)
     expected = generator(correlation.float(), ONE)
     prompts = generator(correlation, ONE.to(dtype))
