@@ -110,12 +110,13 @@ def test_characters_that_nobody_sees(unseen):
 
 
 def test_words_that_are_made_with_joiners():
-    """Hearts, a family, Persian and Devanagari: CLIP gets them as they are, and they are alike."""
+    """Emoji, Persian, Devanagari, accents: CLIP gets them as they are, and they are alike."""
     pairs = {
         '\u2764\ufe0f': '\u2764',
         '\U0001f468\u200d\U0001f469\u200d\U0001f467': '\U0001f468\U0001f469\U0001f467',
         '\u0645\u06cc\u200c\u0634\u0648\u062f': '\u0645\u06cc\u0634\u0648\u062f',
         '\u0915\u094d\u200d\u0937': '\u0915\u094d\u0937',
+        'cafe\u034f\u0301': 'caf\u00e9',
     }
     vocabulary = Vocabulary.create(list(pairs))
     assert vocabulary.synonyms == tuple((name,) for name in pairs)
