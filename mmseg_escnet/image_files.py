@@ -111,7 +111,7 @@ def find_images(
             folder, pattern = _split_glob(item)
             roots.append(os.path.abspath(folder))
             matches = glob.iglob(os.path.join(glob.escape(folder), pattern), recursive=True)
-            found = filter(os.path.isfile, filter(_is_image, matches))
+            found = filter(os.path.isfile, filter(is_image, matches))
             below = tuple(folder + os.sep for folder in hidden)
             files.update(path for path in map(os.path.abspath, found) if not path.startswith(below))
         elif os.path.lexists(item):
@@ -145,10 +145,11 @@ def _walk(
     for parent, folders, names in os.walk(os.path.abspath(folder), onerror=unreadable):
         visible = (name for name in folders if not name.startswith('.'))
         folders[:] = [name for name in visible if os.path.join(parent, name) not in hidden]
-        yield from (os.path.join(parent, name) for name in names if _is_image(name))
+        yield from (os.path.join(parent, name) for name in names if is_image(name))
 
 
-def _is_image(path: str) -> bool:
+def is_image(path: str) -> bool:
+    """Whether a file is found by its name: it has an image suffix and does not begin with a dot."""
     name = os.path.basename(path)
     return not name.startswith('.') and name.lower().endswith(IMAGE_SUFFIXES)
 
