@@ -148,14 +148,14 @@ def test_equals_slow_loop_with_ties(shape, num_objects, scale):
 @pytest.mark.parametrize('iterations', [0, 1, 2])
 def test_number_of_iterations(iterations):
     """Before it converges the result is that of exactly so many updates."""
-    correlation = torch.randn(1, 6, 10, 10)
-    prompts = PseudoPromptGenerator(num_objects=4, threshold=0.1, num_iterations=iterations)(
+    correlation = torch.randn(1, 6, 24, 20)
+    prompts = PseudoPromptGenerator(num_objects=4, threshold=0.01, num_iterations=iterations)(
         correlation, ONE
     )
     results = []
     for category in range(6):
         p = peak_normalised(correlation[0, category].numpy(), 1.0)
-        pixels, peak = pixels_and_peak(p, 0.1)
+        pixels, peak = pixels_and_peak(p, 0.01)
         seeds = slow_seeds(pixels, peak, 4)
         labels, _ = slow_lloyd(pixels, seeds, iterations)
         assert_objects(prompts, 0, category, objects_of(p, pixels, labels, 4))
