@@ -145,6 +145,13 @@ def test_without_an_area(raw, segmentation, capsys):
     assert 'without an area inside their image, left out: 1 (id 17)' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(('count', 'ignored'), [(255, 255), (256, 65535), (257, 65535)])
+def test_so_many_categories_that_255_is_one(raw, count, ignored):
+    raw.categories = [dict(id=i, name=f'class {i}') for i in range(count)]
+    assert raw.add([LEFT], category=count - 1).convert() == 0
+    np.testing.assert_array_equal(raw.labels(), halves(count - 1, ignored))
+
+
 def test_without_a_segmentation(raw, capsys):
     raw.add(None, bbox=[1, 2, 3, 4]).add([LEFT])
     del raw.annotations[0]['segmentation']
@@ -449,18 +456,20 @@ def test_a_correction_that_is_invalid_leaves_no_old_label_map(raw, capsys):
 
 
 def test_label_maps_of_an_earlier_version(raw, capsys):
-    """They have no note: right ones are kept, others are replaced."""
-    raw.save('b.jpg')
-    raw.images.append(dict(id=2, file_name='b.jpg', **raw.sizes))
-    raw.add([LEFT]).add([RIGHT], image=2)
+    """They have no note: right ones are kept, others are replaced, also of other bits."""
+    for number, name in enumerate(('b.jpg', 'c.jpg'), 2):
+        raw.save(name)
+        raw.images.append(dict(id=number, file_name=name, **raw.sizes))
+    raw.add([LEFT]).add([RIGHT], image=2).add([LEFT], image=3)
     folder = raw.out / 'labels/train'
     folder.mkdir(parents=True)
-    for stem in 'ab':
-        Image.fromarray(halves(left=0).astype(np.uint8)).save(folder / f'{stem}.png')
+    for stem, dtype in zip('abc', (np.uint8, np.uint8, np.uint16), strict=True):
+        Image.fromarray(halves(left=0).astype(dtype)).save(folder / f'{stem}.png')
     content = (folder / 'a.png').read_bytes()
     assert raw.convert() == 0
-    assert '0 label maps converted, 1 unchanged, 1 updated' in capsys.readouterr().out
+    assert '0 label maps converted, 1 unchanged, 2 updated' in capsys.readouterr().out
     assert (folder / 'a.png').read_bytes() == content
+    assert raw.labels('c.png').dtype == np.uint8
     np.testing.assert_array_equal(raw.labels('b.png'), halves(right=0))
 
 
