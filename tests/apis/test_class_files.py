@@ -254,6 +254,20 @@ def test_common_words_are_no_name_of_a_background(background):
         Query.create(['dog'], background=background)
 
 
+@pytest.mark.parametrize(
+    'text', ['sky/wall', 'tree; Roads', 'sky & wall', '[sky, wall]', '("sky", grasses)', 'sky.']
+)
+def test_words_of_a_background_that_are_nearly_a_list(text):
+    with pytest.raises(ESCNetError, match='of the background is not one word: separate words with'):
+        Query.create(['dog'], background=parse_background(text))
+
+
+@pytest.mark.parametrize('text', ['sky-wall', 'snow mountain', 'tv/monitor', 'rock (music)', '...'])
+def test_a_word_of_a_background_in_several_parts(text):
+    query = Query.create(['dog'], background=parse_background(text))
+    assert query.vocabulary.names == ('dog', text)
+
+
 @pytest.mark.parametrize('background', ['0.5', '0,5', '...', '\u2800', '\u115f\ufe01'])
 def test_a_background_without_words(background):
     with pytest.raises(ESCNetError, match=r'(contains no word|must be a name)'):
