@@ -188,9 +188,15 @@ def test_files_that_are_not_label_maps(tmp_path):
     write_grey_png_of_4_bits(tmp_path / 'four.png', np.arange(16).reshape(4, 4))
     with pytest.raises(ESCNetError, match=r'four\.png is a grey PNG of 4 bits'):
         load(tmp_path / 'four.png')
-    write_png(tmp_path / 'lossy.jpg', np.zeros((8, 8), np.uint8))
-    with pytest.raises(ESCNetError, match='lossy'):
-        load(tmp_path / 'lossy.jpg')
+    for suffix, options in (
+        ('jpg', {}),
+        ('jp2', {}),
+        ('webp', {}),
+        ('tif', {'compression': 'jpeg'}),
+    ):
+        write_png(tmp_path / f'a.{suffix}', np.zeros((8, 8), np.uint8), **options)
+        with pytest.raises(ESCNetError, match='lossy'):
+            load(tmp_path / f'a.{suffix}')
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
