@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from .class_files import read_classes
 from .config import check_config_path, is_inference_file, read_config, run_config
 from .errors import ESCNetError, Problems
+from .image_files import check_writable
 from .option_values import parse_value
 from .settings import split_options
 from .vocabulary import split_words
@@ -219,7 +220,9 @@ def load_run_config(args: argparse.Namespace) -> Config:
     options = args.cfg_options
     if getattr(args, 'benchmarks', None) is not None:
         options, _ = split_options(options)
-    return load_config(args.config, options, args.work_dir, args.launcher)
+    cfg = load_config(args.config, options, args.work_dir, args.launcher)
+    check_writable(cfg.work_dir)
+    return cfg
 
 
 def check_files(args: argparse.Namespace) -> None:

@@ -63,6 +63,22 @@ def _beside(folder: Path) -> Iterator[Path]:
     return parent.iterdir() if parent.is_dir() else iter(())
 
 
+def check_writable(folder: str | os.PathLike) -> None:
+    """Check that files can be written to a folder, which need not exist.
+
+    Raises:
+        ESCNetError: If it, or the first that exists above it, is a file or not writable.
+    """
+    parents = (Path(folder), *Path(folder).absolute().parents)
+    nearest = next(path for path in parents if os.path.lexists(path))
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        why = 'writable' if nearest.is_dir() else 'a folder'
+        raise ESCNetError(
+            f'Files cannot be written to {folder}, because {nearest} is not {why}: choose another '
+            'folder, or change its permissions.'
+        )
+
+
 def is_glob(path: str | os.PathLike) -> bool:
     """Whether a path is a pattern such as 'photos/*.jpg'; what exists by its name is not."""
     return glob.has_magic(_split_glob(path)[1])

@@ -16,6 +16,7 @@ from mmseg.registry import HOOKS
 
 from ..errors import ESCNetError, did_you_mean
 from ..files import write_file
+from ..models.weights import read_checkpoint
 from ..preflight import check_checkpoint
 
 
@@ -147,7 +148,12 @@ def _latest_whole(work_dir: Path) -> str | None:
     damaged = []
     for candidate in candidates:
         try:
-            check_checkpoint(str(candidate))
+            _, meta = read_checkpoint(candidate)
+            if not {'epoch', 'iter'} <= meta.keys():
+                raise ESCNetError(
+                    f'{candidate} has weights, but not the step of a training they are from, so '
+                    'that only a new training can start from them: give it as load_from.'
+                )
         except ESCNetError as error:
             damaged.append(str(error))
             print_log(f'Skipped checkpoint: {error}', logger='current', level=logging.WARNING)

@@ -156,6 +156,18 @@ class TestLatestWholeCheckpoint:
             newest.write_bytes(content[: len(content) // 2] if damage == 'half' else b'')
         assert latest_whole_checkpoint(run) == str(run / 'iter_3.pth')
 
+    @pytest.mark.parametrize('left', [['state_dict'], ['state_dict', 'meta']])
+    def test_weights_alone(self, run, left):
+        """Such as downloaded ones, without what MMEngine resumes from."""
+        content = torch.load(run / 'iter_3.pth', weights_only=True)
+        content['meta'].pop('iter')
+        torch.save({key: content[key] for key in left}, run / 'iter_4.pth')
+        assert latest_whole_checkpoint(run) == str(run / 'iter_3.pth')
+        for number in (1, 2, 3):
+            (run / f'iter_{number}.pth').unlink()
+        with pytest.raises(ESCNetError, match=r'iter_4\.pth has weights, but not the step of'):
+            latest_whole_checkpoint(run)
+
     def test_all_damaged(self, run):
         for path in run.glob('*.pth'):
             path.write_bytes(b'')
