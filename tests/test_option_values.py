@@ -67,6 +67,7 @@ def test_what_users_of_dict_action_rely_on(value):
         'a photo :(',
         '(left) and (right)',
         'two  spaces',
+        'a) this, b) that',
         '路 面, 天 空',
         'C:\\new folder\\train',
     ],
