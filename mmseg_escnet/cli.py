@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import importlib
 import os
 import re
@@ -13,7 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .class_files import read_classes
-from .config import check_config_path, is_inference_file, read_config, run_config
+from .config import (
+    check_config_path,
+    check_weights_path,
+    is_inference_file,
+    read_config,
+    run_config,
+)
 from .errors import ESCNetError, Problems
 from .image_files import check_writable
 from .option_values import parse_value
@@ -207,8 +215,23 @@ def load_config(
         ImportError: If a requirement is missing; the message lists all that are.
     """
     check_config_path(path)
-    importlib.import_module('.components', __package__)
+    import_components()
     return run_config(path, options, work_dir, launcher)
+
+
+def import_components() -> None:
+    """Import all that is heavy, and leave it out of all garbage collections, for a third less time.
+
+    Raises:
+        ImportError: As :func:`load_config`.
+    """
+    gc.disable()
+    try:
+        importlib.import_module('.components', __package__)
+    finally:
+        gc.freeze()
+        gc.enable()
+        atexit.register(gc.unfreeze)  # or triton complains, with Python 3.13, that objects are left
 
 
 def load_run_config(args: argparse.Namespace) -> Config:
@@ -246,8 +269,8 @@ def check_files(args: argparse.Namespace) -> None:
         if args.config is not None:
             check_config_path(args.config)
     with problems:
-        if args.checkpoint is not None and not Path(args.checkpoint).is_file():
-            raise ESCNetError(f'The checkpoint {args.checkpoint} does not exist: check the path.')
+        if args.checkpoint is not None:
+            check_weights_path(args.checkpoint)
     with problems:
         if getattr(args, 'classes_file', None) is not None:
             read_classes(args.classes_file)

@@ -46,6 +46,22 @@ def check_config_path(path: str | os.PathLike) -> None:
         )
 
 
+def check_weights_path(path: str | os.PathLike, what: str = 'checkpoint') -> None:
+    """Check that weights are a file on this machine, before slow imports.
+
+    Raises:
+        ESCNetError: If there is no such file, or for an address, from which MMEngine would run
+            whatever is in the file.
+    """
+    if str(path).startswith(('http://', 'https://')):
+        raise ESCNetError(
+            f'The {what} {path} is an address, and weights are only read from files: download it '
+            f'(`wget {path}`), compare its SHA-256 with the published one, and give the file.'
+        )
+    if not Path(path).is_file():
+        raise ESCNetError(f'The {what} {path} does not exist: check the path.')
+
+
 def is_inference_file(path: object) -> bool:
     """Whether a path has the suffix of an inference file, which includes its config."""
     return isinstance(path, (str, os.PathLike)) and Path(path).suffix.lower() == INFERENCE_SUFFIX

@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import os
 import zipfile
+from collections.abc import Mapping
 
+import open_clip
 from mmengine.config import Config, ConfigDict
-from mmseg.registry import DATASETS
+from mmseg.registry import DATASETS, MODELS
+from open_clip.model import CLIPTextCfg
 from torch.utils.data import Dataset
 
 from .compat import can_restrict_checkpoints
@@ -16,6 +19,7 @@ from .errors import ESCNetError, Problems
 from .models.clip_weights import find_clip
 from .models.sam_weights import find_sam
 from .models.weights import read_state_dict
+from .vocabulary import Vocabulary
 
 
 def check_datasets(cfg: Config, *phases: str) -> dict[str, Dataset]:
@@ -30,7 +34,8 @@ def check_datasets(cfg: Config, *phases: str) -> dict[str, Dataset]:
 
     Raises:
         ESCNetError: With what is missing and the command that creates it, or the invalid file; if
-            mIoU is to be computed without labels; or as :func:`.check_consistency`.
+            mIoU is to be computed without labels; if the model cannot read the words or tell them
+            apart; or as :func:`.check_consistency`.
     """
     from mmengine.registry import init_default_scope
 
@@ -42,12 +47,25 @@ def check_datasets(cfg: Config, *phases: str) -> dict[str, Dataset]:
         if dataloader is not None:
             # a copy, since some transforms change their config
             dataset = DATASETS.build(copy.deepcopy(dataloader.dataset))
+            _check_words(cfg.get('model') or {}, dataset.metainfo)
             for index in {0, len(dataset) // 2, len(dataset) - 1}:
                 item = dataset[index]
             if _needs_labels(cfg.get(f'{phase}_evaluator')) and not _has_labels(item):
                 raise unlabelled(f'The data set of {phase}_dataloader')
             datasets[phase] = dataset
     return datasets
+
+
+def _check_words(model: Mapping, metainfo: Mapping) -> None:
+    """Check the words of a data set as the model, whose config is given, would once it is built."""
+    model = model.get('module', model)  # inside test-time augmentation
+    if 'text_encoder' not in model or 'classes' not in metainfo:
+        return
+    backbone = model['backbone']
+    clip = backbone.get('model_cfg') or open_clip.get_model_config(backbone.get('model_name')) or {}
+    length = clip.get('text_cfg', {}).get('context_length', CLIPTextCfg.context_length)
+    words = metainfo['classes'], metainfo.get('palette'), metainfo.get('phrases')
+    MODELS.build(model['text_encoder']).check(Vocabulary.create(*words), length)
 
 
 def unlabelled(where: str) -> ESCNetError:
@@ -99,7 +117,8 @@ def check_checkpoint(path: str) -> None:
     """Read a checkpoint file, without executing anything in it.
 
     Raises:
-        ESCNetError: If it does not exist, is damaged, or contains more than tensors and plain data.
+        ESCNetError: If it does not exist, is an address, is damaged, or contains more than tensors
+            and plain data.
     """
     if is_checkable(path):
         read_state_dict(os.fspath(path))
@@ -108,8 +127,6 @@ def check_checkpoint(path: str) -> None:
 def is_checkable(path: str | os.PathLike) -> bool:
     """Whether this torch can read a checkpoint without executing anything in it.
 
-    URLs, and archives with older versions of torch, are left to MMEngine's loader.
+    Archives with older versions of torch are left to MMEngine's loader.
     """
-    if str(path).startswith(('http://', 'https://')):
-        return False
     return can_restrict_checkpoints() or not zipfile.is_zipfile(path)

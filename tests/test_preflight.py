@@ -1,5 +1,7 @@
 """Checks before anything expensive."""
 
+from argparse import Namespace
+
 import numpy as np
 import open_clip
 import pytest
@@ -11,10 +13,13 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from mmseg_escnet import ESCNetError, preflight
+from mmseg_escnet.apis import OpenVocabInferencer
+from mmseg_escnet.cli import check_files
 from mmseg_escnet.config import forget_pretrained
-from mmseg_escnet.engine import use_tta
+from mmseg_escnet.engine import choose_checkpoint, use_tta
 from mmseg_escnet.errors import Problems
 from mmseg_escnet.preflight import check_checkpoint, check_datasets, find_weights
+from mmseg_escnet.toyworld.model import toy_model
 
 
 def model_cfg(clip=None, sam=None):
@@ -115,7 +120,47 @@ def test_checkpoints(tmp_path):
     with pytest.raises(ESCNetError, match='damaged') as caught:
         check_checkpoint(path)
     assert str(path) in str(caught.value)
-    check_checkpoint('https://example.com/iter_8.pth')  # MMEngine's affair
+
+
+def test_an_address_is_no_checkpoint(monkeypatch):
+    """MMEngine would load it by running what is in it, by torch.hub's default."""
+    monkeypatch.setattr('torch.hub.load_state_dict_from_url', None)
+    url = 'https://example.com/iter_8.pth'
+    cfg = Config(dict(work_dir='nowhere', load_from=url))
+    for read in (
+        lambda: check_checkpoint(url),
+        lambda: choose_checkpoint(cfg),
+        lambda: OpenVocabInferencer(*toy_model()[:1], url, 'cpu'),
+        lambda: check_files(Namespace(clip=None, config=__file__, checkpoint=url)),
+    ):
+        with pytest.raises(ESCNetError, match=rf'{url} is an address.*`wget {url}`.* SHA-256'):
+            read()
+
+
+def test_words_that_the_model_cannot_tell_apart(tmp_path):
+    """Before the model is built: those of a data set, as its own text encoder reads them."""
+    for number in range(2):
+        Image.new('RGB', (8, 8)).save(tmp_path / f'{number}.png')
+    dataset = dict(
+        type='FolderDataset',
+        data_root=str(tmp_path),
+        data_prefix=dict(img_path='.', seg_map_path=None),
+        names=['door, open', 'door', 'wall'],
+        pipeline=[dict(type='LoadImage')],
+    )
+    cfg = Config(dict(model=toy_model_cfg(), val_dataloader=dict(dataset=dataset)))
+    with pytest.raises(ESCNetError, match="'door, open' and 'door' are both encoded as 'door'"):
+        check_datasets(cfg, 'val')
+    cfg.model.text_encoder.synonyms = 'mean'  # 'door, open' is then two phrases
+    check_datasets(cfg, 'val')
+    cfg.val_dataloader.dataset.names = ['wall', 'word ' * 40]
+    with pytest.raises(ESCNetError, match='but CLIP reads only 40'):
+        check_datasets(cfg, 'val')
+    cfg.model.backbone = dict(type='OpenCLIPBackbone', model_name='ViT-B-16')
+    check_datasets(cfg, 'val')
+    cfg.val_dataloader.dataset.names = ['wall', 'word ' * 80]
+    with pytest.raises(ESCNetError, match='but CLIP reads only 77'):
+        check_datasets(cfg, 'val')
 
 
 def test_bad_label(tmp_path):

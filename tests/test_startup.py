@@ -1,12 +1,19 @@
 """Fast starts, and components registered in time all the same; in fresh processes."""
 
+import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
+from PIL import Image
+from tool_processes import environment
+
+from mmseg_escnet.toyworld.scenes import scene
+from mmseg_escnet.toyworld.vocabulary import to_seen_ids
 
 HEAVY = ('torch', 'mmengine', 'mmcv', 'mmseg', 'open_clip', 'timm', 'segment_anything', 'sklearn')
 HEAVY += ('matplotlib', 'scipy', 'pycocotools', 'gradio', 'torchvision', 'transformers', 'pandas')
@@ -72,6 +79,7 @@ def test_help_of_every_tool():
     ('arguments', 'printed'),
     [
         (['nothing.jpg'], 'Image nothing.jpg does not exist'),
+        (['nothing.jpg', '--classes-file', 'x.txt'], '2. Image nothing.jpg does not exist'),
         (['docs/images', '--config', 'x.py', '--checkpoint', 'README.md'], 'config x.py does not'),
         (['docs/images', '--checkpoint', 'x.safetensors'], 'checkpoint x.safetensors does not'),
         (['docs/images', '--config', 'README.md'], '--checkpoint is missing'),
@@ -182,6 +190,75 @@ assert not failed, failed
 
 def test_all_is_registered():
     run(RUN_EACH.format(codes=[f'{way}\n{ASK}' for way in WAYS]))
+
+
+COMMANDS = """
+import gc, os, sys
+count = lambda: sum(generation['collections'] for generation in gc.get_stats())
+before = count()
+import mmseg_escnet.apis
+assert count() - before < 50, 'of garbage, which costs a quarter of the time'
+assert gc.isenabled()
+late = {{'matplotlib.figure', 'shapely', 'gradio', 'onnx', 'transformers'}} & sys.modules.keys()
+assert not late, late
+from mmseg_escnet.__main__ import main
+failed = []
+for arguments in {commands!r}:
+    if not (child := os.fork()):
+        sys.argv = ['mmseg-escnet', *arguments]
+        if arguments[0] == 'web':
+            import gradio
+            gradio.Blocks.block_thread = lambda page: None
+        main()
+    if os.waitpid(child, 0)[1]:
+        failed.append(arguments)
+assert not failed, failed
+"""
+
+
+def test_commands_do_not_pass_on_what_libraries_complain_about(tmp_path, monkeypatch):
+    """In a plain shell: nothing on the error stream but progress."""
+    monkeypatch.delenv('PYTHONWARNINGS', raising=False)
+    for split in ('train', 'val'):
+        for kind, content in zip(('images', 'annotations'), scene(1, 0), strict=True):
+            folder = tmp_path / kind / split
+            folder.mkdir(parents=True)
+            content = content if kind == 'images' or split == 'val' else to_seen_ids(content)
+            Image.fromarray(content).save(folder / '0.png')
+    config, work_dir = 'configs/toyworld/escnet_toy.py', ['--work-dir', str(tmp_path)]
+    options = [f'{p}_dataloader.dataset.data_root={tmp_path}/' for p in ('train', 'val', 'test')]
+    options += ['train_cfg.max_iters=1', 'train_dataloader.batch_size=1']
+    options += [f'{phase}_dataloader.num_workers=0' for phase in ('train', 'val', 'test')]
+    options = [*work_dir, '--cfg-options', *options]
+    words = ['--classes', 'red heart, wood']
+    commands = [
+        ['infer', str(tmp_path / 'images/val'), *words, '--out-dir', str(tmp_path / 'out')],
+        ['test', config, 'data/toyworld/escnet.pth', *options],
+        ['train', config, '--calibrate', *options],
+        ['export', '--out', str(tmp_path / 'net.pt2'), '--words', str(tmp_path / 'w.npz'), *words],
+    ]
+    if importlib.util.find_spec('gradio'):
+        commands.append(['web'])
+    done = subprocess.run(
+        [sys.executable, '-c', COMMANDS.format(commands=commands)],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'arning' not in done.stdout + done.stderr
+    for line in done.stderr.splitlines():
+        assert re.match(r'(test|training|validation): \d of \d, ', line), done.stderr
+    for said in ('1 images segmented', '(tested in', 'iter_1.pth', 'net.pt2'):
+        assert said in done.stdout
+
+
+def test_libraries_are_left_out_of_garbage_collections():
+    run(
+        'import gc; from mmseg_escnet.cli import import_components; import_components()\n'
+        'assert gc.isenabled() and gc.get_freeze_count() > 100_000'
+    )
 
 
 def test_every_part_may_be_imported_first():

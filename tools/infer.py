@@ -27,12 +27,13 @@ from mmseg_escnet.cli import (
     add_word_arguments,
     check_files,
     choose_model,
+    import_components,
     make_parser,
     make_query,
     run_tool,
     text_options,
 )
-from mmseg_escnet.errors import ESCNetError
+from mmseg_escnet.errors import ESCNetError, Problems
 from mmseg_escnet.image_files import (
     COCO,
     OVERLAYS,
@@ -104,24 +105,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         failures.append(message)
         tqdm.write(f'failed: {message}', file=sys.stderr)
 
-    check_files(args)
+    problems = Problems()
+    with problems:
+        check_files(args)
     beside = numbered_folders(args.out_dir)
     results = [folder / kind for folder in (args.out_dir, *beside) for kind in RESULT_FOLDERS]
-    images = find_images(args.input, leave_out=results, report=report)
+    with problems:
+        images = find_images(args.input, leave_out=results, report=report)
+    problems.raise_all()
     print(f'images found: {len(images)}; loading the model ...', flush=True)
-
+    import_components()
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
     from mmseg_escnet.apis.output_folder import OutputFolder
     from mmseg_escnet.apis.polygons import load_shapely
+    from mmseg_escnet.models.clip_weights import find_clip
 
-    cfg, checkpoint = choose_model(args)
+    if args.polygons:
+        with problems:
+            load_shapely()
+    with problems:
+        query = make_query(args)
+    with problems:
+        cfg, checkpoint = choose_model(args)
+        weights, clip = checkpoint, cfg.model.backbone
+        if weights is None:  # CLIP alone
+            download = not problems.sentences
+            name = clip.get('model_name')
+            weights, _ = find_clip(name, str(clip.pretrained), allow_download=download)
+    problems.raise_all()
     if args.half:
         cfg.model.test_cfg = dict(cfg.model.get('test_cfg') or {}, autocast='bfloat16')
-    if args.polygons:
-        load_shapely()
-    query = make_query(args)
     how = text_options(args)
-    record = describe_run(cfg, checkpoint, query, how)
+    record = describe_run(cfg, weights, query, how)
     options = dict(overwrite=args.overwrite, kinds=chosen_kinds(args), plain=args.plain_overlay)
     output = OutputFolder.choose(args.out_dir, record, images, **options)
     todo = [image for image in images if not output.is_done(image)]
@@ -177,23 +192,19 @@ def number_of_pixels(text: str) -> int:
     return int(text)
 
 
-def describe_run(cfg: Config, checkpoint: Path | None, query: Query, how: dict) -> dict:
+def describe_run(cfg: Config, weights: Path, query: Query, how: dict) -> dict:
     """Everything that label maps depend on besides the images: the query and the model."""
     from mmseg_escnet.config import forget_pretrained, pipeline_steps
     from mmseg_escnet.files import sha256
-    from mmseg_escnet.models.clip_weights import find_clip
 
-    if checkpoint is None:  # CLIP alone
-        backbone = cfg.model.backbone
-        checkpoint, _ = find_clip(backbone.get('model_name'), str(backbone.pretrained))
     model = copy.deepcopy(cfg.model)
     forget_pretrained(model)  # paths that do not affect the result
     config = json.dumps([model, pipeline_steps(cfg)], sort_keys=True, default=str)
     return query.record() | dict(
         **how,
         scores='a 16-bit PNG in scores/: 65535 is 1',
-        checkpoint=checkpoint.name,
-        checkpoint_sha256=sha256(checkpoint),
+        checkpoint=weights.name,
+        checkpoint_sha256=sha256(weights),
         config_sha256=hashlib.sha256(config.encode()).hexdigest(),
     )
 

@@ -81,24 +81,12 @@ def draw_results(
         cfg.visualizer.save_dir = show_dir
 
 
-def find_weights_of(checkpoint: str | None, cfg: Config, *, allow_download: bool = True) -> None:
-    """Read the checkpoint once; or find the weights of CLIP alone."""
-    from mmseg_escnet.engine import in_turns
-    from mmseg_escnet.preflight import check_checkpoint, find_weights
-
-    if checkpoint is None:
-        model = cfg.model.get('module', cfg.model)
-        in_turns(lambda: find_weights(model, allow_download=allow_download))
-    else:
-        check_checkpoint(checkpoint)
-
-
 def main() -> None:
     args = parse_args()
     cfg = load_run_config(args)
 
     from mmseg_escnet.config import check_needs_no_checkpoint
-    from mmseg_escnet.engine import build_test_runner, use_tta
+    from mmseg_escnet.engine import build_test_runner, check_test_weights, use_tta
     from mmseg_escnet.evaluation.saved_predictions import save_predictions
     from mmseg_escnet.evaluation.zero_shot_benchmarks import select_benchmarks
     from mmseg_escnet.evaluation.zero_shot_runs import evaluate_benchmarks
@@ -110,7 +98,6 @@ def main() -> None:
         check_needs_no_checkpoint(cfg)
     if args.benchmarks is not None:
         benchmarks = select_benchmarks(args.benchmarks)
-        find_weights_of(args.checkpoint, cfg)
         evaluate_benchmarks(
             cfg,
             benchmarks,
@@ -131,7 +118,7 @@ def main() -> None:
     with problems:
         dataset = check_datasets(cfg, 'test')['test']
     with problems:
-        find_weights_of(args.checkpoint, cfg, allow_download=not problems.sentences)
+        check_test_weights(cfg, args.checkpoint, allow_download=not problems.sentences)
     problems.raise_all()
     if args.out is not None:
         save_predictions(cfg, dataset, args.out)

@@ -13,6 +13,7 @@ from mmseg_escnet.cli import (
     add_model_arguments,
     check_files,
     choose_model,
+    import_components,
     make_parser,
     run_tool,
 )
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Load the model and serve the page until Ctrl-C."""
     args = parse_args(argv)
     check_files(args)
+    import_components()
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
     from mmseg_escnet.models.clip_weights import is_downloaded
     from mmseg_escnet.toyworld.scenes import example_scenes

@@ -4,24 +4,28 @@ Shapes: H x W pixels of the picture, h x w patch grid, y x x pixels of the decod
 T blocks.
 """
 
+from __future__ import annotations
+
 import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..errors import ESCNetError
 from ..files import check_suffix, write_file
 from ..models.segmentors.escnet import ESCNet
 from ..models.segmentors.scores import undo_padding_and_flip
-from ..visualization.blocks import blocks_figure
 from ..visualization.figure_files import save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _LARGEST = 1024  # pixels of the longer side of the picture
 
@@ -76,6 +80,8 @@ class WordInside:
 
     def figure(self) -> Figure:
         """Draw it: a column for each block."""
+        from ..visualization.blocks import blocks_figure
+
         return blocks_figure(self.arrays())
 
     def save(self, path: str | os.PathLike, *, arrays: str | os.PathLike | None = None) -> None:

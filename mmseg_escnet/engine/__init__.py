@@ -1,5 +1,10 @@
 from .. import compat  # noqa: F401  before mmseg
-from .checkpoints import AtomicCheckpointHook, choose_checkpoint, latest_whole_checkpoint
+from .checkpoints import (
+    AtomicCheckpointHook,
+    check_test_weights,
+    choose_checkpoint,
+    latest_whole_checkpoint,
+)
 from .fsdp_strategy import ESCNetFSDPStrategy
 from .hooks import FiniteHook, InterruptHook, MainProcessLoggerHook
 from .processes import build_test_runner, in_turns, join_processes
@@ -17,6 +22,7 @@ __all__ = [
     'VocabularyHook',
     'build_runner',
     'build_test_runner',
+    'check_test_weights',
     'choose_checkpoint',
     'in_turns',
     'join_processes',

@@ -17,7 +17,8 @@ from mmseg.registry import HOOKS
 from ..errors import ESCNetError, did_you_mean
 from ..files import write_file
 from ..models.weights import read_checkpoint
-from ..preflight import check_checkpoint
+from ..preflight import check_checkpoint, find_weights
+from .processes import in_turns
 
 
 @register_backend('atomic', force=True)
@@ -115,6 +116,19 @@ def choose_checkpoint(cfg: Config) -> str | None:
     return start
 
 
+def check_test_weights(cfg: Config, checkpoint: str | None, *, allow_download: bool = True) -> None:
+    """Read the checkpoint of a test once; or, without one, find the weights of CLIP alone.
+
+    Raises:
+        ESCNetError: As :func:`.check_checkpoint` or :func:`.find_weights`.
+    """
+    if checkpoint is None:
+        model = cfg.model.get('module', cfg.model)  # inside test-time augmentation
+        in_turns(lambda: find_weights(model, allow_download=allow_download))
+    else:
+        check_checkpoint(checkpoint)
+
+
 def latest_whole_checkpoint(work_dir: str | Path) -> str | None:
     """The latest readable checkpoint in a work dir.
 
@@ -138,7 +152,7 @@ def _latest_whole(work_dir: Path) -> str | None:
     candidates, note, folder = [], work_dir / 'last_checkpoint', work_dir
     if note.is_file():
         path = note.read_text(errors='replace').strip()
-        if path.startswith(('http://', 'https://', 's3://', 'petrel://')):
+        if path.startswith(('s3://', 'petrel://')):
             return path
         if path:
             folder = work_dir if checkpoints(work_dir) else Path(path).parent

@@ -17,6 +17,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 from ..config import check_needs_no_checkpoint
 from ..consistency import check_consistency, use_no_workers
 from ..errors import ESCNetError
+from .training_log import build_runner
 from .vocabulary_hook import unwrap
 
 # launcher -> the environment variable of the rank, the program, and how to use it
@@ -74,7 +75,7 @@ def join_processes(cfg: Config) -> None:
 
 
 def build_test_runner(cfg: Config) -> Runner:
-    """A runner for tests alone, which does not need the training data.
+    """A runner for tests alone, which does not need the training data (:func:`.build_runner`).
 
     Args:
         cfg: A complete config, whose training part is removed in place. Without ``load_from``,
@@ -92,7 +93,7 @@ def build_test_runner(cfg: Config) -> Runner:
     for name in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
         cfg.pop(name, None)
     cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or () if _acts_in_tests(hook)]
-    runner = Runner.from_cfg(cfg)
+    runner = build_runner(cfg, Runner)
     if cfg.get('load_from') is None:
         check_needs_no_checkpoint(cfg)
         unwrap(runner.model).init_weights()

@@ -1,4 +1,4 @@
-"""A short account of a training on the terminal; MMEngine's long one goes to the log file."""
+"""A short account of a training or a test on the terminal; MMEngine's long log is in a file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,17 +30,18 @@ _NO_WARNINGS = (  # of MMEngine, about what is as it should be, or is not the us
 )
 
 
-def build_runner(cfg: Config) -> Runner:
-    """A runner that trains with a short account on the terminal.
+def build_runner(cfg: Config, kind: str | type[Runner] | None = None) -> Runner:
+    """A runner that trains and tests with a short account on the terminal.
 
     The terminal shows warnings, what is trained and where it is written, a progress bar (without a
-    terminal, a line a minute), the time of the first step, and the figures of each validation.
-    Everything else is only in ``WORK_DIR/TIMESTAMP/TIMESTAMP.log``.
+    terminal, a line a minute), the time of the first step, and the figures of each validation or
+    test. Everything else is only in ``WORK_DIR/TIMESTAMP/TIMESTAMP.log``.
 
     Args:
-        cfg: A complete config. Its ``runner_type`` is kept.
+        cfg: A complete config.
+        kind: Of the runner; None for the config's ``runner_type``.
     """
-    kind = cfg.get('runner_type', 'Runner')
+    kind = kind or cfg.get('runner_type', 'Runner')
     kind = RUNNERS.get(kind) if isinstance(kind, str) else kind
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='The draw is False')  # SegVisualizationHook
@@ -76,19 +77,33 @@ class _BriefRunner:
         return logger
 
     def train(self) -> object:
-        """Train, and close the bar whatever happens."""
-        account = TrainingLogHook()
-        self.register_hook(account)
-        folder = Path(self.log_dir)
-        for line in (
+        """Train, with an account of it."""
+        log, scalars = self._log_file(), Path(self.log_dir, 'vis_data/scalars.json')
+        return self._account_for(
+            super().train,
             f'checkpoints: {self.work_dir}',
-            f'log, with all details: {folder / f"{self.timestamp}.log"} (follow it with tail -f)',
-            f'losses and metrics, a line of JSON each: {folder / "vis_data/scalars.json"}',
+            f'log, with all details: {log} (follow it with tail -f)',
+            f'losses and metrics, a line of JSON each: {scalars}',
             'loading the data and the weights ...',
-        ):
+        )
+
+    def test(self) -> dict[str, float]:
+        """Test, with an account of it."""
+        return self._account_for(
+            super().test, f'log, with the figures of all classes: {self._log_file()}'
+        )
+
+    def _log_file(self) -> Path:
+        return Path(self.log_dir, f'{self.timestamp}.log')
+
+    def _account_for(self, run: Callable[[], object], *lines: str) -> object:
+        """Say something, and run with a bar, which is closed whatever happens."""
+        account = TerminalHook()
+        self.register_hook(account)
+        for line in lines:
             say(self.logger, line)
         try:
-            return super().train()
+            return run()
         finally:
             account.close()
 
@@ -115,13 +130,13 @@ class _Terminal(logging.Handler):
         sys.stdout.flush()
 
 
-class TrainingLogHook(Hook):
-    """Tells the terminal where a training stands."""
+class TerminalHook(Hook):
+    """Tells the terminal where a training or a test stands."""
 
     priority = 'VERY_LOW'
 
     def __init__(self) -> None:
-        self._bar = self._validation = None
+        self._bar = self._evaluation = None
         self._since = self._began = 0.0  # time.monotonic()
         self._is_first = True
 
@@ -167,26 +182,44 @@ class TrainingLogHook(Hook):
 
     def before_val(self, runner: Runner) -> None:
         """Open a bar for the validation."""
+        self._open_evaluation('validation', len(runner.val_dataloader))
+
+    def before_test(self, runner: Runner) -> None:
+        """Open a bar for the test."""
+        self._open_evaluation('test', len(runner.test_dataloader))
+
+    def after_val_iter(self, runner: Runner, *_, **__) -> None:
+        """Move the bar on."""
+        self._evaluation.update()
+
+    after_test_iter = after_val_iter
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Say what was measured."""
+        figures, seconds = self._close_evaluation(metrics)
+        say(runner.logger, f'step {runner.iter}: {figures} (validated in {seconds})')
+
+    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Say what was measured."""
+        figures, seconds = self._close_evaluation(metrics)
+        say(runner.logger, f'{figures or "no figures"} (tested in {seconds})')
+
+    def _open_evaluation(self, description: str, batches: int) -> None:
         self._since = time.monotonic()
-        self._validation = progress(
-            desc='validation',
-            total=len(runner.val_dataloader),
+        self._evaluation = progress(
+            desc=description,
+            total=batches,
             unit='batch',
             leave=False,
             disable=not dist.is_main_process(),
         )
 
-    def after_val_iter(self, runner: Runner, *_, **__) -> None:
-        """Move the bar on."""
-        self._validation.update()
-
-    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Say what was measured."""
-        self._validation.close()
+    def _close_evaluation(self, metrics: Mapping[str, object] | None) -> tuple[str, str]:
+        """The figures, and how long they took."""
+        self._evaluation.close()
         numbers = {k: v for k, v in (metrics or {}).items() if isinstance(v, (int, float))}
         figures = first_few((f'{k} {v:.4g}' for k, v in numbers.items()), _MOST_METRICS)
-        seconds = time.monotonic() - self._since
-        say(runner.logger, f'step {runner.iter}: {figures} (validated in {seconds:.0f} s)')
+        return figures, f'{time.monotonic() - self._since:.0f} s'
 
     def after_train(self, runner: Runner) -> None:
         """Say how long it took, and where the last checkpoint is."""
@@ -198,7 +231,7 @@ class TrainingLogHook(Hook):
 
     def close(self) -> None:
         """Close the bars."""
-        for bar in (self._validation, self._bar):
+        for bar in (self._evaluation, self._bar):
             if bar is not None:
                 bar.close()
 

@@ -38,5 +38,7 @@ def calibrate(cfg: Config) -> dict[str, float]:
     own.test_cfg = dict(type='TestLoop')
     own.update(val_dataloader=None, val_evaluator=None, val_cfg=None)
     own.update(load_from=None, resume=False, experiment_name='calibration')
+    if own.get('visualizer') is not None:  # MMEngine gives each name one
+        own.visualizer.name = 'visualizer of the calibration'
     own.work_dir = str(Path(cfg.work_dir) / 'calibration')
     return build_test_runner(own).test()

@@ -19,8 +19,14 @@ from mmseg.registry import DATASETS, HOOKS
 from torch.utils.data import Dataset
 
 from ..config import config_folder, pipeline_steps, read_config
-from ..engine import VocabularyHook, build_test_runner, join_processes, use_tta
-from ..errors import ESCNetError
+from ..engine import (
+    VocabularyHook,
+    build_test_runner,
+    check_test_weights,
+    join_processes,
+    use_tta,
+)
+from ..errors import ESCNetError, Problems
 from ..files import sha256, write_file
 from ..label_folder import NAMES_FILE
 from ..models.clip_weights import find_clip
@@ -62,28 +68,34 @@ def evaluate_benchmarks(
         show_dir: Folder for painted images, likewise; drawing is switched on in the config.
 
     Raises:
-        ESCNetError: If the data of one is wrong or that of all is absent, before anything is run;
-            or one cannot be evaluated; what was finished before is kept.
+        ESCNetError: If the data of one is wrong or that of all is absent, or the weights cannot be
+            read, with all of this, before anything is run; or one cannot be evaluated; what was
+            finished before is kept.
         KeyboardInterrupt: With the way to resume as message.
     """
     join_processes(cfg)
     _check_hooks(cfg)
-    configs, datasets = {}, {}
+    configs, datasets, absent, problems = {}, {}, {}, Problems()
     for benchmark in benchmarks:
         key = benchmark.key
-        configs[key] = benchmark_config(cfg, benchmark, overrides)
-        if tta:
-            use_tta(configs[key])
-        try:
-            datasets[key] = check_datasets(configs[key], 'test')['test']
-        except ESCNetError as error:
-            if not _is_absent(configs[key].test_dataloader.dataset):
-                raise ESCNetError(f'{key}: {error}') from error
+        with problems:
+            configs[key] = benchmark_config(cfg, benchmark, overrides)
+            if tta:
+                use_tta(configs[key])
+            try:
+                datasets[key] = check_datasets(configs[key], 'test')['test']
+            except ESCNetError as error:
+                if not _is_absent(configs[key].test_dataloader.dataset):
+                    raise ESCNetError(f'{key}: {error}') from error
+                absent[key] = error
+    for key, error in absent.items():
+        if datasets:
             _print(f'{key}: skipped. {error}')
-    if not datasets:
-        raise ESCNetError(
-            f'The data of {", ".join(configs)} is not there: data/README.md says how to make it.'
-        )
+        else:
+            problems.sentences.append(f'{key}: {error}')
+    with problems:
+        check_test_weights(cfg, checkpoint, allow_download=not problems.sentences)
+    problems.raise_all()
 
     name, weights = _identify(cfg, checkpoint)
     path = Path(cfg.work_dir) / f'benchmarks_{name}{"_tta" if tta else ""}.json'
@@ -253,8 +265,10 @@ def _run(
     protocol = _protocol(cfg)
     cfg.load_from = checkpoint
     cfg.work_dir = str(Path(cfg.work_dir) / key)
-    if 'painted' in made_with:  # MMEngine gives each name one visualizer
-        cfg.visualizer.update(name=f'visualizer of {key}', save_dir=made_with['painted'])
+    if cfg.get('visualizer') is not None:  # MMEngine gives each name one
+        cfg.visualizer.name = f'visualizer of {key}, {made_with.get("painted")}'
+    if 'painted' in made_with:
+        cfg.visualizer.save_dir = made_with['painted']
     try:
         if 'predictions' in made_with:
             save_predictions(cfg, dataset, made_with['predictions'], key)

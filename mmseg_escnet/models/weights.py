@@ -15,6 +15,7 @@ import torch.nn as nn
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..config import check_weights_path
 from ..errors import ESCNetError, first_few
 from ..files import sha256
 from .finite import check_weights
@@ -45,10 +46,10 @@ def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, Tensor], str]:
         'pickle'.
 
     Raises:
-        ESCNetError: If the file is missing, damaged, could run code, is a decompression bomb, or
-            contains anything but named tensors of finite numbers.
+        ESCNetError: If the file is missing, an address, damaged, could run code, is a decompression
+            bomb, or contains anything but named tensors of finite numbers.
     """
-    content, file_format = _read(Path(path))
+    content, file_format = _read(path)
     return _tensors_of(content, Path(path)), file_format
 
 
@@ -58,15 +59,15 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
     Returns:
         The tensors by name; the checkpoint's ``meta``, empty if there is none.
     """
-    content, _ = _read(Path(path))
+    content, _ = _read(path)
     meta = content.get('meta') if isinstance(content, Mapping) else None
     return _tensors_of(content, Path(path)), meta if isinstance(meta, dict) else {}
 
 
-def _read(path: Path) -> tuple[object, str]:
+def _read(path: str | os.PathLike) -> tuple[object, str]:
     """The content of a file, and its format."""
-    if not path.is_file():
-        raise ESCNetError(f'The weights file {path} does not exist: check the path.')
+    check_weights_path(path, 'weights file')
+    path = Path(path)
     try:
         if path.suffix == '.safetensors':
             return load_file(path), 'safetensors'

@@ -16,15 +16,14 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from mmseg_escnet import ESCNetError
+from mmseg_escnet.errors import SeveralErrors
 from mmseg_escnet.evaluation import zero_shot_runs
 from mmseg_escnet.evaluation.zero_shot_benchmarks import Benchmark
 from mmseg_escnet.evaluation.zero_shot_runs import benchmark_config, evaluate_benchmarks
 from mmseg_escnet.toyworld.vocabulary import ALL_NAMES, SEEN_NAMES
 
-pytestmark = [
-    pytest.mark.filterwarnings('ignore:The draw is False'),
-    pytest.mark.filterwarnings('ignore:.*instance named of visualizer has been created'),
-]
+# several tests in one process
+pytestmark = pytest.mark.filterwarnings('ignore:.*instance named of visualizer')
 # B and C have as many words as each other: what is stale would not show by its number
 WORDS = {
     'A': list(ALL_NAMES[:6]),
@@ -179,8 +178,10 @@ def test_absent_data_is_skipped_and_said(cfg, place, capsys, ran):
     assert 'make_scenes.py' in line
     for key in 'AC':
         (place / f'data/{key}/images').rename(place / f'data/{key}/gone')
-    with pytest.raises(ESCNetError, match='The data of A, B, C is not there: data/README'):
+    with pytest.raises(SeveralErrors) as caught:
         evaluate(cfg, place)
+    beginnings = [' '.join(sentence.split()[:3]) for sentence in caught.value.sentences]
+    assert beginnings == ['A: The image', 'B: The label', 'C: The image']
 
 
 def test_wrong_data_is_an_error_before_anything_is_run(cfg, place, ran):

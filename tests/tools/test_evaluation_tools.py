@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from conftest import ROOT, load_tool
@@ -23,6 +24,7 @@ from mmseg_escnet.toyworld.scenes import scene
 from mmseg_escnet.toyworld.vocabulary import ALL_NAMES
 
 CONFIG = str(ROOT / 'configs/toyworld/escnet_toy.py')
+CLIP_CONFIG = str(ROOT / 'configs/clip/clip_vitb16_readout.py')
 SMALL = [
     'model.neck.num_blocks=1',
     'test_dataloader.num_workers=0',
@@ -104,9 +106,26 @@ def alone(place) -> Path:
     return place / 'alone'
 
 
+def test_the_report_of_the_classes(alone):
+    """Beside the log, with the figures of the log."""
+    (path,) = alone.glob('2*/classes.json')
+    assert path.with_name('confusion.png').is_file()
+    report = json.loads(path.read_text())
+    figures = {k: None if np.isnan(v) else v for k, v in figures_of(alone).items()}
+    assert report['metrics'] == figures
+    iou = [one['iou'] for one in report['classes'] if one['labelled']]
+    assert len(iou) < len(report['classes']) == len(ALL_NAMES)
+    assert np.mean(iou) == pytest.approx(figures['mIoU_gt'], abs=0.01)
+    seen = [one['iou'] for one in report['classes'] if one['labelled'] and one['seen']]
+    assert np.mean(seen) == pytest.approx(figures['mIoU_seen'], abs=0.01)
+
+
 def test_predictions_without_the_model(place, alone):
     tool = 'tools/analysis/evaluate_predictions.py'
-    output = run(place, tool, 'alone/out', CONFIG, '--cfg-options', *SMALL)
+    report = ['--report', 'alone/report']
+    output = run(place, tool, 'alone/out', CONFIG, *report, '--cfg-options', *SMALL)
+    (path,) = alone.glob('2*/classes.json')
+    assert (alone / 'report/classes.json').read_text() == path.read_text()
     lines = [line.split() for line in output.splitlines()]
     found = {line[0]: float(line[1]) for line in lines if len(line) == 2 and '.' in line[1]}
     expected = figures_of(alone)
@@ -208,7 +227,7 @@ def tool(module, monkeypatch):
     [
         (['--benchmarks', 'A-847', 'B-1'], "no benchmark 'B-1'"),
         (['--benchmarks', 'PAS-20', 'PAS-20'], 'PAS-20 is listed twice'),
-        (['--benchmarks', 'A-847'], 'The data of A-847 is not there'),
+        (['--benchmarks', 'A-847'], '^A-847: The image directory .* convert ade20k_847'),
         (['--show', '--show-dir', 'painted'], 'exclude each other'),
         (['--out', 'iter_8.pth'], r'--out iter_8\.pth is a file'),
         (['--cfg-options', 'test_dataloader=None'], 'has no test_dataloader'),
@@ -220,6 +239,26 @@ def test_bad_input(place, tool, monkeypatch, options, message):
     monkeypatch.delenv('RANK', raising=False)
     with pytest.raises(ESCNetError, match=message):
         tool(CONFIG, 'iter_8.pth', *options)
+
+
+def test_all_that_is_missing_for_benchmarks(place, tool, monkeypatch):
+    """The data of each, with its command, and the weights, in one answer."""
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(open_clip, 'download_pretrained', None)
+    monkeypatch.setattr('mmseg_escnet.models.clip_weights._find_in_cache', lambda tag: None)
+    cases = [
+        ([CONFIG, 'none.pth'], 'none.pth does not exist'),
+        ([CLIP_CONFIG], '`mmseg-escnet download clip --model ViT-B-16 --tag openai`'),
+    ]
+    for arguments, missing in cases:
+        with pytest.raises(ESCNetError) as caught:
+            tool(*arguments, '--benchmarks', 'A-847', 'A-150', '--work-dir', 'w')
+        first, *lines = str(caught.value).splitlines()
+        assert first == '3 problems:'
+        expected = ('A-847: The image directory', 'A-150: The image directory', missing)
+        for line, words in zip(lines, expected, strict=True):
+            assert words in line
+        assert 'mmseg-escnet convert ade20k_847' in lines[0]
 
 
 def test_options_reach_the_runner(place, tool, monkeypatch):

@@ -522,3 +522,16 @@ def test_clip_alone(tool, photos, tmp_path, monkeypatch, capsys):
     monkeypatch.undo()
     with pytest.raises(ESCNetError, match="no architecture 'ViT-X'"):
         tool.main([str(photos), '--clip', 'ViT-X', '--classes', 'sky'])
+
+
+def test_all_that_is_missing_at_once(tool, tmp_path, monkeypatch):
+    """The words and CLIP, which is not downloaded as long as there are none."""
+    monkeypatch.setattr(open_clip, 'download_pretrained', None)
+    monkeypatch.setattr('mmseg_escnet.models.clip_weights._find_in_cache', lambda tag: None)
+    Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+    arguments = [tmp_path / 'a.png', '--clip', 'ViT-B-16', '--out-dir', tmp_path / 'out']
+    with pytest.raises(ESCNetError, match='2 problems:') as caught:
+        tool.main([*map(str, arguments)])
+    assert 'There are no words' in str(caught.value)
+    assert 'mmseg-escnet download clip --model ViT-B-16' in str(caught.value)
+    assert not (tmp_path / 'out').exists()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import ROOT
 from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 from PIL import Image
@@ -112,6 +113,7 @@ def test_validations_and_resuming_on_the_terminal(options, tmp_path):
         assert float(shown) == pytest.approx(float(logged), abs=0.01)
     assert 'resumed after step 2' in again.stdout
     assert 'resumed' not in first.stdout
+    assert len([*tmp_path.glob('*/classes.json')]) == 2
 
 
 @pytest.mark.skipif(torch.__version__ < (2, 6), reason='PyTorch < 2.6 trusts every file')
@@ -122,7 +124,9 @@ def test_training_writes_checkpoints_that_load_without_unpickling_code(trained):
     assert (trained / 'iter_2.pth').exists()
 
 
-def test_test_prints_the_table_in_the_words_of_the_data_set(trained, options, tmp_path):
+def test_a_test_is_brief_and_its_log_has_the_table_in_the_words_of_the_data_set(
+    trained, options, tmp_path
+):
     done = run_tool(
         'tools/test.py',
         CONFIG,
@@ -138,8 +142,25 @@ def test_test_prints_the_table_in_the_words_of_the_data_set(trained, options, tm
     )
     output = done.stdout + done.stderr
     assert done.returncode == 0, output[-2000:]
-    assert 'yellow triangle' in output, 'a word that training did not have'
-    assert 'mIoU_unseen' in output
+    lines = output.splitlines()
+    assert len(lines) <= 8, lines
+    assert 'arning' not in output
+    (log,) = tmp_path.glob('*/*.log')
+    assert f'figures of all classes: {log}' in lines[0]
+    (figures,) = re.findall(r'^(.*) \(tested in \d+ s\)$', output, re.M)
+    long = log.read_text()
+    (logged,) = re.findall(r'Iter\(test\) \[2/2\].* mIoU_unseen: ([\d.]+)', long)
+    (said,) = re.findall(r'mIoU_unseen ([\d.]+)', figures)
+    assert float(said) == pytest.approx(float(logged), abs=0.01)
+    assert figures in long
+    for part in (
+        'System environment',
+        'Hooks will be executed',
+        'Load checkpoint from',
+        'yellow triangle',  # a word that training did not have
+    ):
+        assert part in long
+        assert part not in output
     assert len(list((tmp_path / 'predictions').glob('*.png'))) == 2
     painted = sorted((tmp_path / 'shown').rglob('*.png'))
     assert len(painted) == 2, painted
@@ -167,7 +188,10 @@ def test_fine_tuning_resumes_where_it_stopped(options, tmp_path):
             assert done.returncode == 0, done.stderr[-2000:]
     whole, parts = (read(tmp_path / folder / 'iter_4.pth') for folder in ('whole', 'parts'))
     first = read(tmp_path / 'parts/iter_2.pth')['state_dict']
-    torch.testing.assert_close(parts['state_dict'], whole['state_dict'], rtol=0, atol=0)
+    if not hasattr(InfiniteSampler, 'skip'):  # of onedl-mmengine: see docs/faq.md
+        torch.testing.assert_close(parts['state_dict'], whole['state_dict'], rtol=0, atol=0)
+    assert parts['meta']['iter'] == 4
+    assert len(parts['message_hub']['log_scalars']['train/loss'].data[0]) == 4
     assert any((first[name] != value).any() for name, value in parts['state_dict'].items())
 
 
@@ -224,6 +248,8 @@ def test_calibration_before_the_first_step(options, tmp_path):
     done = run_tool(*command, '--calibrate', *options, *last)
     assert done.returncode == 0, done.stderr[-2000:]
     log = done.stdout + done.stderr
+    assert len(log.splitlines()) <= 16, log
+    assert len(list(tmp_path.glob('calibration/*/*.log'))) == 1
     (figure,) = re.findall(r'CLIP alone reaches mIoU_gt ([\d.]+) on the validation data', log)
     cfg = Config.fromfile(ROOT / CONFIG)
     cfg.merge_from_dict({'val_dataloader.dataset.data_root': f'{options[2].split("=")[1]}'})

@@ -20,6 +20,7 @@ from mmseg_escnet.cli import (
     add_word_arguments,
     check_files,
     choose_model,
+    import_components,
     make_parser,
     make_query,
     run_tool,
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for path, suffixes in ((args.out, _SUFFIXES), (args.words, ('.npz',))):
         if path is not None:
             check_suffix(path, suffixes)
+    import_components()
     from mmseg_escnet.apis.inferencer import OpenVocabInferencer
     from mmseg_escnet.export import encode_onnx, encode_program, encode_words, require
     from mmseg_escnet.tables import table
