@@ -50,7 +50,7 @@ def test_a_class_that_is_best_at_one_patch_alone_is_kept():
 def test_threshold_is_a_probability():
     correlation = correlation_with([0.1, 0.5, 0.0, 0.3, 0.2])
     probability = (correlation * SCALE).softmax(0).amax((1, 2))
-    for threshold in (0.0, 0.05, 0.2, 0.9, 1.0):
+    for threshold in (0.0, 0.05, 0.2, 0.9, 1.0, *probability.tolist()):
         chosen = Shortlist(threshold=threshold, representatives=0).choose(correlation, SCALE)
         expected = [i for i, p in enumerate(probability.tolist()) if p >= threshold] or [1]
         assert chosen.ids.tolist() == expected
