@@ -18,7 +18,7 @@ from mmseg_escnet.toyworld.vocabulary import to_seen_ids
 HEAVY = ('torch', 'mmengine', 'mmcv', 'mmseg', 'open_clip', 'timm', 'segment_anything', 'sklearn')
 HEAVY += ('matplotlib', 'scipy', 'pycocotools', 'gradio', 'torchvision', 'transformers', 'pandas')
 # programs around a network of their own, which begin with torch
-OF_TORCH = ('benchmark', 'canary', 'pretrain_clip', 'pretrain_sam')
+OF_TORCH = ('benchmark', 'gpu_report', 'canary', 'pretrain_clip', 'pretrain_sam')
 TOOLS = sorted(
     path
     for path in (ROOT / 'tools').rglob('*.py')

@@ -240,6 +240,12 @@ def test_nothing_evaluated():
     assert evaluate(OpenVocabIoUMetric(), [], 'ab') == {}
 
 
+def test_all_wrong():
+    metric = OpenVocabIoUMetric(seen=['a'])
+    metrics = evaluate(metric, [sample(np.array([[0, 1]]), np.array([[1, 0]]))], 'ab')
+    assert [metrics[name] for name in ('mIoU_seen', 'mIoU_unseen', 'hIoU')] == [0, 0, 0]
+
+
 # -- background ----------------------------------------------------------------------------------
 
 
