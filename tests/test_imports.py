@@ -12,13 +12,8 @@ import import_graph
 LAYERS = [
     ['errors', 'version', 'threads', 'compat', 'option_values', 'colors', 'words'],
     ['settings', 'consistency'],
-<<<<<<< HEAD
     ['device', 'files', 'image_files', 'config', 'vocabulary', 'tables', 'progress'],
-    ['check', 'visualization', 'label_folder', 'class_files'],
-=======
-    ['device', 'files', 'image_files', 'config', 'vocabulary', 'tables', 'words', 'progress'],
     ['check', 'downloads', 'visualization', 'label_folder', 'class_files'],
->>>>>>> origin/main
     ['models', 'datasets'],
     ['preflight', 'mmseg_apis'],
     ['engine'],
