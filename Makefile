@@ -9,7 +9,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 CANDIDATES = $(or $(PYTHON),python3.12 python3.11 python3.10 python3)
 READY = $(VENV)/.ready
 
-.PHONY: help demo web test lint format docs hooks check clean
+.PHONY: help demo web test lint format docs hooks check gpu clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ hooks: $(READY) ## run make lint before every commit
 
 check: $(READY) ## versions, devices, and what is missing
 	$(VENV)/bin/python -m mmseg_escnet.check
+
+gpu: $(READY) ## try and measure everything on a GPU (eight minutes at most)
+	$(VENV)/bin/python tools/analysis/gpu_report.py
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache

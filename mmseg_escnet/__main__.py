@@ -17,6 +17,7 @@ Open-vocabulary semantic segmentation: train ESC-Net, evaluate it, use it.
 
   train            train a model
   test             evaluate a checkpoint, on its data set or on the zero-shot benchmarks
+  compare RUN ...  draw the training curves of runs, and compare their classes
   infer            segment images into any words
   web              segment images in the browser
   check            check what is installed, and list devices
@@ -30,6 +31,7 @@ mmseg-escnet COMMAND --help lists the arguments of a command.
 _TOOLS = {
     'train': 'train.py',
     'test': 'test.py',
+    'compare': 'analysis/compare_runs.py',
     'infer': 'infer.py',
     'web': 'web_demo.py',
     'check dataset': 'check_dataset.py',

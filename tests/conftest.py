@@ -32,6 +32,15 @@ def _default_scope():
     init_default_scope('mmseg')
 
 
+_NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')
+
+
+@pytest.fixture(params=['cpu', pytest.param('cuda', marks=[pytest.mark.gpu, _NO_GPU])])
+def device(request) -> str:
+    """The type of a device: a test runs on the CPU, and on a GPU if there is one."""
+    return request.param
+
+
 @pytest.fixture(scope='session')
 def root() -> Path:
     """The repository's root folder."""

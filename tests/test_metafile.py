@@ -31,6 +31,7 @@ def test_results(name):
     metrics = [result['Metrics'] for result in ENTRIES[name]['Results']]
     assert [each['mIoU (paper)'] for each in metrics] == PAPER[name]
     assert [each['mIoU'] for each in metrics] == [None] * 6
+    assert ENTRIES[name]['Metadata']['Inference time (ms/im)'] is None
     assert len({result['Dataset'] for result in ENTRIES[name]['Results']}) == 6
 
 

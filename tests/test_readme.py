@@ -17,8 +17,10 @@ PAGES = [
 # Which test runs the tool as the pages call it, at toy size: for each tool that has a command.
 RUN_BY = {
     'tools/analysis/benchmark.py': 'tools/test_benchmark.py',
+    'tools/analysis/compare_runs.py': 'tools/test_compare_runs.py',
     'tools/analysis/color_distances.py': 'test_colors.py',
     'tools/analysis/evaluate_predictions.py': 'tools/test_evaluation_tools.py',
+    'tools/analysis/gpu_report.py': 'tools/test_gpu_report.py',
     'tools/analysis/import_graph.py': 'test_imports.py',
     'tools/analysis/parameter_table.py': 'tools/test_parameter_table.py',
     'tools/analysis/visualize_blocks.py': 'tools/test_visualize_blocks.py',
@@ -49,6 +51,7 @@ OTHERS = ('mmseg-escnet --help', 'mmseg-escnet check', 'python -m mmseg_escnet')
 MAKE_RUN_BY = {
     'demo': 'tools/test_demo.py',
     'docs': 'test_docs.py',
+    'gpu': 'tools/test_gpu_report.py',
     'web': 'test_web.py',
 }
 MAKE_OF_DEVELOPERS = {'check', 'format', 'hooks', 'lint', 'test'}

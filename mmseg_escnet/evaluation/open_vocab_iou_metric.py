@@ -1,4 +1,7 @@
-"""IoU for any number of classes, with the means that papers in this field report."""
+"""IoU for any number of classes, with the means that papers in this field report.
+
+Shapes: K classes; (K, K + 1) of a confusion matrix, see :mod:`.confusion`.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from ..errors import ESCNetError, first_few
 from ..label_folder import LabelNames, LabelWriter
 from ..preflight import unlabelled
 from .class_names import describe_split, match_classes
+from .confusion import areas_of, count_confusion
 
 BACKGROUND = 'background'
 _RESERVED = ('gt', 'seen', 'unseen')  # a group of such a name would hide a mean
@@ -40,11 +44,11 @@ class OpenVocabIoUMetric(IoUMetric):
     MMSegmentation drops them. A prediction equal to ``ignore_index`` means "no class" and counts
     as a miss.
 
-    Memory does not grow with the number of images: ``results`` has at most two entries, the last
-    image of this process and the sum over all earlier ones. The last one is kept apart because
-    samplers (MMEngine's ``DefaultSampler``, PyTorch's ``DistributedSampler``) pad the last round
-    with images that were already evaluated: :meth:`evaluate` drops exactly those, and checks that
-    every image is counted once.
+    Memory does not grow with the number of images: ``results`` has at most two confusion matrices
+    (6 MB each for 847 classes), of the last image of this process and of all earlier ones. The last
+    one is kept apart because samplers (MMEngine's ``DefaultSampler``, PyTorch's
+    ``DistributedSampler``) pad the last round with images that were already evaluated:
+    :meth:`evaluate` drops exactly those, and checks that every image is counted once.
 
     Args:
         seen: Training vocabulary: its names, or its short name ('coco_stuff171',
@@ -60,6 +64,10 @@ class OpenVocabIoUMetric(IoUMetric):
         image_dir: Folder of all images, whose sub-folders are kept in ``output_dir``.
         dataset_name: Name of the data set, for ``names.json``.
         kwargs: Other arguments of ``IoUMetric``.
+
+    Attributes:
+        confusion: Counts of the last :meth:`evaluate`, (K, K + 1), int64; None before, and if there
+            was nothing to count.
 
     Raises:
         ESCNetError: If a group has a reserved name or, once the data set is known, none of its
@@ -90,6 +98,7 @@ class OpenVocabIoUMetric(IoUMetric):
         self.background_from = background_from
         self.image_dir = image_dir
         self.dataset_name = dataset_name
+        self.confusion: Tensor | None = None
         self._num_images = 0
         self._split_is_logged = False
         self._writer: LabelWriter | None = None
@@ -165,7 +174,7 @@ class OpenVocabIoUMetric(IoUMetric):
                     )
                 self._check_ids(label, f'The label map of {where}', 'the converter of the data set')
                 self._add(
-                    self.intersect_and_union(
+                    count_confusion(
                         self._merge_background(prediction),
                         self._merge_background(label),
                         num_classes,
@@ -192,6 +201,7 @@ class OpenVocabIoUMetric(IoUMetric):
             ESCNetError: If not every image was evaluated exactly once.
         """
         results = [] if self.format_only else self._gather(size)
+        self.confusion = results[0] if results else None
         barrier()  # all predictions are written
         metrics = [None]
         if get_dist_info()[0] == 0:
@@ -204,7 +214,7 @@ class OpenVocabIoUMetric(IoUMetric):
         self._num_images, self._writer = 0, None
         return metrics[0]
 
-    def _gather(self, size: int) -> list[tuple[Tensor, ...]]:
+    def _gather(self, size: int) -> list[Tensor]:
         rank, world_size = get_dist_info()
         evaluated = torch.tensor(self._num_images)
         all_reduce(evaluated)
@@ -212,9 +222,9 @@ class OpenVocabIoUMetric(IoUMetric):
         padded = world_size > 1 and evaluated > size
         if padded and (counted - 1) * world_size + rank >= size:
             results, counted = results[:-1], counted - 1
-        zeros = torch.zeros(len(self.dataset_meta['classes']), dtype=torch.int64)
-        totals = torch.stack(_totals([*results, (zeros,) * 4]))
-        flat = torch.cat([totals.flatten(), torch.tensor([counted])])
+        num_classes = len(self.dataset_meta['classes'])
+        total = sum(results, torch.zeros(num_classes, num_classes + 1, dtype=torch.int64))
+        flat = torch.cat([total.flatten(), torch.tensor([counted])])
         all_reduce(flat)
         if flat[-1] != size:
             raise ESCNetError(
@@ -222,13 +232,13 @@ class OpenVocabIoUMetric(IoUMetric):
                 "exactly once: use sampler=dict(type='DefaultSampler', shuffle=False) in the data "
                 'loader.'
             )
-        return [tuple(flat[:-1].reshape(totals.shape))] if size else []
+        return [flat[:-1].reshape(total.shape)] if size else []
 
-    def compute_metrics(self, results: list) -> dict[str, float]:
+    def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
         """Compute the metrics from the counts of all images.
 
         Args:
-            results: Counts from :meth:`intersect_and_union`, of single images or sums.
+            results: Confusion matrices (K, K + 1), of single images or sums.
 
         Returns:
             The metrics of ``IoUMetric`` and the means listed in the class docstring, in percent;
@@ -241,10 +251,11 @@ class OpenVocabIoUMetric(IoUMetric):
         if not results:
             logger.warning('no image was evaluated: there are no metrics')
             return {}
-        totals = tuple(total.double() for total in _totals(results))
-        metrics = super().compute_metrics([totals])
+        areas = areas_of(sum(results))
+        metrics = super().compute_metrics([tuple(area.double() for area in areas)])
         iou, present = self.class_iou(results)
-        share = totals[3].numpy()[present] / totals[3].sum().item() if present.any() else []
+        labelled = areas[3].numpy()
+        share = labelled[present] / labelled.sum() if present.any() else []
         metrics['mIoU_gt'] = _mean(iou[present])
         metrics['fwIoU'] = float(np.dot(iou[present], share)) if present.any() else float('nan')
         if self.seen is not None:
@@ -260,50 +271,31 @@ class OpenVocabIoUMetric(IoUMetric):
         return {key: round(float(value), 2) for key, value in metrics.items()}
 
     @staticmethod
-    def class_iou(results: Sequence[tuple[Tensor, ...]]) -> tuple[np.ndarray, np.ndarray]:
+    def class_iou(results: Sequence[Tensor]) -> tuple[np.ndarray, np.ndarray]:
         """IoU of each class over all images.
 
         Args:
-            results: At least one result of :meth:`intersect_and_union`, of an image or summed.
+            results: At least one confusion matrix (K, K + 1), of an image or summed.
 
         Returns:
-            IoU in percent, (num_classes,), float64, NaN for classes absent from the ground truth;
-            and whether each is present, (num_classes,), bool.
+            IoU in percent, (K,), float64, NaN for classes absent from the ground truth; and
+            whether each is present, (K,), bool.
         """
-        intersect, union, _, labelled = (total.double().numpy() for total in _totals(results))
+        intersect, union, _, labelled = (area.numpy() for area in areas_of(sum(results)))
         present = labelled > 0
-        share = np.divide(intersect, union, out=np.full_like(union, np.nan), where=present)
+        share = np.divide(intersect, union, out=np.full(len(union), np.nan), where=present)
         return 100 * share, present
 
-    @staticmethod
-    def intersect_and_union(
-        pred_label: Tensor, label: Tensor, num_classes: int, ignore_index: int
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Count the pixels of each class in one image.
+    def seen_flags(self) -> list[bool | None]:
+        """Whether each of the K classes has masks in training; None for background, or unknown."""
+        if self.seen is None:
+            return [None] * len(self.dataset_meta['classes'])
+        is_seen = self._is_among(self.seen).tolist()
+        return [None if i == self.background_from else flag for i, flag in enumerate(is_seen)]
 
-        Args:
-            pred_label: Predicted ids, (height, width).
-            label: Ground truth ids, (height, width).
-            num_classes: Number of classes.
-            ignore_index: Id of pixels to ignore.
-
-        Returns:
-            Intersection, union, predicted and labelled pixels, each (num_classes,), int64.
-        """
-        valid = label != ignore_index
-        pred_label, label = pred_label[valid].long(), label[valid].long()
-
-        def count(ids: Tensor) -> Tensor:
-            ids = ids[ids < num_classes]  # without "no class"
-            return torch.bincount(ids, minlength=num_classes).cpu()
-
-        intersect = count(label[pred_label == label])
-        predicted, labelled = count(pred_label), count(label)
-        return intersect, predicted + labelled - intersect, predicted, labelled
-
-    def _add(self, counts: tuple[Tensor, ...]) -> None:
+    def _add(self, counts: Tensor) -> None:
         if len(self.results) > 1:
-            self.results[:] = [_totals(self.results)]
+            self.results[:] = [sum(self.results)]
         self.results.append(counts)
         self._num_images += 1
 
@@ -356,12 +348,6 @@ class OpenVocabIoUMetric(IoUMetric):
 def _names_of(classes: Sequence[str] | str) -> Sequence[str]:
     """Class names, or those of a vocabulary given by its short name."""
     return vocabulary_names(classes) if isinstance(classes, str) else classes
-
-
-def _totals(results: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """Sums of intersection, union, predicted and labelled pixels, each (num_classes,), int64."""
-    # float32 sums lose pixels beyond 2**24 per class
-    return tuple(sum(counts[i].long() for counts in results) for i in range(4))
 
 
 def _check_vocabulary(data_sample: dict, num_words: int, where: str) -> None:

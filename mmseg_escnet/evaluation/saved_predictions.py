@@ -15,6 +15,7 @@ from ..errors import ESCNetError
 from ..label_folder import STEM_FILE, LabelFiles, LabelReader, image_name, label_file
 from ..preflight import check_datasets
 from ..progress import progress
+from .class_report import write_report
 from .open_vocab_iou_metric import OpenVocabIoUMetric
 
 
@@ -59,7 +60,9 @@ def save_predictions(
         )
 
 
-def evaluate_predictions(cfg: Config, folder: str | os.PathLike) -> dict[str, float]:
+def evaluate_predictions(
+    cfg: Config, folder: str | os.PathLike, report: str | os.PathLike | None = None
+) -> dict[str, float]:
     """Evaluate label maps written by ``tools/test.py --out`` or ``tools/infer.py``.
 
     Ground truth is loaded by the config's test pipeline and compared by its metric.
@@ -67,6 +70,7 @@ def evaluate_predictions(cfg: Config, folder: str | os.PathLike) -> dict[str, fl
     Args:
         cfg: A complete config, with the data set and metric the predictions were made for.
         folder: The predictions.
+        report: Where to write the report of a test (:func:`.write_report`).
 
     Returns:
         The results of the metric.
@@ -92,7 +96,10 @@ def evaluate_predictions(cfg: Config, folder: str | os.PathLike) -> dict[str, fl
             for sample in batch['data_samples']:
                 evaluator.process([_with_prediction(sample.to_dict(), reader, image_dir)])
                 bar.update()
-    return evaluator.evaluate(len(dataset))
+    metrics = evaluator.evaluate(len(dataset))
+    if report is not None:
+        write_report(evaluator, metrics, report)
+    return metrics
 
 
 def _with_prediction(sample: dict, reader: LabelReader, image_dir: str | None) -> dict:

@@ -6,10 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from conftest import ROOT
 from jobs import TOY_CHECKPOINT, Jobs, scenes
+from mmengine.config import Config
 from PIL import Image
 
 STEP_CONFIG = Path(__file__).parent / 'step_config.py'
+_LEAF = Config.fromfile(ROOT / 'configs/escnet/escnet_vitl14_fsdp_coco-stuff.py')
+FSDP = [f'runner_type={_LEAF.runner_type}']  # options
+FSDP += [f'strategy.{key}={value}' for key, value in _LEAF.strategy.items()]
 IMAGES = 4
 _IGNORED = 255
 
@@ -46,20 +51,27 @@ class Trainer:
             options += (f'load_from={TOY_CHECKPOINT}',)
         return ['--work-dir', str(work_dir), *how, '--cfg-options', *options]
 
-    def train(self, size: int, *options: str, resume: Path | None = None) -> Path:
+    def train(
+        self,
+        size: int,
+        *options: str,
+        resume: Path | None = None,
+        launcher: str | None = None,
+    ) -> Path:
         """Train to the end.
 
         Args:
             size: Number of processes.
             options: Of the config.
             resume: The work dir of a training that goes on.
+            launcher: See :meth:`.Jobs.start`.
 
         Returns:
             The work dir.
         """
         work_dir = resume or self.make_folder('work_dir')
         arguments = self.arguments(size, work_dir, *options, resume=resume is not None)
-        self.server.run(size, 'tools/train.py', STEP_CONFIG, *arguments)
+        self.server.run(size, 'tools/train.py', STEP_CONFIG, *arguments, launcher=launcher)
         return work_dir
 
 

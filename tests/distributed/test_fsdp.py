@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
@@ -13,11 +12,10 @@ from mmseg.registry import MODELS
 
 sys.path.insert(0, str(Path(__file__).parent))
 from jobs import Jobs
-from steps import STEP_CONFIG, Trainer, assert_same, changes, weights
+from steps import FSDP, STEP_CONFIG, Trainer, assert_same, changes, weights
 
 # what depends on all gradients, and what depends on the optimiser's state
 OPTIONS = ['optim_wrapper.clip_grad.max_norm=0.1', 'optim_wrapper.optimizer.momentum=0.9']
-LEAF = ROOT / 'configs/escnet/escnet_vitl14_fsdp_coco-stuff.py'
 
 
 @pytest.fixture(scope='module')
@@ -28,11 +26,8 @@ def trainer(tmp_path_factory):
 @pytest.fixture(scope='module')
 def sharded(trainer) -> Path:
     """Work dir of a step of two processes and, resumed, one of four."""
-    leaf = Config.fromfile(LEAF)
-    fsdp = [f'runner_type={leaf.runner_type}']
-    fsdp += [f'strategy.{key}={value}' for key, value in leaf.strategy.items()]
-    work_dir = trainer.train(2, *OPTIONS, *fsdp, 'train_cfg.max_iters=1')
-    return trainer.train(4, *OPTIONS, *fsdp, resume=work_dir)
+    work_dir = trainer.train(2, *OPTIONS, *FSDP, 'train_cfg.max_iters=1')
+    return trainer.train(4, *OPTIONS, *FSDP, resume=work_dir)
 
 
 def test_same_steps_as_one_process(trainer, sharded):

@@ -159,7 +159,7 @@ def test_counts_beyond_float32():
     metric = OpenVocabIoUMetric()
     metric.dataset_meta = dict(classes=('a', 'b'))
     MMLogger.get_instance('test_open_vocab_iou_metric')
-    big, one = torch.tensor([2**24, 0], dtype=torch.int32), torch.tensor([1, 1], dtype=torch.int32)
+    big, one = torch.tensor([[2**24, 0, 0], [0, 0, 0]]), torch.tensor([[1, 0, 0], [0, 1, 0]])
     captured = {}
 
     def total_area_to_metrics(intersect, *args):
@@ -167,7 +167,7 @@ def test_counts_beyond_float32():
         return IoUMetric.total_area_to_metrics(intersect, *args)
 
     metric.total_area_to_metrics = total_area_to_metrics
-    metric.compute_metrics([(big,) * 4, (one,) * 4])
+    metric.compute_metrics([big, one])
     assert captured['intersect'].tolist() == [2**24 + 1, 1]
 
 

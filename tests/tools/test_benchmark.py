@@ -5,6 +5,7 @@ import json
 import mmap
 import sys
 from argparse import Namespace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -37,7 +38,7 @@ def measure(kind, *options):
 def macs_of(kind, *options):
     """Its multiply-adds, by part; the model runs once."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ('peak_memory', 'time_calls', 'time_parts'):
+        for name in ('peak_memory', 'time_calls', 'time_parts', 'matrix_peak'):
             patch.setattr(benchmark, name, lambda *_, **__: {})
         return measure(kind, *options)['macs']
 
@@ -149,7 +150,7 @@ def test_multiply_adds_of_clip_alone():
     cases = benchmark.cases_of(benchmark.parse_args(SMALL[:-1]))
     (case,) = (case for case in cases if case['kind'] == 'readout')
     with pytest.MonkeyPatch.context() as patch:
-        for name in ('peak_memory', 'time_calls', 'time_parts'):
+        for name in ('peak_memory', 'time_calls', 'time_parts', 'matrix_peak'):
             patch.setattr(benchmark, name, lambda *_, **__: {})
         found = benchmark.measure(Namespace(**case))['macs']['whole']
     assert found == pytest.approx(4 * 17.5e9, rel=0.02)
@@ -167,10 +168,12 @@ def test_gpu(kind):
 def test_resumes_and_measures_anew_what_changed(monkeypatch, tmp_path, capsys):
     config, out, done, broken = tmp_path / 'own.py', tmp_path / 'out', [], ['escnet']
     config.write_text(f"_base_ = '{TOY}'")
-    figures = dict(seconds=10.0, ratio=5.0, peak_memory=2**30, parts=dict(clip=1.0, other=3.0))
+    figures = dict(seconds=8.0, ratio=5.0, peak_memory=2**30, parts=dict(clip=1.0, other=3.0))
+    figures.update(matrix_peak=1e9)
 
     def run(command, **kwargs):
-        done.append(json.loads(command[-1])['kind'])
+        (case,) = json.loads(command[-1])
+        done.append(case['kind'])
         if done[-1] in broken:
             return SimpleNamespace(returncode=1, stderr='Traceback\nOSError: it broke\n')
         return SimpleNamespace(returncode=benchmark.main(command[2:]))
@@ -188,7 +191,9 @@ def test_resumes_and_measures_anew_what_changed(monkeypatch, tmp_path, capsys):
     assert tool() == (0, ['escnet'])
     assert tool('--markdown') == (0, [])
     for text in (capsys.readouterr().out, (out / 'benchmark.md').read_text()):
-        assert '|escnet|own|exact|window|3|fp32|cpu|10.0|5.0|1.0|' in text.replace(' ', '')
+        assert '|escnet|own|exact|window|3|fp32|cpu|8.0|0.125|5.0|25.0|1.0|' in text.replace(
+            ' ', ''
+        )
     for options in (['--threads', 7], ['--image-size', 9], ['--cfg-options', 'model.x=1'], []):
         assert len(tool(*options)[1]) == 2
     config.write_text(f"_base_ = '{TOY}'\nmodel = dict(class_chunk=2)")
@@ -197,6 +202,47 @@ def test_resumes_and_measures_anew_what_changed(monkeypatch, tmp_path, capsys):
     assert len(tool()[1]) == 2
     monkeypatch.setattr(benchmark.Path, 'glob', lambda self, pattern: [config])  # other source
     assert len(tool()[1]) == 2
+
+
+def test_one_process_for_a_config_on_a_gpu(monkeypatch, tmp_path, capsys):
+    """It ends with its first failure; the next one measures what it has left."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda: 'a GPU')
+    processes = []
+
+    def measure(case):
+        processes[-1].append((Path(case.config).stem, case.classes))
+        if case.classes == 4:
+            raise MemoryError
+        return dict(macs=dict(whole=1))
+
+    def run(command, **kwargs):
+        processes.append([])
+        try:
+            return SimpleNamespace(returncode=benchmark.main(command[2:]))
+        except MemoryError:
+            return SimpleNamespace(returncode=1, stderr='out of memory')
+
+    monkeypatch.setattr(benchmark, 'measure', measure)
+    monkeypatch.setattr(benchmark.subprocess, 'run', run)
+    other = tmp_path / 'other.py'
+    other.write_text(f"_base_ = '{TOY}'")
+    options = [
+        '--no-san',
+        '--training-classes',
+        '--configs',
+        TOY,
+        str(other),
+        '--out',
+        str(tmp_path),
+    ]
+    options += ['--devices', 'cuda', '--classes', '3', '4', '5']
+    assert benchmark.main([*SMALL, *options]) == 1
+    toy, own = 'escnet_toy', 'other'
+    assert processes == [[(toy, 3), (toy, 4)], [(toy, 5)], [(own, 3), (own, 4)], [(own, 5)]]
+    said = capsys.readouterr().err
+    assert said.count('out of memory') == 2
+    assert 'failed: escnet-escnet_toy-exact-window-4-fp32-cuda: out of memory' in said
 
 
 @pytest.mark.parametrize(
@@ -225,6 +271,7 @@ def test_the_whole_tool(tmp_path):
     window, views = json.loads((tmp_path / 'benchmark.json').read_text())['rows']
     assert window['seconds'] > 0 < window['ratio']
     assert window['peak_memory'] > 2**28
+    assert 0.01 < benchmark.share_of_peak(window) < 1.2
     parts = window['parts']
     assert parts.keys() > {'clip', 'text', 'ppg', 'prompts', 'sam', 'vlf', 'decoder'}
     assert parts['other'] < sum(parts.values()) / 2, 'most of the network is in no range'

@@ -106,9 +106,26 @@ def alone(place) -> Path:
     return place / 'alone'
 
 
+def test_the_report_of_the_classes(alone):
+    """Beside the log, with the figures of the log."""
+    (path,) = alone.glob('2*/classes.json')
+    assert path.with_name('confusion.png').is_file()
+    report = json.loads(path.read_text())
+    figures = {k: None if np.isnan(v) else v for k, v in figures_of(alone).items()}
+    assert report['metrics'] == figures
+    iou = [one['iou'] for one in report['classes'] if one['labelled']]
+    assert len(iou) < len(report['classes']) == len(ALL_NAMES)
+    assert np.mean(iou) == pytest.approx(figures['mIoU_gt'], abs=0.01)
+    seen = [one['iou'] for one in report['classes'] if one['labelled'] and one['seen']]
+    assert np.mean(seen) == pytest.approx(figures['mIoU_seen'], abs=0.01)
+
+
 def test_predictions_without_the_model(place, alone):
     tool = 'tools/analysis/evaluate_predictions.py'
-    output = run(place, tool, 'alone/out', CONFIG, '--cfg-options', *SMALL)
+    report = ['--report', 'alone/report']
+    output = run(place, tool, 'alone/out', CONFIG, *report, '--cfg-options', *SMALL)
+    (path,) = alone.glob('2*/classes.json')
+    assert (alone / 'report/classes.json').read_text() == path.read_text()
     lines = [line.split() for line in output.splitlines()]
     found = {line[0]: float(line[1]) for line in lines if len(line) == 2 and '.' in line[1]}
     expected = figures_of(alone)

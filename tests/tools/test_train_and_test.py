@@ -113,6 +113,7 @@ def test_validations_and_resuming_on_the_terminal(options, tmp_path):
         assert float(shown) == pytest.approx(float(logged), abs=0.01)
     assert 'resumed after step 2' in again.stdout
     assert 'resumed' not in first.stdout
+    assert len([*tmp_path.glob('*/classes.json')]) == 2
 
 
 @pytest.mark.skipif(torch.__version__ < (2, 6), reason='PyTorch < 2.6 trusts every file')

@@ -4,9 +4,10 @@
     python tools/analysis/benchmark.py --published    # only multiply-adds, beside the paper's
     python tools/analysis/benchmark.py --quick        # the miniature model
 
-Each case runs in its own process and writes its results (seconds, bytes, multiply-adds) to
-OUT/rows. The same command resumes an interrupted run; cases measured under other conditions run
-again. Weights and images are random, which does not change the cost.
+Each case runs in its own process, on a GPU all those of a config in one, and writes its results
+(seconds, bytes, multiply-adds) to OUT/rows. The same command resumes an interrupted run; cases
+measured under other conditions run again. Weights and images are random, which does not change the
+cost.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import mmseg_escnet.threads  # before torch
 
 # isort: split
 
+import functools
+import gc
 import hashlib
 import json
 import os
@@ -25,8 +28,9 @@ import sys
 import time
 from argparse import SUPPRESS, Namespace
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import product
+from operator import itemgetter
 from pathlib import Path
 from statistics import median
 
@@ -78,6 +82,8 @@ def cases_of(args: Namespace) -> list[dict]:
         case = dict(zip(SHOWN, shown, strict=True), torch=torch.__version__, **common)
         case['source'] = hashlib.sha256((configs[case['config']] + code).encode()).hexdigest()
         case['options'] = args.cfg_options | SETTINGS.get(case['setting'], {})
+        if case['device'] == 'cuda':
+            case['gpu'] = torch.cuda.get_device_name()
         case['name'] = '-'.join(Path(str(part)).stem for part in shown if part)
         cases.append(json.loads(json.dumps(case)))
 
@@ -92,7 +98,7 @@ def cases_of(args: Namespace) -> list[dict]:
             add('san', args.configs[0], '', 'image', n, *end)
         for n in args.classes * args.readout:
             add('readout', readout, '', 'image', n, *end)
-    for config in args.configs:
+    for config in args.configs * (args.published or 'cpu' in args.devices):
         add('five-views', config, '', '', WORDS, 'fp32', 'cpu')
     return cases
 
@@ -101,7 +107,8 @@ def build_model(case: Namespace, cfg: Config):
     """ESC-Net or SAN with its words; ESC-Net's text embeddings are cached, SAN's random."""
     names = list(NAMES[: case.classes])
     if case.kind != 'san':
-        model = MODELS.build(cfg.model).eval().to(case.device)
+        with torch.device(case.device):  # a GPU draws random weights in no time
+            model = MODELS.build(cfg.model).eval().to(case.device)
         model.set_vocabulary(names)
         torch.no_grad()(model.text_features)()
         return model
@@ -166,6 +173,15 @@ def seconds_of(run: Callable[[], object]) -> float:
     return timer() - start
 
 
+@functools.cache
+def matrix_peak(device: str, dtype: str) -> float:
+    """FLOP/s of a large matrix product, the most that the device was seen to do."""
+    size = 8192 if device == 'cuda' else 1024
+    dtypes = dict(fp32=torch.float32, bf16=torch.bfloat16)
+    matrix = torch.randn(size, size, device=device, dtype=dtypes[dtype])
+    return 2 * size**3 / min(seconds_of(lambda: matrix @ matrix) for _ in range(10))
+
+
 def time_calls(run: Callable, clip: Callable, *, repeats: int, seconds: float) -> dict:
     """Seconds of a call after warm-up, and their ratio to a forward pass of CLIP.
 
@@ -192,8 +208,8 @@ def time_parts(run: Callable[[], None], device: str) -> dict[str, float]:
     return dict(parts, other=max(elapsed - parts.total(), 0.0))
 
 
-def measure(case: Namespace) -> dict:
-    """Measure a case in this process: seconds, bytes and multiply-adds."""
+def read_case(case: Namespace) -> Config:
+    """The config of a case, after which its model can be built."""
     torch.set_num_threads(case.threads)
     torch.manual_seed(0)
     init_default_scope('mmseg')
@@ -202,11 +218,17 @@ def measure(case: Namespace) -> dict:
     forget_pretrained(cfg.model)
     # embeddings of 80 templates take minutes; and a class is one word
     cfg.model.text_encoder.update(templates='scene', synonyms='first')
+    if case.mode == 'window':
+        cfg.model.test_cfg.mode = 'whole'
+    return cfg
+
+
+def measure(case: Namespace) -> dict:
+    """Measure a case in this process: seconds, bytes and multiply-adds."""
+    cfg = read_case(case)
     if case.kind == 'five-views':
         macs = {part: VIEWS * count for part, count in count_view(cfg, case.classes).items()}
         return dict(macs=macs, paper=PAPER.get(Path(case.config).stem))
-    if case.mode == 'window':
-        cfg.model.test_cfg.mode = 'whole'
     model = build_model(case, cfg)
     run = make_run(model, cfg, case)
     calls = 1 + (case.kind == 'training')  # the optimizer has its moments after a step
@@ -222,10 +244,17 @@ def measure(case: Namespace) -> dict:
     found = time_calls(run, clip, repeats=case.repeats, seconds=case.seconds)
     parts = time_parts(run, case.device)
     macs = count_macs(run) if case.kind == 'escnet' else {'whole': count_macs(run)['whole']}
-    return dict(found, peak_memory=peak, parts=parts, macs=macs)
+    matrix = matrix_peak(case.device, case.dtype)
+    return dict(found, peak_memory=peak, matrix_peak=matrix, parts=parts, macs=macs)
 
 
-def report(rows: list[dict], *, markdown: bool) -> str:
+def share_of_peak(row: dict) -> float | None:
+    """FLOPs of a call by those of matrix products in the same time; None in a row of before."""
+    peak = row.get('matrix_peak')
+    return peak and 2 * row['macs']['whole'] / row['seconds'] / peak
+
+
+def report(rows: Iterable[dict], *, markdown: bool) -> str:
     """Tables of time and memory, of each part's share of the time, and of multiply-adds."""
     costs, shares, macs, texts = [], [], [], []
     for row in rows:
@@ -233,7 +262,11 @@ def report(rows: list[dict], *, markdown: bool) -> str:
         gmac = {f'{part} (GMAC)': round(count / 1e9, 2) for part, count in row['macs'].items()}
         macs.append(case | gmac | (row.get('paper') or {}))
         if parts := row.get('parts'):
-            found = {'time (s)': round(row['seconds'], 3), 'x CLIP': round(row['ratio'], 2)}
+            found = {'time (s)': float(f'{row["seconds"]:.3g}')}
+            found['per second'] = float(f'{1 / row["seconds"]:.3g}')
+            found['x CLIP'] = round(row['ratio'], 2)
+            share = share_of_peak(row)
+            found['of matrix peak (%)'] = share and round(100 * share, 1)
             peak = row['peak_memory'] and round(row['peak_memory'] / 2**30, 2)
             costs.append(case | found | {'peak (GiB)': peak})
             whole = sum(parts.values()) / 100
@@ -270,7 +303,7 @@ def parse_args(argv: list[str]) -> Namespace:
     add('--out', type=Path, default=Path('work_dirs/benchmark'))
     add('--allow-load', action='store_true', help='measure even if the machine is busy')
     add('--markdown', action='store_true', help='print Markdown')
-    add('--one', type=json.loads, help=SUPPRESS)
+    add('--one-process', type=json.loads, help=SUPPRESS)
     args = parser.parse_args(argv)
     if missing := [config for config in args.configs if not Path(config).is_file()]:
         raise ESCNetError(f'The config {missing[0]} does not exist: give a path.')
@@ -286,18 +319,42 @@ def busy_ticks() -> int:
     return sum(int(word) for word in Path('/proc/stat').read_text().split()[1:4])
 
 
+def rows_of(out: Path, cases: list[dict]) -> dict[str, dict]:
+    """The rows of cases by name, as far as they were measured under the same conditions."""
+    rows = {}
+    for case in cases:
+        file = out / f'rows/{case["name"]}.json'
+        row = json.loads(file.read_text()) if file.is_file() else {}
+        if row.get('case') == case:
+            rows[case['name']] = row
+    return rows
+
+
+def one_process(missing: list[dict]) -> list[dict]:
+    """The cases of the next process.
+
+    On a CPU one, as memory that others have used counts; on a GPU those of a config, as loading
+    libraries and kernels takes longer than measuring.
+    """
+    place = itemgetter('device', 'config')
+    if missing[0]['device'] == 'cpu':
+        return missing[:1]
+    return [case for case in missing if place(case) == place(missing[0])]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Measure what is missing and summarise; returns 1 if a case failed."""
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
-    if args.one:
-        row = dict(case=args.one, **measure(Namespace(**args.one)))
-        write_file(args.out, json.dumps(row, indent=1).encode())
+    for case in args.one_process or ():
+        row = dict(case=case, **measure(Namespace(**case)))
+        write_file(args.out / f'rows/{case["name"]}.json', json.dumps(row, indent=1).encode())
+        gc.collect()  # the memory of a GPU
+    if args.one_process:
         return 0
-    (args.out / 'rows').mkdir(parents=True, exist_ok=True)
-    cases = {args.out / f'rows/{case["name"]}.json': case for case in cases_of(args)}
-    rows = {file: json.loads(file.read_text()) for file in cases if file.is_file()}
-    missing = [file for file, case in cases.items() if rows.get(file, {}).get('case') != case]
+    cases = cases_of(args)
+    rows = rows_of(args.out, cases)
+    missing = [case for case in cases if case['name'] not in rows]
     if missing and not (args.published or args.allow_load):
         before = busy_ticks()
         time.sleep(1)
@@ -305,23 +362,30 @@ def main(argv: list[str] | None = None) -> int:
             raise ESCNetError(
                 f'Other processes use {busy:.1f} processor cores: wait, or pass --allow-load.'
             )
-    for file in (bar := tqdm(missing, disable=None)):
-        bar.set_postfix_str(file.stem)
-        file.unlink(missing_ok=True)
+    bar = tqdm(total=len(missing), disable=None)
+    while missing:
+        group = one_process(missing)
+        bar.set_postfix_str(group[0]['name'])
         own = dict(OMP_NUM_THREADS=str(args.threads))
-        if cases[file]['kind'] == 'training':  # torn, glibc's heap takes twice what a step needs
+        if group[0]['kind'] == 'training':  # torn, glibc's heap takes twice what a step needs
             own['MALLOC_MMAP_THRESHOLD_'] = '1000000'
-        command = [sys.executable, __file__, '--out', str(file), '--one', json.dumps(cases[file])]
+        command = [sys.executable, __file__, '--out', str(args.out)]
+        command += ['--one-process', json.dumps(group)]
         done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True)
-        if done.returncode:
-            tqdm.write(f'failed: {file.stem}: {done.stderr.strip()[-500:]}', sys.stderr)
-    rows = [json.loads(file.read_text()) for file in cases if file.is_file()]
+        rows = rows_of(args.out, cases)
+        left = [case for case in group if case['name'] not in rows]
+        if left:  # a process ends with its first failure
+            failed = left.pop(0)['name']
+            tqdm.write(f'failed: {failed}: {done.stderr.strip()[-500:]}', sys.stderr)
+        bar.update(len(group) - len(left))
+        missing = [case for case in missing if case not in group or case in left]
+    bar.close()
     command = shlex.join(['python', 'tools/analysis/benchmark.py', *argv])
-    content = json.dumps(dict(command=command, rows=rows), indent=1)
+    content = json.dumps(dict(command=command, rows=[*rows.values()]), indent=1)
     write_file(args.out / 'benchmark.json', content.encode())
-    document = f'```bash\n{command}\n```\n\n{report(rows, markdown=True)}\n'
+    document = f'```bash\n{command}\n```\n\n{report(rows.values(), markdown=True)}\n'
     write_file(args.out / 'benchmark.md', document.encode())
-    print(report(rows, markdown=args.markdown))
+    print(report(rows.values(), markdown=args.markdown))
     return int(len(rows) < len(cases))
 
 

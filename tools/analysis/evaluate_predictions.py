@@ -3,9 +3,10 @@
     mmseg-escnet test CONFIG CHECKPOINT --out FOLDER
     python tools/analysis/evaluate_predictions.py FOLDER CONFIG
 
-Prints the metrics that tools/test.py printed. FOLDER may also be the --out-dir of tools/infer.py,
-if that ran on the images and classes of the config's data set. For predictions of a benchmark
-(--benchmarks with --out), name the benchmark and its folder: FOLDER/A-847 CONFIG --benchmark A-847.
+Prints the metrics that tools/test.py printed; --report writes its report of the classes. FOLDER may
+also be the --out-dir of tools/infer.py, if that ran on the images and classes of the config's data
+set. For predictions of a benchmark (--benchmarks with --out), name the benchmark and its folder:
+FOLDER/A-847 CONFIG --benchmark A-847.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument('predictions', help='folder with predictions and names.json')
     parser.add_argument('config', help='config file that made them')
+    parser.add_argument('--report', metavar='FOLDER', help='for classes.json and confusion.png')
     parser.add_argument('--benchmark', metavar='KEY', help='benchmark of the predictions')
     add_cfg_options(parser)
     return parser.parse_args(argv)
@@ -39,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.benchmark is not None:
         (benchmark,) = select_benchmarks([args.benchmark])
         cfg = benchmark_config(cfg, benchmark, args.cfg_options)
-    for name, value in evaluate_predictions(cfg, args.predictions).items():
+    for name, value in evaluate_predictions(cfg, args.predictions, args.report).items():
         print(f'{name} {value}')
 
 

@@ -42,7 +42,9 @@ class PseudoPrompts:
 
     def split(self, chunks: ClassChunks) -> Iterator[PseudoPrompts]:
         """The prompts of some classes at a time."""
-        parts = [chunks.split(value, dim=1) for value in vars(self).values()]
+        # by name, as torch.compile knows no vars()
+        values = (self.points, self.valid, self.masks, self.region, self.presence)
+        parts = [chunks.split(value, dim=1) for value in values]
         return map(PseudoPrompts, *parts)
 
 
