@@ -14,7 +14,11 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='continue from the latest checkpoint in the work dir; load_from is only a start',
     )
-    parser.add_argument('--amp', action='store_true', help='mixed precision')
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='mixed precision; on a CPU only fast with AVX512-BF16 or AMX',
+    )
     parser.add_argument(
         '--amp-dtype', choices=['bfloat16', 'float16'], default='bfloat16', help='for --amp'
     )
