@@ -1,7 +1,7 @@
 """The ends of what ESC-Net supports: the quick tests in an environment of each.
 
     pip install nox uv
-    nox                              the oldest, the pinned and the newest versions
+    nox                              the oldest, the pinned and the newest versions, and the fork
     nox -s oldest                    one of them
     nox -s newest -- tests           all tests
     nox -s pinned -- -k vocabulary   arguments of pytest
@@ -43,10 +43,17 @@ def pinned(session: nox.Session) -> None:
     test(session)
 
 
-@nox.session(python='3.12')
+@nox.session(python='3.13')
 def newest(session: nox.Session) -> None:
     """Each requirement at the upper end of its range, or the newest there is."""
     session.install('-e', '.[lite,test,export,docs,shapes,web]')
+    test(session)
+
+
+@nox.session(python='3.13')
+def onedl(session: nox.Session) -> None:
+    """OpenMMLab's maintained fork, and the newest of everything else."""
+    session.install('-e', '.[onedl,test,export,shapes]')
     test(session)
 
 

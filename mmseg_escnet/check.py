@@ -25,8 +25,15 @@ _OPENCV = ('python-headless', 'contrib-python', 'contrib-python-headless')
 # other distributions of the same modules, which pip does not accept in their place
 _ALTERNATIVES = {
     'mmengine': ['mmengine-lite'],
+    'mmcv-lite': ['mmcv'],  # with compiled operators
     'opencv-python': [f'opencv-{flavour}' for flavour in _OPENCV],
 }
+# those of OpenMMLab and of its maintained fork: pip installs the one over the other, in one folder
+_OPENMMLAB = (
+    ('mmengine', 'mmengine-lite', 'onedl-mmengine'),
+    ('mmsegmentation', 'onedl-mmsegmentation'),
+    ('mmcv', 'mmcv-lite', 'onedl-mmcv'),
+)
 # In a subprocess: a failed import breaks later ones in the same process, and a library built for
 # another machine can crash it.
 _PROBE = """
@@ -109,52 +116,58 @@ def inspect_environment() -> tuple[list[tuple[str, str, str, str]], list[Problem
         what = 'mmseg_escnet itself is not installed, so the versions it needs are unknown'
         problems.append(Problem(what, "pip install -e '.[lite]'   (in the clone)"))
     for name, wanted in own.items():
-        version = _version(name, *_ALTERNATIVES.get(name, ()))
+        found = _installed(name, *_ALTERNATIVES.get(name, ()))
         remedy = pair if name in ('torch', 'torchvision') else f"pip install '{name}{wanted}'"
         if name == 'python':
-            version, remedy = platform.python_version(), f'use a Python {wanted}'
-        elif name == 'mmcv-lite' and (full := _version('mmcv')):
-            # mmcv (with compiled operators) and mmcv-lite share a folder; either one will do
-            if version:
-                what = f'mmcv {full} and mmcv-lite {version} are both installed in one folder'
-                problems.append(Problem(what, f'pip uninstall -y mmcv mmcv-lite && {remedy}'))
-            name, version, remedy = 'mmcv', full, f'pip uninstall -y mmcv && {remedy}'
-        status = 'ok'
-        if version is None:
-            status = 'MISSING'
-            problems.append(Problem(f'{name} is not installed', remedy))
+            found, remedy = {name: platform.python_version()}, f'use a Python {wanted}'
+        rivals = _installed(*next((group for group in _OPENMMLAB if name in group), ()))
+        if rivals.keys() - {name}:
+            remedy = f'pip uninstall -y {" ".join(rivals)} && {remedy}'
+        name, version = next(iter(found.items()), (name, None))
+        status, what = 'ok', ''
+        if len(rivals) > 1:
+            both = ' and '.join(f'{rival} {version}' for rival, version in rivals.items())
+            status, what = 'OVERWRITTEN', f'{both} are installed over each other, in one folder'
+        elif version is None:
+            status, what = 'MISSING', f'{name} is not installed'
         elif not wanted.contains(version, prereleases=True):
-            status = 'UNSUPPORTED'
-            problems.append(Problem(f'{name} {version} is not supported ({wanted})', remedy))
+            status, what = 'UNSUPPORTED', f'{name} {version} is not supported ({wanted})'
+        if what:
+            problems.append(Problem(what, remedy))
         rows.append((name, version or '-', str(wanted), status))
     return [*rows, ('device', ', '.join(devices), 'any', '')], problems
 
 
 def _requirements() -> dict[str, SpecifierSet]:
-    """Requirements by name, with Python and mmcv-lite; empty if the package is not installed."""
+    """Requirements by name, with Python and OpenMMLab's; empty if the package is not installed.
+
+    The libraries are those of the fork (the extra ``onedl``) where any of it is installed.
+    """
     try:
         own = metadata.metadata('mmseg_escnet')
     except metadata.PackageNotFoundError:
         return {}
+    extra = 'onedl' if _installed(*(group[-1] for group in _OPENMMLAB)) else 'lite'
     needed = map(Requirement, own.get_all('Requires-Dist'))
     return {'python': SpecifierSet(own['Requires-Python'])} | {
         requirement.name: requirement.specifier
         for requirement in needed
-        if requirement.marker is None or requirement.marker.evaluate({'extra': 'lite'})
+        if requirement.marker is None or requirement.marker.evaluate({'extra': extra})
     }
 
 
-def _version(*names: str) -> str | None:
-    """The version of the first of these distributions that is installed."""
+def _installed(*names: str) -> dict[str, str]:
+    """Those of these distributions that are installed, and their versions."""
+    versions = {}
     for name in names:
         with suppress(metadata.PackageNotFoundError):
-            return metadata.version(name)
-    return None
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def _install_torch(supported: SpecifierSet | None) -> str:
     """The command that installs a matching pair: torchvision requires its version of torch."""
-    version = _version('torch')
+    version = _installed('torch').get('torch')
     if version and supported and supported.contains(version, prereleases=True):
         major, minor = Version(version).release[:2]
         return f"pip install 'torch=={major}.{minor}.*' torchvision"
@@ -174,7 +187,8 @@ def _probe() -> tuple[dict[str, str], list[str]]:
 def _import_failures(errors: dict[str, str], pair: str) -> list[Problem]:
     """Installed packages whose compiled code does not load."""
     problems = []
-    torch, vision, numpy = map(_version, ('torch', 'torchvision', 'numpy'))
+    names = ('torch', 'torchvision', 'numpy')
+    torch, vision, numpy = map(_installed(*names).get, names)
     if error := errors.get('torch'):
         problems.append(Problem(f'torch does not import: {error}', pair))
     elif torch and (error := errors.get('torchvision')):
@@ -199,7 +213,7 @@ def _describe(problems: list[Problem]) -> str:
     for number, problem in enumerate(problems, 1):
         lines += [f'  {number}. {problem.what}', f'       {problem.remedy}']
     if len(problems) > 2:
-        lines += ['Or in a clone, all at once and pinned: pip install -r requirements.txt']
+        lines += ['Or in a clone and a new environment: pip install -r requirements.txt']
     return '\n'.join(lines)
 
 

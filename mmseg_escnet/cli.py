@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import importlib
 import os
@@ -229,6 +230,7 @@ def import_components() -> None:
     finally:
         gc.freeze()
         gc.enable()
+        atexit.register(gc.unfreeze)  # or triton complains, with Python 3.13, that objects are left
 
 
 def load_run_config(args: argparse.Namespace) -> Config:

@@ -1,17 +1,21 @@
 """Fixes that make OpenMMLab work with current PyTorch, to be applied before importing ``mmseg``.
 
-MMSegmentation 1.2.2 and MMEngine 0.10.7 predate some of their dependencies. Each function below
-fixes one observed failure. Importing this module runs :func:`setup`; every sub-package that needs
-``mmseg`` imports it first.
+MMSegmentation 1.2.2 and MMEngine 0.10.7 predate some of their dependencies. Of their maintained
+fork, onedl-mmsegmentation and onedl-mmengine, only the loading of checkpoints needs a fix. Each
+function below fixes one observed failure, where it occurs. Importing this module runs
+:func:`setup`; every sub-package that needs ``mmseg`` imports it first.
 """
 
+import contextlib
 import functools
 import importlib
+import importlib.util
 import pickle
 import sys
 import types
 import warnings
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from typing import NoReturn
 
 __all__ = ['setup']
@@ -26,6 +30,7 @@ def setup() -> None:
     _silence()
     _provide_mmcv_ops()
     _allow_mmengine_checkpoints()
+    _import_data_sets_silently()
 
 
 def _silence() -> None:
@@ -34,6 +39,8 @@ def _silence() -> None:
         'pkg_resources is deprecated as an API',  # MMEngine itself imports it
         'Validating sparse tensor invariants',  # newer PyTorch, of sparse_rows()
         '``build_loss`` would be deprecated',  # MMSegmentation's heads call it
+        # an mmcv without operators warns at every import, even if that layer is not used
+        'Fail to import ``MultiScaleDeformableAttention``',
     ):
         warnings.filterwarnings('ignore', message=message, category=UserWarning)
 
@@ -81,8 +88,8 @@ def _make_operator(name: str, reason: str) -> type:
     return type(name, (), {'__new__': __new__, '__module__': 'mmcv.ops', '__doc__': reason})
 
 
-def _why_no_compiled_ops() -> str | None:
-    """None if ``mmcv._ext`` can be imported, otherwise the reason as a clause."""
+def _why_a_stand_in() -> str | None:
+    """Why ``mmcv.ops`` needs a stand-in, as a clause; None if it can be left as it is."""
     import mmcv
     import torch  # noqa: F401  (mmcv._ext links against torch's libraries)
 
@@ -90,32 +97,50 @@ def _why_no_compiled_ops() -> str | None:
         importlib.import_module('mmcv._ext')
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == 'mmcv._ext':
+            if _mmseg_guards_its_imports():
+                return None
             return f'the installed mmcv {mmcv.__version__} (mmcv-lite) has none'
         # usually compiled for another torch
         return f'those of the installed mmcv {mmcv.__version__} cannot be imported: {error}'
     return None
 
 
-def _provide_mmcv_ops() -> None:
-    """Install a stand-in for ``mmcv.ops`` unless mmcv has its compiled operators.
+def _mmseg_guards_its_imports() -> bool:
+    """Whether MMSegmentation can do without ``mmcv.ops``, as onedl-mmsegmentation can.
 
-    MMSegmentation imports ``mmcv.ops`` unguarded in heads and losses that ESC-Net does not use, and
-    the ``mmcv.ops`` of mmcv-lite fails on import.
+    Importing it is no way to find out: a module that fails to import leaves half of the package.
+    """
+    source = _mmseg_folder() / 'models' / 'losses' / 'focal_loss.py'
+    return source.is_file() and 'except ModuleNotFoundError' in source.read_text(encoding='utf-8')
+
+
+def _mmseg_folder() -> Path:
+    """Where MMSegmentation is, which must not be imported yet; elsewhere if it is not installed."""
+    spec = importlib.util.find_spec('mmseg')
+    return Path(spec.submodule_search_locations[0] if spec else 'no mmseg')
+
+
+def _provide_mmcv_ops() -> None:
+    """Install a stand-in for ``mmcv.ops`` where MMSegmentation fails without.
+
+    MMSegmentation 1.2.2 imports ``mmcv.ops`` unguarded in heads and losses that ESC-Net does not
+    use, and the ``mmcv.ops`` of mmcv-lite fails on import. onedl-mmsegmentation expects operators
+    to be missing, but not that compiled ones do not load.
     """
     if 'mmcv.ops' in sys.modules:  # from an earlier call, or the real one
         return
-    reason = _why_no_compiled_ops()
-    if reason is None:
-        return
-    import mmcv
+    reason = _why_a_stand_in()
+    if reason is not None:
+        import mmcv
 
-    mmcv.ops = sys.modules['mmcv.ops'] = _OpsStandIn(reason)
-    # mmcv-lite warns at every import, even if that layer is not used
-    warnings.filterwarnings(
-        'ignore',
-        message='Fail to import ``MultiScaleDeformableAttention``',
-        category=UserWarning,
-    )
+        mmcv.ops = sys.modules['mmcv.ops'] = _OpsStandIn(reason)
+
+
+def _import_data_sets_silently() -> None:
+    """Keep off stdout what onedl-mmsegmentation prints there: its maker's data sets are missing."""
+    if (_mmseg_folder() / 'datasets' / 'onedl.py').is_file():
+        with contextlib.redirect_stdout(None):
+            importlib.import_module('mmseg.datasets')
 
 
 _HISTORY_BUFFER_STATISTICS = ('min', 'max', 'current', 'mean')
@@ -134,11 +159,21 @@ def _allow_mmengine_checkpoints() -> None:
     this, ``--resume`` and ``load_from`` fail on MMEngine's own files. Besides tensors and plain
     Python those contain the curves of logged scalars (``HistoryBuffer``, numpy arrays) and scores
     (numpy scalars). With earlier releases MMEngine trusts the file.
+
+    onedl-mmengine sets it, but allows ``getattr`` and ``numpy.ndarray``, and if a file is refused
+    all the same, executes what it contains.
     """
     import torch
 
-    if can_restrict_checkpoints():
-        torch.serialization.add_safe_globals(_safe_globals())
+    if not can_restrict_checkpoints():
+        return
+    torch.serialization.add_safe_globals(_safe_globals())
+    from mmengine.runner import checkpoint
+
+    if hasattr(checkpoint, '_safe_torch_load'):
+        checkpoint._safe_torch_load = functools.partial(
+            checkpoint._safe_torch_load, weights_only=True
+        )
 
 
 def can_restrict_checkpoints() -> bool:

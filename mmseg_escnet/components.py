@@ -5,6 +5,8 @@ Configs name it in their ``custom_imports``. It also makes configs known to MMEn
 """
 
 import gc
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution
 
 # collecting garbage while millions of objects appear takes a quarter of the time of the imports
 _collects = gc.isenabled()
@@ -25,6 +27,8 @@ finally:
         gc.enable()
 
 MODULE2PACKAGE[__package__] = __package__  # MMEngine lists its own family only
+with suppress(PackageNotFoundError):  # and onedl-mmengine lists MMEngine's, not its own
+    MODULE2PACKAGE['mmseg'] = distribution('onedl-mmsegmentation').name
 support_our_loaders()
 support_our_pictures()
 

@@ -8,13 +8,15 @@ import mmengine.config.config
 import open_clip
 import pytest
 import torch
+import yapf.yapflib.yapf_api
 from mmengine.registry import init_default_scope
 
 import mmseg_escnet.components  # noqa: F401  before any test imports mmseg
 
 # MMEngine has yapf format the whole config for each log and each checkpoint, which takes longer
-# than the training steps of the toy model.
+# than the training steps of the toy model. (onedl-mmengine imports it as late as that.)
 mmengine.config.config.FormatCode = lambda text, **_: (text, True)
+yapf.yapflib.yapf_api.FormatCode = mmengine.config.config.FormatCode
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_SAMPLES = ROOT.parent / 'shared' / 'real_samples'

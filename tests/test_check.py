@@ -13,15 +13,17 @@ from mmseg_escnet import check
 
 ROOT = Path(__file__).resolve().parents[1]
 METADATA = Message()
-METADATA['Requires-Python'] = '>=3.10,<3.13'
+METADATA['Requires-Python'] = '>=3.10,<3.14'
 for line in (
     'torch>=2.1,<2.16',
     'torchvision>=0.16,<0.30',
-    'mmengine>=0.10.7,<1',
     'opencv-python>=4.11',
     'ftfy>=6.1',
-    'setuptools<82,>=64',
+    'mmengine>=0.10.7,<1; extra == "lite"',
     'mmcv-lite<2.2,>=2.0.1; extra == "lite"',
+    'setuptools<82,>=64; extra == "lite"',
+    'onedl-mmengine>=0.10.12,<1; extra == "onedl"',
+    'onedl-mmcv>=2.3.6,<3; extra == "onedl"',
     'gradio>=6; extra == "web"',
 ):
     METADATA['Requires-Dist'] = line
@@ -34,6 +36,7 @@ GOOD = {
     'setuptools': '80.9.0',
     'mmcv-lite': '2.1.0',
 }
+ONEDL = {'onedl-mmengine': '0.10.12', 'onedl-mmcv': '2.3.6'}
 
 
 @pytest.fixture
@@ -89,8 +92,8 @@ def test_an_unsupported_version(world, name, version):
 
 
 def test_an_unsupported_python(world, monkeypatch):
-    monkeypatch.setattr(check.platform, 'python_version', lambda: '3.13.0')
-    assert 'python 3.13.0 is not supported' in only_problem().what
+    monkeypatch.setattr(check.platform, 'python_version', lambda: '3.14.0')
+    assert 'python 3.14.0 is not supported' in only_problem().what
 
 
 def test_without_metadata(world, monkeypatch):
@@ -117,8 +120,44 @@ def test_full_mmcv_will_do(world):
 
 def test_both_mmcvs_are_one_too_many(world):
     world[0]['mmcv'] = '2.1.0'
-    assert 'both installed' in only_problem().what
+    assert 'mmcv 2.1.0 and mmcv-lite 2.1.0 are installed over each other' in only_problem().what
     assert only_problem().remedy.startswith('pip uninstall -y mmcv mmcv-lite && ')
+
+
+@pytest.fixture
+def fork(world):
+    """The world with OpenMMLab's maintained fork, whose setuptools does not matter."""
+    for name in ('mmengine', 'mmcv-lite', 'setuptools'):
+        del world[0][name]
+    world[0].update(ONEDL)
+    return world[0]
+
+
+def test_the_maintained_fork_will_do_and_is_named(fork):
+    rows, problems = check.inspect_environment()
+    assert not problems
+    assert ONEDL.items() <= {(name, version) for name, version, _, _ in rows}
+    assert not {'mmengine', 'mmcv-lite', 'setuptools'} & {row[0] for row in rows}
+
+
+def test_the_fork_over_the_original(fork):
+    """As ``pip install`` of an extra over the other leaves it, without a word."""
+    fork['mmengine'] = '0.10.7'
+    both = 'mmengine 0.10.7 and onedl-mmengine 0.10.12 are installed over each other, in one folder'
+    assert only_problem().what == both
+    uninstall, install = only_problem().remedy.split(' && ')
+    assert uninstall == 'pip uninstall -y mmengine onedl-mmengine'
+    assert install == "pip install 'onedl-mmengine<1,>=0.10.12'"
+    assert 'OVERWRITTEN' in {row[3] for row in check.inspect_environment()[0]}
+
+
+def test_half_of_the_fork(fork):
+    """The other half is of the original: its place has to be cleared first."""
+    del fork['onedl-mmcv']
+    fork['mmcv-lite'] = '2.1.0'
+    assert only_problem().what == 'onedl-mmcv is not installed'
+    uninstall_first = "pip uninstall -y mmcv-lite && pip install 'onedl-mmcv<"
+    assert only_problem().remedy.startswith(uninstall_first)
 
 
 def test_an_mmcv_that_mmsegmentation_refuses(world):

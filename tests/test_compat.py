@@ -11,9 +11,11 @@ import sys
 import zipfile
 from pathlib import Path
 
+import mmseg
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.model import BaseModel
@@ -24,6 +26,7 @@ from torch import nn
 from mmseg_escnet import compat
 
 ROOT = Path(__file__).resolve().parents[1]
+FORK = mmseg.__version__ >= '1.3'  # onedl-mmsegmentation
 WEIGHTS_ONLY = torch.__version__ >= '2.6'  # torch compares its version as a version
 weights_only = pytest.mark.skipif(not WEIGHTS_ONLY, reason='torch < 2.6 trusts every file')
 
@@ -39,21 +42,52 @@ def ops(monkeypatch):
     monkeypatch.setitem(sys.modules, 'mmcv._ext', None)  # "import mmcv._ext" fails
     monkeypatch.delitem(sys.modules, 'mmcv.ops', raising=False)
     monkeypatch.setattr(mmcv, 'ops', None, raising=False)
+    monkeypatch.setattr(compat, '_mmseg_guards_its_imports', lambda: False)
     compat._provide_mmcv_ops()
     return sys.modules['mmcv.ops']
+
+
+@pytest.mark.parametrize('guarded', [False, True], ids=['mmsegmentation', 'onedl-mmsegmentation'])
+def test_only_an_mmseg_that_needs_the_stand_in_gets_it(monkeypatch, tmp_path, guarded):
+    """One like each of the two: the import that fails, as it is or expected to."""
+    source = 'from mmcv.ops import sigmoid_focal_loss\n'
+    if guarded:
+        source = f'try:\n    {source}except ModuleNotFoundError:\n    sigmoid_focal_loss = None\n'
+    losses = tmp_path / 'mmseg' / 'models' / 'losses'
+    losses.mkdir(parents=True)
+    (tmp_path / 'mmseg' / '__init__.py').touch()
+    (losses / 'focal_loss.py').write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, 'mmseg')
+    monkeypatch.setitem(sys.modules, 'mmcv._ext', None)
+    monkeypatch.delitem(sys.modules, 'mmcv.ops', raising=False)
+    monkeypatch.setattr(sys.modules['mmcv'], 'ops', None, raising=False)
+    compat._provide_mmcv_ops()
+    assert ('mmcv.ops' in sys.modules) is not guarded
 
 
 def test_mmseg_imports_without_warnings():
     """All of MMSegmentation, and MMEngine's pkg_resources, in a new process."""
     code = (
-        'import mmseg_escnet.compat, mmseg.models, mmseg.apis, mmseg.datasets, mmseg.engine\n'
+        'import sys, mmseg_escnet.compat, mmseg.models, mmseg.apis, mmseg.datasets, mmseg.engine\n'
         'from mmengine.utils import is_installed\n'
-        'assert is_installed("mmengine")\n'
+        'assert is_installed("torch")\n'
+        'print(type(sys.modules.get("mmcv.ops")).__name__)'
     )
     command = [sys.executable, '-c', code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ''
+    expected = 'NoneType' if FORK else '_OpsStandIn'
+    if importlib.util.find_spec('mmcv._ext') is None:
+        assert done.stdout == f'{expected}\n', done.stdout
+
+
+def test_configs_of_mmsegmentation_are_found_by_name(tmp_path):
+    """onedl-mmengine looks for a distribution of the old name."""
+    path = tmp_path / 'mine.py'
+    path.write_text("_base_ = 'mmseg::_base_/default_runtime.py'\n")
+    assert Config.fromfile(path).default_scope == 'mmseg'
 
 
 def test_every_spelling_of_the_import_gives_the_same_class(ops):

@@ -28,6 +28,7 @@ DISTRIBUTIONS = {
     'open_clip': 'open_clip_torch',
     'pkg_resources': 'setuptools',
     'griffe': 'mkdocstrings',
+    'yapf': 'mmengine',  # which requires it
     'segment_anything': 'segment-anything',
     'sklearn': 'scikit-learn',
     'yaml': 'pyyaml',
@@ -45,7 +46,7 @@ def declared(section: str, option: str) -> dict[str, Requirement]:
 
 
 def installed() -> dict[str, Requirement]:
-    """What the package needs at run time; mmcv-lite stands for either mmcv."""
+    """What the package needs at run time; the extra ``lite`` stands for OpenMMLab's libraries."""
     return {
         **declared('options', 'install_requires'),
         **declared('options.extras_require', 'lite'),
@@ -137,14 +138,28 @@ def test_the_wheel_has_nothing_else(wheel):
 def test_the_wheels_metadata(wheel):
     (name,) = (name for name in wheel.namelist() if name.endswith('.dist-info/METADATA'))
     metadata = wheel.read(name).decode().split('\n\n')[0]
-    assert 'Requires-Python: <3.13,>=3.10' in metadata
+    assert 'Requires-Python: <3.14,>=3.10' in metadata
     assert re.search(r'^License(-Expression)?: Apache-2.0$', metadata, re.MULTILINE)
-    needs = re.findall(r'^Requires-Dist: (.+)$', metadata, re.MULTILINE)
-    # Nobody with a full mmcv gets mmcv-lite on top of it.
-    assert [need for need in needs if 'mmcv' in need and 'extra' not in need] == []
-    assert any(
-        'mmcv-lite' in need and 'extra == "lite"' in need.replace("'", '"') for need in needs
-    )
+    needs = list(map(Requirement, re.findall(r'^Requires-Dist: (.+)$', metadata, re.MULTILINE)))
+
+    def openmmlab(extra: str) -> set[str]:
+        context = {'extra': extra}
+        chosen = {
+            need.name for need in needs if need.marker is None or need.marker.evaluate(context)
+        }
+        return {name for name in chosen if name.startswith(('mm', 'onedl'))}
+
+    # pip puts nothing over a full mmcv, or over OpenMMLab's maintained fork
+    assert openmmlab('') == set()
+    assert openmmlab('lite') == {'mmengine', 'mmsegmentation', 'mmcv-lite'}
+    assert openmmlab('openmmlab') == {'mmengine', 'mmsegmentation'}
+    assert openmmlab('onedl') == {'onedl-mmengine', 'onedl-mmsegmentation', 'onedl-mmcv'}
+
+
+def test_the_extras_with_and_without_mmcv_lite_agree():
+    lite = extras('lite')
+    del lite['mmcv-lite']
+    assert lite == extras('openmmlab')
 
 
 def test_the_source_distribution_builds_the_same_wheel(source, tmp_path):

@@ -24,11 +24,13 @@ from mmseg_escnet.__main__ import commands
 
 # Makes of each line as many processes as it has jobs, prints their numbers, and how they ended.
 _SERVER = """
-import gc, json, os, runpy, sys
+import atexit, gc, json, os, runpy, sys
 import mmseg_escnet.components, mmengine.config.config, mmengine.runner
-import mmseg_escnet.engine, mmseg_escnet.preflight
+import mmseg_escnet.engine, mmseg_escnet.preflight, yapf.yapflib.yapf_api
 mmengine.config.config.FormatCode = lambda text, **_: (text, True)  # as in conftest.py
+yapf.yapflib.yapf_api.FormatCode = mmengine.config.config.FormatCode
 gc.freeze()  # MMEngine collects garbage for every data set it loads
+atexit.register(gc.unfreeze)  # or triton complains, with Python 3.13, that objects are left
 
 def become(request, job):
     os.setsid()
