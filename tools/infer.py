@@ -85,7 +85,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         '--half',
         action='store_true',
-        help='compute in bfloat16 (test_cfg.autocast): faster on a GPU, and on a CPU with AVX512-BF16',
+        help='compute in bfloat16 (test_cfg.autocast): faster on a GPU or with AVX512-BF16',
     )
     parser.add_argument(
         '--max-pixels',
