@@ -23,6 +23,7 @@ Open-vocabulary semantic segmentation: train ESC-Net, evaluate it, use it.
   check            check what is installed, and list devices
   check dataset    check prepared data sets
   download         download the weights of CLIP and SAM
+  publish          make a file of a checkpoint to give away, with a model card
   export           write the network as ONNX or for torch.export
   convert NAME     prepare a data set: {names}
 
@@ -36,6 +37,7 @@ _TOOLS = {
     'web': 'web_demo.py',
     'check dataset': 'check_dataset.py',
     'download': 'download_weights.py',
+    'publish': 'model_converters/publish_model.py',
     'export': 'deployment/export.py',
 }
 

@@ -8,6 +8,7 @@ import gc
 import importlib
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from .config import (
     check_config_path,
     check_weights_path,
     is_inference_file,
+    is_url,
     read_config,
     run_config,
 )
@@ -89,6 +91,13 @@ def _cause(error: Exception) -> Exception:
     return error
 
 
+def command_line() -> str:
+    """The command that runs, to be recorded."""
+    program, *arguments = sys.argv
+    python = '' if program.startswith('mmseg-escnet ') else 'python '
+    return f'{python}{program} {shlex.join(arguments)}'
+
+
 # -- arguments -------------------------------------------------------------------------------------
 
 
@@ -149,8 +158,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the device, and the arguments that :func:`choose_model` reads."""
     parser.add_argument('--config', help='default: the toy-world model')
     parser.add_argument(
-        '--checkpoint', help='weights of the model of --config; or, on its own, an inference file'
+        '--checkpoint',
+        help='weights of the model of --config; or, on its own, the path or URL of an inference '
+        'file',
     )
+    parser.add_argument('--sha256', help='of --checkpoint; default: the digits in its name, if any')
     parser.add_argument(
         '--clip',
         metavar='NAME[:WEIGHTS]',
@@ -246,11 +258,11 @@ def load_run_config(args: argparse.Namespace) -> Config:
 
 
 def check_files(args: argparse.Namespace) -> None:
-    """Refuse missing files before any slow import.
+    """Refuse missing files before any slow import; then fetch a checkpoint that is a URL.
 
     Raises:
-        ESCNetError: For all files that do not exist, only one of config and checkpoint, or a file
-            of classes that cannot be used.
+        ESCNetError: For all files that do not exist, only one of config and checkpoint, a file of
+            classes that cannot be used, or a checkpoint with another digest.
     """
     if args.clip is not None and (args.config is not None or args.checkpoint is not None):
         raise ESCNetError('--clip is a model of its own: leave out --config and --checkpoint.')
@@ -261,17 +273,23 @@ def check_files(args: argparse.Namespace) -> None:
             f'{missing} is missing: give both, --clip ViT-B-16 for CLIP alone, or neither for the '
             'toy world.'
         )
+    if args.sha256 is not None and args.checkpoint is None:
+        raise ESCNetError('--sha256 is of a --checkpoint: give that too, or leave both out.')
     problems = Problems()
     with problems:
         if args.config is not None:
             check_config_path(args.config)
     with problems:
-        if args.checkpoint is not None:
+        if args.checkpoint is not None and not (has_both and is_url(args.checkpoint)):
             check_weights_path(args.checkpoint)
     with problems:
         if getattr(args, 'classes_file', None) is not None:
             read_classes(args.classes_file)
     problems.raise_all()
+    if args.checkpoint is not None:
+        from .downloads import fetch
+
+        args.checkpoint = str(fetch(args.checkpoint, args.sha256))
 
 
 def choose_model(args: argparse.Namespace) -> tuple[Config, Path | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import os
 from collections.abc import Mapping
@@ -53,7 +54,7 @@ def check_weights_path(path: str | os.PathLike, what: str = 'checkpoint') -> Non
         ESCNetError: If there is no such file, or for an address, from which MMEngine would run
             whatever is in the file.
     """
-    if str(path).startswith(('http://', 'https://')):
+    if is_url(path):
         raise ESCNetError(
             f'The {what} {path} is an address, and weights are only read from files: download it '
             f'(`wget {path}`), compare its SHA-256 with the published one, and give the file.'
@@ -62,9 +63,16 @@ def check_weights_path(path: str | os.PathLike, what: str = 'checkpoint') -> Non
         raise ESCNetError(f'The {what} {path} does not exist: check the path.')
 
 
+def is_url(path: object) -> bool:
+    """Whether it is the address of a file on the network."""
+    return str(path).startswith(('http://', 'https://'))
+
+
 def is_inference_file(path: object) -> bool:
-    """Whether a path has the suffix of an inference file, which includes its config."""
-    return isinstance(path, (str, os.PathLike)) and Path(path).suffix.lower() == INFERENCE_SUFFIX
+    """Whether a path or URL has the suffix of an inference file, which includes its config."""
+    if not isinstance(path, (str, os.PathLike)):
+        return False
+    return Path(str(path).partition('?')[0]).suffix.lower() == INFERENCE_SUFFIX
 
 
 def read_config(
@@ -97,6 +105,34 @@ def read_config(
             ) from error
     check_names(cfg)
     return cfg
+
+
+def parse_config(text: str) -> Config:
+    """Read a config as MMEngine writes it into checkpoints, without executing anything.
+
+    Raises:
+        ESCNetError: If it has more than plain values.
+    """
+    from mmengine.config import Config
+
+    class Dicts(ast.NodeTransformer):
+        def visit_Call(self, node: ast.Call) -> ast.AST:
+            """dict(a=1) or dict({'a': 1}) -> {'a': 1}."""
+            self.generic_visit(node)
+            if ast.unparse(node.func) != 'dict' or (node.args and node.keywords):
+                return node  # which is no plain value
+            if node.args:
+                return node.args[0]
+            keys = [ast.Constant(keyword.arg) for keyword in node.keywords]
+            return ast.Dict(keys, [keyword.value for keyword in node.keywords])
+
+    try:
+        lines = Dicts().visit(ast.parse(text)).body
+        return Config({line.targets[0].id: ast.literal_eval(line.value) for line in lines})
+    except (SyntaxError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ESCNetError(
+            f'The config in the checkpoint cannot be read ({error}): give the file it is from.'
+        ) from error
 
 
 def pipeline_steps(cfg: Config) -> list[dict]:

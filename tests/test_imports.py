@@ -13,7 +13,7 @@ LAYERS = [
     ['errors', 'version', 'threads', 'compat', 'option_values', 'colors'],
     ['settings', 'consistency'],
     ['device', 'files', 'image_files', 'config', 'vocabulary', 'tables', 'words', 'progress'],
-    ['check', 'visualization', 'label_folder', 'class_files'],
+    ['check', 'downloads', 'visualization', 'label_folder', 'class_files'],
     ['models', 'datasets'],
     ['preflight', 'mmseg_apis'],
     ['engine'],

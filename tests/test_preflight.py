@@ -131,7 +131,7 @@ def test_an_address_is_no_checkpoint(monkeypatch):
         lambda: check_checkpoint(url),
         lambda: choose_checkpoint(cfg),
         lambda: OpenVocabInferencer(*toy_model()[:1], url, 'cpu'),
-        lambda: check_files(Namespace(clip=None, config=__file__, checkpoint=url)),
+        lambda: check_files(Namespace(clip=None, config=__file__, checkpoint=url, sha256=None)),
     ):
         with pytest.raises(ESCNetError, match=rf'{url} is an address.*`wget {url}`.* SHA-256'):
             read()

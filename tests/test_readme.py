@@ -35,7 +35,7 @@ RUN_BY = {
     'tools/deployment/onnx_example.py': 'tools/test_deployment.py',
     'tools/download_weights.py': 'tools/test_download_weights.py',
     'tools/infer.py': 'apis/test_inference_docs.py',
-    'tools/model_converters/make_inference_file.py': 'tools/test_make_inference_file.py',
+    'tools/model_converters/publish_model.py': 'tools/test_publish_model.py',
     'tools/test.py': 'tools/test_evaluation_tools.py',
     'tools/toyworld/canary.py': 'test_canary.py',
     'tools/toyworld/demo.py': 'tools/test_demo.py',

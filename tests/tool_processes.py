@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import glob
 import json
 import os
 import select
@@ -121,12 +122,18 @@ class ToolServer:
 def tool_of(command: str) -> list[str]:
     """The file below ROOT that a command of the documentation runs, and its arguments."""
     program, *words = shlex.split(command.replace('\\\n', ''), comments=True)
+    words = [found for word in words for found in _expand(word)]
     if program != 'mmseg-escnet':
         first = next(i for i, word in enumerate(words) if word.startswith('tools/'))
         return words[first:]
     files = commands()
     count = 2 if ' '.join(words[:2]) in files else 1
     return [str(files[' '.join(words[:count])].relative_to(ROOT)), *words[count:]]
+
+
+def _expand(word: str) -> list[str]:
+    """What a shell does with the pattern of an inference file, whose name has its digest."""
+    return (glob.glob(word) if word.endswith('*.safetensors') else []) or [word]
 
 
 @functools.cache

@@ -43,8 +43,8 @@ def main(argv: list[str] | None = None) -> None:
     """Download the weights and print their path."""
     args = parse_args(argv)
 
+    from mmseg_escnet.downloads import check_sha256
     from mmseg_escnet.models.clip_weights import find_clip
-    from mmseg_escnet.models.downloads import check_sha256
     from mmseg_escnet.models.sam_weights import OFFICIAL_SAM_FILES, WEIGHTS_DIR, download_sam
 
     if args.weights == 'clip':

@@ -12,7 +12,13 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from mmseg_escnet.cli import add_config_arguments, load_run_config, make_parser, run_tool
+from mmseg_escnet.cli import (
+    add_config_arguments,
+    command_line,
+    load_run_config,
+    make_parser,
+    run_tool,
+)
 from mmseg_escnet.errors import ESCNetError, Problems
 
 if TYPE_CHECKING:
@@ -86,10 +92,10 @@ def main() -> None:
     cfg = load_run_config(args)
 
     from mmseg_escnet.config import check_needs_no_checkpoint
-    from mmseg_escnet.engine import build_test_runner, check_test_weights, use_tta
+    from mmseg_escnet.engine import check_test_weights, use_tta
     from mmseg_escnet.evaluation.saved_predictions import save_predictions
     from mmseg_escnet.evaluation.zero_shot_benchmarks import select_benchmarks
-    from mmseg_escnet.evaluation.zero_shot_runs import evaluate_benchmarks
+    from mmseg_escnet.evaluation.zero_shot_runs import evaluate_benchmarks, evaluate_once
     from mmseg_escnet.preflight import check_datasets
 
     if args.show or args.show_dir is not None:
@@ -106,6 +112,7 @@ def main() -> None:
             tta=args.tta,
             out=args.out,
             show_dir=args.show_dir,
+            command=command_line(),
         )
         return
     if cfg.get('test_dataloader') is None:
@@ -122,8 +129,7 @@ def main() -> None:
     problems.raise_all()
     if args.out is not None:
         save_predictions(cfg, dataset, args.out)
-    cfg.load_from = args.checkpoint
-    build_test_runner(cfg).test()
+    evaluate_once(cfg, dataset, checkpoint=args.checkpoint, tta=args.tta, command=command_line())
 
 
 if __name__ == '__main__':

@@ -62,7 +62,7 @@ def encode_inference_file(
             Computation is float32 either way.
 
     Returns:
-        The bytes of the file.
+        The bytes of the file, always the same for the same input.
 
     Raises:
         ESCNetError: If config and checkpoint cannot be read or do not fit, there are no words, or
@@ -102,7 +102,17 @@ def encode_inference_file(
         _CONFIG: text,
         _WORDS: json.dumps(vocabulary.dataset_meta | dict(phrases=vocabulary.synonyms)),
     }
-    return save(stored, metadata=metadata)
+    return _with_sorted_metadata(save(stored, metadata=metadata))
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """Safetensors' own order is another one each time, and so would be the digest of the file."""
+    start = 8 + int.from_bytes(content[:8], 'little')
+    header = json.loads(content[8:start])
+    header['__metadata__'] = dict(sorted(header['__metadata__'].items()))
+    text = json.dumps(header, separators=(',', ':')).encode()
+    text += b' ' * (-len(text) % 8)  # numbers begin at multiples of 8
+    return b''.join([len(text).to_bytes(8, 'little'), text, memoryview(content)[start:]])
 
 
 def read_inference_config(path: str | os.PathLike) -> Config:
@@ -118,7 +128,7 @@ def read_inference_config(path: str | os.PathLike) -> Config:
     if content is None:
         raise ESCNetError(
             f'{path} has no config in it, so it is not an inference file: also give a config, or '
-            'make one with tools/model_converters/make_inference_file.py.'
+            'make one with mmseg-escnet publish.'
         )
     _check_config(content, f'The config in {path}')
     return Config(content)
@@ -135,14 +145,22 @@ def read_weights(path: str | os.PathLike) -> tuple[dict[str, Tensor], Vocabulary
     """
     if is_inference_file(path):
         return read_state_dict(path)[0], read_words(path)
+    tensors, meta = read_trained(path)
+    return tensors, _vocabulary(meta.get('dataset_meta'))
+
+
+def read_trained(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
+    """The tensors and the ``meta`` of a checkpoint as training writes it.
+
+    Raises:
+        ESCNetError: As :func:`read_weights`.
+    """
     path = os.fspath(path)
     if is_checkable(path):
-        tensors, meta = read_checkpoint(path)
-    else:
-        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-        tensors, meta = checkpoint.get('state_dict', checkpoint), checkpoint.get('meta') or {}
-        tensors = {key.removeprefix('module.'): value for key, value in tensors.items()}
-    return tensors, _vocabulary(meta.get('dataset_meta'))
+        return read_checkpoint(path)
+    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    tensors, meta = checkpoint.get('state_dict', checkpoint), checkpoint.get('meta') or {}
+    return {key.removeprefix('module.'): value for key, value in tensors.items()}, meta
 
 
 def read_words(path: str | os.PathLike) -> Vocabulary | None:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..config import check_needs_no_checkpoint, is_inference_file, read_config
 from ..device import find_device
+from ..downloads import fetch
 from ..errors import ESCNetError
 from ..image_files import are_several, each_image, printable
 from ..models.segmentors import ESCNet, OpenVocabSegmentor
@@ -55,14 +56,15 @@ class OpenVocabInferencer:
     Calls do not affect each other, so several threads may share an inferencer.
 
     Args:
-        config: Path of a config, or a config; or the path of an inference file, which contains
-            everything.
+        config: Path of a config, or a config; or the path or URL of an inference file, which
+            contains everything.
         checkpoint: Path of its weights; None for an inference file, or for CLIP alone
             (:class:`.CLIPReadout`), which loads the CLIP weights of its config.
         device: A PyTorch device; 'auto' is the first GPU if there is one, otherwise the CPU.
         cfg_options: Settings of the config to override, nested keys with dots.
         max_pixels: Larger images are refused before they are decoded.
         max_words: More words at a time are refused.
+        sha256: Of the inference file, see :func:`.downloads.fetch`.
 
     Attributes:
         vocabulary: The vocabulary stored with the weights; None if there is none.
@@ -80,18 +82,22 @@ class OpenVocabInferencer:
         cfg_options: Mapping[str, object] | None = None,
         max_pixels: int = MAX_PIXELS,
         max_words: int = MAX_WORDS,
+        sha256: str | None = None,
     ) -> None:
         self.device = find_device(device)
-        if checkpoint is None and is_inference_file(config):
-            checkpoint, config = config, read_inference_config(config)
+        source = config if checkpoint is None else checkpoint
+        if is_inference_file(source):
+            path = fetch(source, sha256)
+            config = read_inference_config(path) if checkpoint is None else config
+            checkpoint = path
+        elif sha256 is not None:
+            raise ESCNetError('sha256 is of an inference file: leave it out, or give such a file.')
         self.cfg = read_config(config, cfg_options)
         self.max_words = max_words
         init_default_scope(self.cfg.get('default_scope', 'mmseg'))
         loader, self._pipeline = build_pipeline(self.cfg)
         self._reader = ImageReader(loader, max_pixels=max_pixels)
-        weights, self.vocabulary = None, None
-        if checkpoint is not None:
-            weights, self.vocabulary = read_weights(checkpoint)
+        weights, self.vocabulary = read_weights(checkpoint) if checkpoint else (None, None)
         self.model = MODELS.build(self.cfg.model)
         if not isinstance(self.model, OpenVocabSegmentor):
             raise ESCNetError(

@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 
 from mmengine.config import Config
@@ -32,6 +33,7 @@ from ..label_folder import NAMES_FILE
 from ..models.clip_weights import find_clip
 from ..preflight import check_datasets
 from ..settings import OF_BENCHMARK, split_options
+from ..version import __version__
 from .saved_predictions import save_predictions
 from .zero_shot_benchmarks import (
     Benchmark,
@@ -51,6 +53,7 @@ def evaluate_benchmarks(
     tta: bool = False,
     out: str | None = None,
     show_dir: str | None = None,
+    command: str | None = None,
 ) -> None:
     """What ``tools/test.py --benchmarks`` does: check all, run those whose data is there, tabulate.
 
@@ -66,6 +69,7 @@ def evaluate_benchmarks(
         tta: Whether to use test-time augmentation.
         out: Folder for predictions, with a sub-folder for each benchmark.
         show_dir: Folder for painted images, likewise; drawing is switched on in the config.
+        command: What was called, kept with the figures.
 
     Raises:
         ESCNetError: If the data of one is wrong or that of all is absent, or the weights cannot be
@@ -97,9 +101,8 @@ def evaluate_benchmarks(
         check_test_weights(cfg, checkpoint, allow_download=not problems.sentences)
     problems.raise_all()
 
-    name, weights = _identify(cfg, checkpoint)
-    path = Path(cfg.work_dir) / f'benchmarks_{name}{"_tta" if tta else ""}.json'
-    finished = _read_results(path)
+    path, weights = _results_file('benchmarks', cfg, checkpoint, tta)
+    finished = _read_finished(path)
     figures = {}
     for key, dataset in datasets.items():
         made_with = dict(checkpoint_sha256=weights, settings=_digest(configs[key], dataset))
@@ -110,9 +113,8 @@ def evaluate_benchmarks(
             _print(f'{key}: finished before, see {path}')
         else:
             entry = _run(configs[key], key, dataset, checkpoint, made_with, path)
-            finished[key] = entry | dict(checkpoint=checkpoint) | made_with
-            if is_main_process():
-                write_file(path, json.dumps(dict(benchmarks=finished), indent=1).encode())
+            finished[key] = entry | dict(checkpoint=checkpoint, command=command) | made_with
+            _write_results(path, finished)
         entry = finished[key]
         figures[key] = Figures(entry['metrics'], entry['images'], _published_images(dataset))
     published = published_for(cfg.model)
@@ -120,6 +122,26 @@ def evaluate_benchmarks(
     if cfg.model.type == 'CLIPReadout':
         _print(calibration(figures, published))
     _print(f'\nkept in {path}')
+
+
+def evaluate_once(
+    cfg: Config, dataset: Dataset, *, checkpoint: str | None, tta: bool, command: str
+) -> None:
+    """Evaluate on the config's own data set, and keep the figures in ``test_CHECKPOINT.json``.
+
+    Args:
+        cfg: A complete config.
+        dataset: Its test data set.
+        checkpoint: As for :func:`evaluate_benchmarks`.
+        tta: Whether the config is one of test-time augmentation.
+        command: As for :func:`evaluate_benchmarks`.
+    """
+    path, weights = _results_file('test', cfg, checkpoint, tta)
+    entry = _measure(cfg, dataset, checkpoint)
+    if entry['metrics']:  # none if predictions alone are saved
+        made_with = dict(checkpoint=checkpoint, command=command, checkpoint_sha256=weights)
+        _write_results(path, {type(dataset).__name__: entry | made_with})
+        _print(f'kept in {path}')
 
 
 def benchmark_config(
@@ -176,19 +198,28 @@ def _keep_protocol(own: Config, dataset: dict, key: str) -> None:
         dataset.metainfo = dict(dataset.get('metainfo') or {}, phrases=phrases)
 
 
-def _identify(cfg: Config, checkpoint: str | None) -> tuple[str, str]:
-    """What the weights are called, and their SHA-256, or the address they come from."""
+def _results_file(kind: str, cfg: Config, checkpoint: str | None, tta: bool) -> tuple[Path, str]:
+    """Where figures are kept; SHA-256 of the weights, or the address they come from."""
     if checkpoint is None:
-        backbone = cfg.model.backbone
+        backbone = cfg.model.get('module', cfg.model).backbone
         path, _ = find_clip(backbone.get('model_name'), str(backbone.pretrained))
-        return f'clip_{backbone.get("readout", "value")}', sha256(path)
-    is_file = os.path.isfile(checkpoint)
-    return Path(checkpoint).stem, sha256(checkpoint) if is_file else checkpoint
+        name, weights = f'clip_{backbone.get("readout", "value")}', sha256(path)
+    else:
+        is_file = os.path.isfile(checkpoint)
+        name, weights = Path(checkpoint).stem, sha256(checkpoint) if is_file else checkpoint
+    return Path(cfg.work_dir) / f'{kind}_{name}{"_tta" if tta else ""}.json', weights
+
+
+def _write_results(path: Path, entries: Mapping[str, dict]) -> None:
+    if is_main_process():
+        write_file(path, json.dumps(dict(benchmarks=entries), indent=1).encode())
 
 
 def _published_images(dataset: Dataset) -> int:
     """How many images the benchmark has; as many as there are if nobody published it."""
-    counts = getattr(dataset, 'official_counts', None) or {}
+    counts = getattr(dataset, 'official_counts', None)
+    if not counts:  # a wrapper has no files of its own
+        return len(dataset)
     split = Path(dataset.ann_file or dataset.data_prefix['img_path']).stem
     return counts.get(split, len(dataset))
 
@@ -234,19 +265,34 @@ def _digest(cfg: Config, dataset: Dataset) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _read_results(path: Path) -> dict[str, dict]:
-    """The entries of finished benchmarks by key, as the main process reads them."""
+def read_results(path: Path) -> dict[str, dict]:
+    """The entries of a file of figures by the key of the benchmark, or the type of the data set.
+
+    Raises:
+        ESCNetError: If it cannot be read, or is another file.
+    """
+    try:
+        entries = dict(json.loads(path.read_text(encoding='utf-8'))['benchmarks'])
+        for entry in entries.values():
+            dict(entry['metrics'])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ESCNetError(
+            f'{path} is not a file of benchmark results ({error!r}): move it away.'
+        ) from error
+    return entries
+
+
+def _read_finished(path: Path) -> dict[str, dict]:
+    """What the main process reads, in all processes."""
     found = [{}]
     if is_main_process() and path.exists():
         try:
-            found = [dict(json.loads(path.read_text(encoding='utf-8'))['benchmarks'])]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            found = [read_results(path)]
+        except ESCNetError as error:
             found = [error]
     broadcast_object_list(found)
     if isinstance(found[0], Exception):
-        raise ESCNetError(
-            f'{path} is not a file of benchmark results ({found[0]}): move it away.'
-        ) from found[0]
+        raise found[0]
     return found[0]
 
 
@@ -262,8 +308,6 @@ def _run(
     cfg: Config, key: str, dataset: Dataset, checkpoint: str | None, made_with: dict, results: Path
 ) -> dict:
     """Run a benchmark and return what is kept of it, but for what it was made with."""
-    protocol = _protocol(cfg)
-    cfg.load_from = checkpoint
     cfg.work_dir = str(Path(cfg.work_dir) / key)
     if cfg.get('visualizer') is not None:  # MMEngine gives each name one
         cfg.visualizer.name = f'visualizer of {key}, {made_with.get("painted")}'
@@ -273,20 +317,31 @@ def _run(
         if 'predictions' in made_with:
             save_predictions(cfg, dataset, made_with['predictions'], key)
         _print(f'{key}: {len(dataset)} images')
-        start = time.monotonic()
-        metrics = build_test_runner(cfg).test()
-        gc.collect()  # a runner refers to itself: its model goes before the next one is built
+        return _measure(cfg, dataset, checkpoint)
     except ESCNetError as error:
         raise ESCNetError(f'{key}: {error}') from error
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f'finished benchmarks are kept in {results}; the same command resumes with {key}'
         ) from None
+    finally:
+        gc.collect()  # a runner refers to itself: its model goes before the next one is built
+
+
+def _measure(cfg: Config, dataset: Dataset, checkpoint: str | None) -> dict:
+    protocol = _protocol(cfg)
+    cfg.load_from = checkpoint
+    start = time.monotonic()
+    metrics = build_test_runner(cfg).test()
     return dict(
         metrics={
-            name: None if math.isnan(value) else float(value) for name, value in metrics.items()
+            name: None if math.isnan(value) else float(value)
+            for name, value in metrics.items()
+            if isinstance(value, Real)
         },
         images=len(dataset),
+        published_images=_published_images(dataset),
+        version=__version__,
         seconds=round(time.monotonic() - start, 1),
         protocol=protocol,
     )
@@ -296,7 +351,7 @@ def _protocol(cfg: Config) -> dict:
     model = cfg.model.get('module', cfg.model)
     return dict(
         test_cfg=(model.get('test_cfg') or {}),
-        pipeline=[dict(step) for step in cfg.test_dataloader.dataset.pipeline],
+        pipeline=[dict(step) for step in pipeline_steps(cfg)],
         augmented='module' in cfg.model,
     )
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch.nn as nn
 from torch import Tensor
 
+from ..config import is_url
+from ..downloads import check_sha256, download
 from ..errors import ESCNetError
-from .downloads import check_sha256, download
 from .weights import load_strict, read_state_dict
 
 _URL = 'https://dl.fbaipublicfiles.com/segment_anything/'
@@ -51,7 +52,7 @@ def find_sam(source: str, *, verify: bool = True, allow_download: bool = True) -
     Raises:
         ESCNetError: If it does not exist or is not the published file.
     """
-    if source.startswith(('http://', 'https://')):
+    if is_url(source):
         name = source.rsplit('/', 1)[-1]
         path = WEIGHTS_DIR / name
         if allow_download:

@@ -84,6 +84,7 @@ def test_words_are_those_of_the_checkpoint_unless_others_are_given(plain, tmp_pa
     path = tmp_path / 'toy.safetensors'
     path.write_bytes(encode_inference_file(*toy_model()))
     assert read_words(path).names == plain.vocabulary.names
+    assert int.from_bytes(path.read_bytes()[:8], 'little') % 8 == 0, 'numbers are aligned'
     assert len(plain.vocabulary) > 30
 
 

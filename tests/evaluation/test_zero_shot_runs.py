@@ -21,6 +21,7 @@ from mmseg_escnet.evaluation import zero_shot_runs
 from mmseg_escnet.evaluation.zero_shot_benchmarks import Benchmark
 from mmseg_escnet.evaluation.zero_shot_runs import benchmark_config, evaluate_benchmarks
 from mmseg_escnet.toyworld.vocabulary import ALL_NAMES, SEEN_NAMES
+from mmseg_escnet.version import __version__
 
 # several tests in one process
 pytestmark = pytest.mark.filterwarnings('ignore:.*instance named of visualizer')
@@ -138,8 +139,12 @@ def ran(monkeypatch) -> list[str]:
 
 
 def test_same_figures_as_one_by_one(cfg, place, capsys):
-    found = evaluate(cfg, place)
+    found = evaluate(cfg, place, command='what was called')
     output = capsys.readouterr().out
+    kept = json.loads((place / 'work/benchmarks_iter_8.json').read_text())['benchmarks']
+    assert {entry['command'] for entry in kept.values()} == {'what was called'}
+    assert {entry['version'] for entry in kept.values()} == {__version__}
+    assert {entry['published_images'] for entry in kept.values()} == {3}
     for key in WORDS:
         alone = run_alone(cfg, place, key)
         # old kernels differ by batch

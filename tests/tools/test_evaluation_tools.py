@@ -269,7 +269,7 @@ def test_options_reach_the_runner(place, tool, monkeypatch):
 
     class Fake:
         def test(self):
-            pass
+            return {}
 
     monkeypatch.chdir(place)
     monkeypatch.setattr(Runner, 'from_cfg', lambda cfg: configs.append(cfg) or Fake())

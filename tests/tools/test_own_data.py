@@ -99,6 +99,8 @@ def test_the_page_runs(clone):
                 shutil.rmtree(clone / 'data/mine')  # the names of the drawings follow
     assert len(list((clone / 'results/labels').iterdir())) == 4
     assert json.loads((clone / 'results/names.json').read_text())['names'][0] == 'circle'
+    (card,) = clone.glob('published/*/*.md')
+    assert '| FolderDataset | 4 |' in ' '.join(card.read_text().split())
 
 
 def test_two_photographs(clone, real_samples):

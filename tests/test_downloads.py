@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from mmseg_escnet import ESCNetError
+from mmseg_escnet.downloads import check_sha256, download, fetch
 from mmseg_escnet.files import sha256
-from mmseg_escnet.models.downloads import check_sha256, download
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -25,7 +25,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.server.fault == 'garbage':
             self.wfile.write(b'this is not HTTP\r\n\r\n')
             return
-        if self.path != '/file.bin':
+        if not self.path.startswith('/file'):
             self.send_error(404)
             return
         self.send_response(200)
@@ -79,7 +79,7 @@ def test_download(server, target, capsys):
 )
 def test_failures_leave_nothing_and_a_second_try_works(server, target, fault, expected, message):
     server.fault = fault
-    url = server.url + ('.gz' if fault == '404' else '')
+    url = server.url.replace('/file', '/none' if fault == '404' else '/file')
     with pytest.raises(ESCNetError, match=message) as caught:
         download(url, target, expected_sha256=expected)
     assert f'wget -c -O {target} {url}' in str(caught.value)
@@ -108,3 +108,59 @@ def test_folder_that_cannot_be_made(server, tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(ESCNetError, match='Cannot download'):
         download(server.url, tmp_path / 'file' / 'a.bin')
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """What torch.hub has downloaded."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
+    return tmp_path / 'home/hub/checkpoints'
+
+
+def test_fetch_verifies_by_the_digits_in_the_name(server, cache):
+    name = f'file_20261130-{DIGEST[:8]}.safetensors'
+    url = server.url.replace('file.bin', f'{name}?download=true')
+    assert fetch(url) == cache / name
+    assert (cache / name).read_bytes() == CONTENT
+    (cache / name).write_bytes(b'damaged')
+    assert fetch(url).read_bytes() == CONTENT, 'a damaged one is replaced'
+    server.shutdown()
+    server.server_close()
+    assert fetch(url).read_bytes() == CONTENT, 'nothing to download'
+
+
+@pytest.mark.parametrize('fault', [None, 'cut'])
+def test_fetch_leaves_no_wrong_file(server, cache, fault):
+    server.fault = fault
+    name = 'file_20261130-01234567.safetensors'
+    cache.mkdir(parents=True)
+    (cache / name).write_bytes(b'wrong, too')
+    wrong = hashlib.sha256(CONTENT if fault is None else CONTENT[:2_000_000]).hexdigest()
+    with pytest.raises(ESCNetError, match=f'expected "01234567", got "{wrong}"'):
+        fetch(server.url.replace('file.bin', name))
+    assert os.listdir(cache) == []
+
+
+def test_fetch_of_a_name_without_digits(server, cache, tmp_path):
+    with pytest.raises(ESCNetError, match=r'file\.bin has no digest.*sha256='):
+        fetch(server.url)
+    assert fetch(server.url, DIGEST.upper()).read_bytes() == CONTENT
+    with pytest.raises(ESCNetError, match='invalid hash value'):
+        fetch(server.url, DIGEST[::-1])
+    assert os.listdir(cache) == []
+    with pytest.raises(ESCNetError, match='not 64 hexadecimal digits'):
+        fetch(server.url, DIGEST[:8])
+    (tmp_path / 'mine-20261130.pth').write_bytes(b'mine')  # that is a date
+    assert fetch(tmp_path / 'mine-20261130.pth') == tmp_path / 'mine-20261130.pth'
+
+
+def test_fetch_of_a_path(tmp_path):
+    right, wrong = (tmp_path / f'a_20261130-{d}.pth' for d in (DIGEST[:8], DIGEST[1:9]))
+    for path in (right, wrong):
+        path.write_bytes(CONTENT)
+    assert fetch(str(right)) == fetch(right, DIGEST) == right
+    with pytest.raises(ESCNetError, match=f'SHA-256 is {DIGEST}, not {DIGEST[1:9]}'):
+        fetch(wrong)
+    assert wrong.exists(), 'it is not ours to delete'
+    with pytest.raises(ESCNetError, match='not the published file'):
+        fetch(right, DIGEST[::-1])
