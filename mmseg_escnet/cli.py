@@ -25,10 +25,11 @@ from .config import (
     run_config,
 )
 from .errors import ESCNetError, Problems
+from .image_files import check_writable
 from .option_values import parse_value
 from .settings import split_options
 from .vocabulary import split_words
-from .words import tokens
+from .words import tokens, visible
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -254,7 +255,9 @@ def load_run_config(args: argparse.Namespace) -> Config:
     options = args.cfg_options
     if getattr(args, 'benchmarks', None) is not None:
         options, _ = split_options(options)
-    return load_config(args.config, options, args.work_dir, args.launcher)
+    cfg = load_config(args.config, options, args.work_dir, args.launcher)
+    check_writable(cfg.work_dir)
+    return cfg
 
 
 def check_files(args: argparse.Namespace) -> None:
@@ -362,13 +365,13 @@ def parse_background(text: str | None) -> str | float | list[str] | dict[str, li
     """
     if text is None or tokens(text) == ('other',):
         return text and 'other'
-    if re.fullmatch(r'\s*\d*[.,]?\d+\s*%\s*|\s*\d*,\d+\s*', text):
+    if re.fullmatch(r'\s*\d*[.,]?\d+\s*%\s*|\s*\d*,\d+\s*', visible(text)):
         raise ESCNetError(
             f'The background {text!r} is not a number: write a score with a point, such as '
             '0.5, or words with spaces behind their commas.'
         )
     try:
-        return float(text)
+        return float(visible(text))
     except ValueError:
         name, _, words = text.partition(': ')
         if words.strip():

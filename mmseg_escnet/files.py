@@ -11,6 +11,7 @@ import os
 import re
 import uuid
 import warnings
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -100,6 +101,18 @@ def is_cut_short(content: bytes) -> bool:
     return True
 
 
+def is_corrupt_png(content: bytes) -> bool:
+    """Whether a PNG's pixels have another checksum: decoders do not compare that of the last."""
+    place = 8 if content.startswith(b'\x89PNG') else len(content)
+    while kind := content[place + 4 : place + 8]:
+        end = place + 8 + int.from_bytes(content[place : place + 4], 'big')
+        checksum = zlib.crc32(content[place + 4 : end]).to_bytes(4, 'big')
+        if kind == b'IDAT' and checksum != content[end : end + 4]:
+            return True
+        place = end + 4
+    return False
+
+
 def decode_image(
     content: bytes,
     where: str,
@@ -142,6 +155,8 @@ def decode_image(
             check_size(image.height, image.width)
         if is_cut_short(content):
             raise undecodable(where, 'its end is missing')
+        if is_corrupt_png(content):
+            raise undecodable(where, 'its checksum differs')
         return to_bgr(image, where, upright=upright)
 
 
@@ -217,16 +232,18 @@ def decode_label_map(content: bytes, file: str) -> np.ndarray:
         ESCNetError: If the file cannot be decoded or is not a map of ids.
     """
     try:
+        if is_corrupt_png(content):
+            raise ValueError('its checksum differs')
         with Image.open(io.BytesIO(content)) as image:
             image.load()
             file_format, mode, ids = image.format, image.mode, np.array(image)
-            num_channels = len(image.getbands())
+            num_channels, compression = len(image.getbands()), image.info.get('compression')
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ESCNetError(
             f'Label map {file} cannot be decoded ({error or type(error).__name__}): the file is '
             'damaged or incomplete, so create or download it again.'
         ) from error
-    if file_format in ('JPEG', 'MPO', 'WEBP'):
+    if file_format in ('JPEG', 'JPEG2000', 'MPO', 'WEBP') or compression == 'jpeg':
         raise ESCNetError(
             f'Label map {file} is a {file_format} file, whose lossy compression changes ids: '
             'save label maps as PNG.'

@@ -63,6 +63,22 @@ def _beside(folder: Path) -> Iterator[Path]:
     return parent.iterdir() if parent.is_dir() else iter(())
 
 
+def check_writable(folder: str | os.PathLike) -> None:
+    """Check that files can be written to a folder, which need not exist.
+
+    Raises:
+        ESCNetError: If it, or the first that exists above it, is a file or not writable.
+    """
+    parents = (Path(folder), *Path(folder).absolute().parents)
+    nearest = next(path for path in parents if os.path.lexists(path))
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        why = 'writable' if nearest.is_dir() else 'a folder'
+        raise ESCNetError(
+            f'Files cannot be written to {folder}, because {nearest} is not {why}: choose another '
+            'folder, or change its permissions.'
+        )
+
+
 def is_glob(path: str | os.PathLike) -> bool:
     """Whether a path is a pattern such as 'photos/*.jpg'; what exists by its name is not."""
     return glob.has_magic(_split_glob(path)[1])
@@ -111,7 +127,7 @@ def find_images(
             folder, pattern = _split_glob(item)
             roots.append(os.path.abspath(folder))
             matches = glob.iglob(os.path.join(glob.escape(folder), pattern), recursive=True)
-            found = filter(os.path.isfile, filter(_is_image, matches))
+            found = filter(os.path.isfile, filter(is_image, matches))
             below = tuple(folder + os.sep for folder in hidden)
             files.update(path for path in map(os.path.abspath, found) if not path.startswith(below))
         elif os.path.lexists(item):
@@ -145,10 +161,11 @@ def _walk(
     for parent, folders, names in os.walk(os.path.abspath(folder), onerror=unreadable):
         visible = (name for name in folders if not name.startswith('.'))
         folders[:] = [name for name in visible if os.path.join(parent, name) not in hidden]
-        yield from (os.path.join(parent, name) for name in names if _is_image(name))
+        yield from (os.path.join(parent, name) for name in names if is_image(name))
 
 
-def _is_image(path: str) -> bool:
+def is_image(path: str) -> bool:
+    """Whether a file is found by its name: it has an image suffix and does not begin with a dot."""
     name = os.path.basename(path)
     return not name.startswith('.') and name.lower().endswith(IMAGE_SUFFIXES)
 

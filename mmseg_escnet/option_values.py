@@ -62,13 +62,15 @@ def _parse_word(text: str) -> object:
 
 def _split(text: str) -> Iterator[str]:
     """The parts between the commas that are in neither brackets nor quotes."""
-    open_brackets, part, has_commas = [], '', False
+    open_brackets, part, has_commas, too_many = [], '', False, ''
     for piece in _PIECE.findall(text):
         has_commas |= piece == ','
         if piece in _CLOSING:
             open_brackets.append(_CLOSING[piece])
         elif open_brackets and piece == open_brackets[-1]:
             open_brackets.pop()
+        elif piece in ')]':
+            too_many = piece
         if piece == ',' and not open_brackets:
             yield part
             part = ''
@@ -77,6 +79,8 @@ def _split(text: str) -> Iterator[str]:
     # a word may contain brackets as it likes, such as a smiley
     if open_brackets and (has_commas or text[0] in '(['):
         raise ValueError(f'{open_brackets[-1]!r} is missing')
+    if too_many and has_commas and text[-1] == too_many:
+        raise ValueError(f'{too_many!r} closes nothing')
     yield part
 
 

@@ -16,6 +16,7 @@ import ftfy
 
 from .colors import CLASS_COLORS, PALETTE_SIZES
 from .errors import ESCNetError, first_few
+from .words import folded, is_visible, visible
 
 MAX_WORDS = 10_000
 _SYNONYM_SEPARATORS = ('|', ',')  # the benchmarks use commas
@@ -25,14 +26,14 @@ _SUGGESTIONS = 5
 
 
 def split_synonyms(name: str) -> tuple[str, ...]:
-    """Split a class name into its synonyms, in order and stripped; empty ones are dropped.
+    """Split a class name into its synonyms, in order and stripped; invisible ones are dropped.
 
     Synonyms are separated by bars or, in a name without bars, by commas: ``'sofa | couch'``,
     ``'building, edifice'`` and ``'a red, wet road | street'`` have two each.
     """
     separator = next((s for s in _SYNONYM_SEPARATORS if s in name), None)
     parts = [name] if separator is None else name.split(separator)
-    return tuple(part.strip() for part in parts if part.strip())
+    return tuple(part.strip() for part in parts if is_visible(part))
 
 
 def split_words(text: str) -> list[str]:
@@ -105,7 +106,7 @@ class Vocabulary:
                     f'Class name {index} of the vocabulary must be a string, '
                     f'not {name!r} of type {type(name).__name__}.'
                 )
-            if not any(map(_is_visible, split_synonyms(name))):
+            if not split_synonyms(name):
                 raise ESCNetError(
                     f'Class name {index} of the vocabulary, {shown(name)}, contains no word: '
                     'give it a name or remove it.'
@@ -131,18 +132,18 @@ class Vocabulary:
         return len(self.names)
 
     def find(self, name: str) -> int:
-        """The id of a class, by its name or a synonym, case-insensitive.
+        """The id of a class, by its name or a synonym, as they look and whatever their case.
 
         Raises:
             ESCNetError: If there is no such class, or several have that synonym.
         """
         if name in self.names:
             return self.names.index(name)
-        wanted = name.strip().lower()
+        wanted = folded(name)
         ids = [
             index
             for index, (own, words) in enumerate(zip(self.names, self.synonyms, strict=True))
-            if wanted in (own.lower(), *map(str.lower, words))
+            if wanted in map(folded, (own, *words))
         ]
         if len(ids) == 1:
             return ids[0]
@@ -183,7 +184,7 @@ def _synonyms_of(
         if not is_list or not all(isinstance(phrase, str) for phrase in given):
             raise ESCNetError(f'The phrases of class {shown(name)} must be a list of strings.')
         words = tuple(phrase.strip() for phrase in given)
-        if not words or not all(map(_is_visible, words)):
+        if not words or not all(map(is_visible, words)):
             raise ESCNetError(
                 f'A phrase of class {shown(name)} contains no word: give at least one, or None to '
                 'use the name.'
@@ -218,13 +219,9 @@ def _check_distinct(names: tuple[str, ...], synonyms: tuple[tuple[str, ...], ...
 
 
 def _comparable(words: tuple[str, ...]) -> tuple[str, ...]:
-    # as CLIP's tokenizer cleans a text
+    # as CLIP's tokenizer cleans a text, and without what nobody sees
     clean = (html.unescape(html.unescape(ftfy.fix_text(word))) for word in words)
-    return tuple(' '.join(word.lower().split()) for word in clean)
-
-
-def _is_visible(text: str) -> bool:
-    return any(unicodedata.category(character)[0] not in 'CZ' for character in text)
+    return tuple(map(folded, clean))
 
 
 def _has_control_character(text: str) -> bool:
@@ -234,7 +231,8 @@ def _has_control_character(text: str) -> bool:
 def shown(value: object) -> str:
     """A name, or any value given in its place, for a message: quoted, and cut if long."""
     if isinstance(value, str):
-        return repr(value if len(value) <= _SHOWN else value[: _SHOWN - 3] + '...')
+        text = repr(value if len(value) <= _SHOWN else value[: _SHOWN - 3] + '...')
+        return ''.join(char if char == visible(char) else ascii(char)[1:-1] for char in text)
     # only the type of a list: one from YAML may be infinite when written out
     if not isinstance(value, (bytes, int, float, type(None))):
         return f'a {type(value).__name__}'

@@ -79,6 +79,15 @@ def test_work_dir_of_the_config_is_kept(tmp_path):
     assert load_run_config(parse(config)).work_dir == 'mine'
 
 
+def test_a_work_dir_that_cannot_be_written(tmp_path):
+    config, file = tmp_path / 'small.py', tmp_path / 'runs'
+    for path in (config, file):
+        path.write_text('')
+    for work_dir in (file, file / 'first'):
+        with pytest.raises(ESCNetError, match=rf'written to {work_dir}, because {file} is not a f'):
+            load_run_config(parse(config, '--work-dir', work_dir))
+
+
 def test_configs_of_the_work_tree_and_of_a_wheel(tmp_path, monkeypatch):
     """A wheel carries them in .mim; what lies beside the installed package is another's."""
     assert (config_folder() / 'escnet/escnet_vitb16_coco-stuff.py').is_file()

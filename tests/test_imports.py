@@ -10,9 +10,9 @@ import import_graph
 
 # from the bottom to the top; what shares a line does not import each other
 LAYERS = [
-    ['errors', 'version', 'threads', 'compat', 'option_values', 'colors'],
+    ['errors', 'version', 'threads', 'compat', 'option_values', 'colors', 'words'],
     ['settings', 'consistency'],
-    ['device', 'files', 'image_files', 'config', 'vocabulary', 'tables', 'words', 'progress'],
+    ['device', 'files', 'image_files', 'config', 'vocabulary', 'tables', 'progress'],
     ['check', 'downloads', 'visualization', 'label_folder', 'class_files'],
     ['models', 'datasets'],
     ['preflight', 'mmseg_apis'],

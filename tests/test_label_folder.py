@@ -81,6 +81,16 @@ def test_round_trip(folder):
     reader.check_files(['x/1.jpg', 'y/1.jpg'])
 
 
+def test_round_trip_of_16_bits(tmp_path):
+    """255 is a class of many, or no class of few where 65535 is asked for."""
+    names = LabelNames(names=[f'class {i}' for i in range(300)], ignore_index=65535)
+    ids = np.array([[0, 255, 65535], [254, 299, 256]])
+    writer = LabelWriter(tmp_path, names)
+    writer.write(ids, 'a.jpg')
+    writer.finish()
+    np.testing.assert_array_equal(LabelReader(tmp_path).read('a.jpg'), ids)
+
+
 @pytest.mark.parametrize(
     ('count', 'first_id', 'ignore_index', 'fits'),
     [

@@ -67,6 +67,7 @@ def test_what_users_of_dict_action_rely_on(value):
         'a photo :(',
         '(left) and (right)',
         'two  spaces',
+        'a) this, b) that',
         '路 面, 天 空',
         'C:\\new folder\\train',
     ],
@@ -130,13 +131,19 @@ def test_any_value_is_read_or_refused(text):
         parse_value(text)
 
 
-@pytest.mark.parametrize('value', ['[1,2', '(1,(2,3)', 'a,(b', '[(1,2]', '[a b, c'])
-def test_an_open_list_is_one_sentence(value, capsys):
+@pytest.mark.parametrize(
+    ('value', 'what'),
+    [
+        *((value, 'is missing') for value in ('[1,2', '(1,(2,3)', 'a,(b', '[(1,2]', '[a b, c')),
+        *((value, 'closes nothing') for value in ('1,2]', 'a,b)', '[1,2]],3]', '(1,2),(3,4))')),
+    ],
+)
+def test_an_open_list_is_one_sentence(value, what, capsys):
     with pytest.raises(SystemExit):
         parse(f'model.x={value}')
     (message,) = [line for line in capsys.readouterr().err.splitlines() if 'error:' in line]
     assert value in message
-    assert 'is missing; if it is a text, give it quotes' in message
+    assert f'{what}; if it is a text, give it quotes' in message
 
 
 @pytest.mark.parametrize('option', ['max_iters', '=3', '=', 'a b'])

@@ -1,10 +1,13 @@
 """Vocabulary: names, colours, phrases and errors."""
 
+import re
+
 import pytest
 
 from mmseg_escnet import ESCNetError, Vocabulary
 from mmseg_escnet.datasets import ADE20K847Dataset
 from mmseg_escnet.vocabulary import display_names, palette_of, split_synonyms
+from mmseg_escnet.words import normalise
 
 
 @pytest.mark.parametrize(
@@ -72,12 +75,55 @@ def test_published_names_are_shown_differently():
         (['caf\u00e9', 'cafe\u0301'], 'twice'),
         (['taxi', '\uff54\uff41\uff58\uff49'], 'twice'),
         (['salt & pepper', 'salt &amp; pepper'], 'twice'),
-        (['taxi', '\u200b'], 'contains no word'),
     ],
 )
 def test_refused(names, message):
     with pytest.raises(ESCNetError, match=message):
         Vocabulary.create(names)
+
+
+# Zero width space, variation selectors, Hangul fillers, braille blank, soft hyphen, BOM, marks of
+# direction, word joiner, Mongolian, Khmer, grapheme joiner, separator, tag, unassigned.
+UNSEEN = (
+    '\u200b \ufe0f \U000e0101 \u3164 \uffa0 \u115f \u2800 \xad \ufeff \u200f \u2066 \u061c \u2060 '
+)
+UNSEEN += '\u180b \u180e \u17b4 \u034f \u2063 \U000e0064 \ufff3'
+
+
+@pytest.mark.parametrize('unseen', UNSEEN.split(), ids=ascii)
+def test_characters_that_nobody_sees(unseen):
+    """Alone they are no word, within one no other word, and messages spell them out."""
+    escaped = re.escape(ascii(unseen)[1:-1])
+    for name in (unseen, f' {unseen} {unseen}', f'{unseen}|{unseen}', f'{unseen}\u0301'):
+        with pytest.raises(ESCNetError, match=f'{escaped}.*contains no word'):
+            Vocabulary.create(['taxi', name])
+    with pytest.raises(ESCNetError, match='contains no word'):
+        Vocabulary.create(['taxi'], phrases=[['cab', unseen]])
+    assert split_synonyms(f'{unseen} | sofa, couch |{unseen}') == ('sofa, couch',)
+    for name in (f'wet {unseen}road', f'{unseen}Wet road', f'sky {unseen}| wet road{unseen}'):
+        with pytest.raises(ESCNetError, match=f'{escaped}.*is listed twice'):
+            Vocabulary.create(['wet road', 'sky | wet road', name])
+        assert Vocabulary.create([name]).names == (name,)  # as it is for CLIP
+        assert Vocabulary.create(['dog', name]).find('wet road') == 1
+        assert Vocabulary.create(['dog', 'wet road']).find(f'wet road{unseen}') == 1
+    assert normalise(f'pot{unseen}-ted plant{unseen}') == normalise('Potted plant')
+
+
+def test_words_that_are_made_with_joiners():
+    """Emoji, Persian, Devanagari, accents: CLIP gets them as they are, and they are alike."""
+    pairs = {
+        '\u2764\ufe0f': '\u2764',
+        '\U0001f468\u200d\U0001f469\u200d\U0001f467': '\U0001f468\U0001f469\U0001f467',
+        '\u0645\u06cc\u200c\u0634\u0648\u062f': '\u0645\u06cc\u0634\u0648\u062f',
+        '\u0915\u094d\u200d\u0937': '\u0915\u094d\u0937',
+        'cafe\u034f\u0301': 'caf\u00e9',
+    }
+    vocabulary = Vocabulary.create(list(pairs))
+    assert vocabulary.synonyms == tuple((name,) for name in pairs)
+    for index, (name, alike) in enumerate(pairs.items()):
+        assert vocabulary.find(alike) == index
+        with pytest.raises(ESCNetError, match='listed twice'):
+            Vocabulary.create([name, alike])
 
 
 def test_names_are_kept_in_order():

@@ -85,7 +85,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         '--half',
         action='store_true',
-        help='compute in bfloat16 (test_cfg.autocast): faster on a GPU, slightly less accurate',
+        help='compute in bfloat16 (test_cfg.autocast): faster on a GPU or with AVX512-BF16',
     )
     parser.add_argument(
         '--max-pixels',

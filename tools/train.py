@@ -14,7 +14,11 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='continue from the latest checkpoint in the work dir; load_from is only a start',
     )
-    parser.add_argument('--amp', action='store_true', help='mixed precision (GPU)')
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='mixed precision; on a CPU only fast with AVX512-BF16 or AMX',
+    )
     parser.add_argument(
         '--amp-dtype', choices=['bfloat16', 'float16'], default='bfloat16', help='for --amp'
     )
@@ -54,11 +58,14 @@ def main() -> None:
     join_processes(cfg)
     cfg.resume = args.resume or cfg.get('resume', False)
     if args.amp:
-        if not torch.cuda.is_available():
-            raise ESCNetError('--amp needs a GPU, and PyTorch sees none: leave it out.')
-        cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype=args.amp_dtype)
-        if args.amp_dtype == 'float16':
-            cfg.optim_wrapper.loss_scale = 'dynamic'
+        if torch.cuda.is_available():
+            cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype=args.amp_dtype)
+        elif args.amp_dtype == 'bfloat16':
+            cfg.optim_wrapper.type = 'CPUAutocastOptimWrapper'
+        else:
+            raise ESCNetError(
+                '--amp-dtype float16 needs a GPU, and PyTorch sees none: use bfloat16.'
+            )
     # check all inputs before anything expensive
     if args.calibrate and (args.random_weights or cfg.resume or cfg.get('load_from')):
         raise ESCNetError(

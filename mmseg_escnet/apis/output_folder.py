@@ -19,6 +19,7 @@ from ..image_files import (
     RESULT_FOLDERS,
     SCORES,
     FoundImage,
+    check_writable,
     numbered_folder,
     numbered_folders,
     printable,
@@ -88,7 +89,7 @@ class OutputFolder:
                 be replaced.
         """
         first = cls(folder, record, **options)
-        first._check_writable()
+        check_writable(first.folder)
         found = first._other_files(images, every=overwrite)
         if overwrite or not found:
             first._check_replaceable(found)
@@ -101,18 +102,8 @@ class OutputFolder:
         numbers = (numbered_folder(folder, number) for number in itertools.count(2))
         path = next(path for path in numbers if not os.path.lexists(path))
         output = cls(path, record, **options)
-        output._check_writable()
+        check_writable(output.folder)
         return output
-
-    def _check_writable(self) -> None:
-        parents = (self.folder, *self.folder.absolute().parents)
-        nearest = next(path for path in parents if os.path.lexists(path))
-        if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-            why = 'writable' if nearest.is_dir() else 'a folder'
-            raise ESCNetError(
-                f'Results cannot be written to {self.folder}, because {nearest} is not {why}: '
-                'choose another folder, or change its permissions.'
-            )
 
     def _check_replaceable(self, files: Collection[Path]) -> None:
         """Files without a note, such as the label maps of a data set, are somebody else's."""

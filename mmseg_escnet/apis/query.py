@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -247,6 +248,12 @@ def _background_words(
         }
         return background.strip(), [word for word in COMMON_BACKGROUND if word not in taken]
     if not isinstance(background, Mapping):
+        words = background if isinstance(background, Sequence) else ()
+        for word in filter(_is_nearly_a_list, words):
+            raise ESCNetError(
+                f'{shown(word)} of the background is not one word: separate words with commas, '
+                'such as "sky, wall", or in Python give a list of them.'
+            )
         return _OTHER, background
     if len(background) != 1 or not isinstance(next(iter(background)), str):
         raise ESCNetError(
@@ -255,6 +262,12 @@ def _background_words(
         )
     ((name, words),) = background.items()
     return name.strip(), words
+
+
+def _is_nearly_a_list(word: object) -> bool:
+    """Whether there are common words and other signs than those of synonyms and compounds."""
+    plain = not isinstance(word, str) or re.fullmatch(r"[\w\s|,'-]*", word)
+    return not plain and all(map(_common, tokens(word) or ('',)))
 
 
 def _common(token: str) -> str | None:

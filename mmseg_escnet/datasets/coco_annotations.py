@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from ..errors import ESCNetError, first_few
+from ..image_files import is_image
 
 _FARTHEST = 10  # sides of the image; coordinates beyond are those of another one
 _OVERSHOOT = 1  # pixels outside that rounding explains
@@ -140,6 +141,11 @@ def _file_name(path: Path, given: object) -> PurePosixPath:
             f'{path} names the image {str(name)!r}, which lies outside of the folder of images: '
             'give names below that folder.'
         )
+    if not is_image(name.name):
+        raise ESCNetError(
+            f'{path} names the image {str(name)!r}, which data sets do not find: let its name end '
+            'in .jpg, .png or the like, and not begin with a dot, in the folder and in the file.'
+        )
     return name
 
 
@@ -202,16 +208,27 @@ def _reason(error: Exception) -> str:
 
 def _area_of_run_lengths(shape: dict) -> float:
     counts, (height, width) = shape['counts'], shape['size']
-    if isinstance(counts, str):
-        from pycocotools.mask import area
-
-        return float(area(shape))
-    lengths = np.asarray(counts)
+    if not counts:
+        return 0.0
+    lengths = np.asarray(_decompressed(counts) if isinstance(counts, str) else counts)
     if lengths.ndim != 1 or lengths.dtype.kind not in 'iu' or lengths.min() < 0:
         raise ValueError('run lengths must be integers of at least 0')
     if lengths.sum() != height * width:
         raise ValueError(f'run lengths of {lengths.sum()} pixels for {width}x{height}')
     return float(lengths[1::2].sum())
+
+
+def _decompressed(text: str) -> list[int]:
+    """The run lengths in pycocotools' string, which it decodes without checking their sum."""
+    lengths, value, shift = [], 0, 0
+    for bits in (ord(char) - 48 for char in text):
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:  # the last five bits, of which one is the sign
+            value -= (bits >> 4 & 1) << shift
+            lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+            value = shift = 0
+    return lengths
 
 
 def _polygons(shape: list, size: tuple[int, int]) -> tuple[list[list[float]], float, float, float]:

@@ -18,6 +18,7 @@ from mmseg.registry import DATASETS
 from ..colors import BACKGROUND
 from ..errors import ESCNetError
 from ..vocabulary import palette_of, split_synonyms
+from ..words import folded
 from .benchmark_vocabularies import PUBLISHED_IMAGES
 from .parallel import parallel_map
 from .transforms import LoadImage, LoadLabelMap
@@ -275,7 +276,7 @@ def _read(files: tuple[str, str], *, load: partial) -> Reading:
 def _first_words(meta: dict) -> list[str]:
     phrases = meta.get('phrases') or {}
     words = [phrases.get(name) or split_synonyms(name) or (name,) for name in meta['classes']]
-    return [' '.join(own[0].lower().split()) for own in words]
+    return [folded(own[0]) for own in words]
 
 
 def _label_ids(

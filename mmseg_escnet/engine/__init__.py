@@ -1,4 +1,5 @@
 from .. import compat  # noqa: F401  before mmseg
+from .autocast_wrapper import CPUAutocastOptimWrapper
 from .checkpoints import (
     AtomicCheckpointHook,
     check_test_weights,
@@ -14,6 +15,7 @@ from .vocabulary_hook import VocabularyHook
 
 __all__ = [
     'AtomicCheckpointHook',
+    'CPUAutocastOptimWrapper',
     'ESCNetFSDPStrategy',
     'FiniteHook',
     'InterruptHook',

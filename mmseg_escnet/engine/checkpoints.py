@@ -16,6 +16,7 @@ from mmseg.registry import HOOKS
 
 from ..errors import ESCNetError, did_you_mean
 from ..files import write_file
+from ..models.weights import read_checkpoint
 from ..preflight import check_checkpoint, find_weights
 from .processes import in_turns
 
@@ -132,7 +133,9 @@ def latest_whole_checkpoint(work_dir: str | Path) -> str | None:
     """The latest readable checkpoint in a work dir.
 
     That is the one in MMEngine's ``last_checkpoint`` file; if that file or its checkpoint is
-    missing or damaged, the most recent other one. The main process chooses for all.
+    missing or damaged, the most recent other one. A folder elsewhere that the file names counts
+    only if the work dir has no checkpoint (``out_dir``), as copied work dirs still name the
+    original. The main process chooses for all.
 
     Returns:
         Its path; None if nothing was saved yet.
@@ -146,20 +149,25 @@ def latest_whole_checkpoint(work_dir: str | Path) -> str | None:
 
 
 def _latest_whole(work_dir: Path) -> str | None:
-    candidates, note = [], work_dir / 'last_checkpoint'
+    candidates, note, folder = [], work_dir / 'last_checkpoint', work_dir
     if note.is_file():
         path = note.read_text(errors='replace').strip()
         if path.startswith(('s3://', 'petrel://')):
             return path
         if path:
-            candidates.append(Path(path))
-    folders = {work_dir, *(candidate.parent for candidate in candidates)}
-    others = {path for folder in folders for path in checkpoints(folder)} - set(candidates)
+            folder = work_dir if checkpoints(work_dir) else Path(path).parent
+            candidates.append(folder / Path(path).name)
+    others = set(checkpoints(folder)) - set(candidates)
     candidates += sorted(others, key=lambda path: path.stat().st_mtime_ns, reverse=True)
     damaged = []
     for candidate in candidates:
         try:
-            check_checkpoint(str(candidate))
+            _, meta = read_checkpoint(candidate)
+            if not {'epoch', 'iter'} <= meta.keys():
+                raise ESCNetError(
+                    f'{candidate} has weights, but not the step of a training they are from, so '
+                    'that only a new training can start from them: give it as load_from.'
+                )
         except ESCNetError as error:
             damaged.append(str(error))
             print_log(f'Skipped checkpoint: {error}', logger='current', level=logging.WARNING)

@@ -224,6 +224,8 @@ def test_more_classes_than_ids():
         ('waters', ['water']),
         ('river + water2', ['water']),
         ('wa\u200bter', ['water']),
+        ('wa\u034fter\u3164', ['water']),
+        ('sea\u2800water', ['water']),
         ('\uff37\uff21\uff34\uff25\uff32', ['water']),  # full width
         ('trees', ['tree']),
         ("the trees' roads", ['tree', 'road']),
@@ -252,7 +254,21 @@ def test_common_words_are_no_name_of_a_background(background):
         Query.create(['dog'], background=background)
 
 
-@pytest.mark.parametrize('background', ['0.5', '0,5', '...'])
+@pytest.mark.parametrize(
+    'text', ['sky/wall', 'tree; Roads', 'sky & wall', '[sky, wall]', '("sky", grasses)', 'sky.']
+)
+def test_words_of_a_background_that_are_nearly_a_list(text):
+    with pytest.raises(ESCNetError, match='of the background is not one word: separate words with'):
+        Query.create(['dog'], background=parse_background(text))
+
+
+@pytest.mark.parametrize('text', ['sky-wall', 'snow mountain', 'tv/monitor', 'rock (music)', '...'])
+def test_a_word_of_a_background_in_several_parts(text):
+    query = Query.create(['dog'], background=parse_background(text))
+    assert query.vocabulary.names == ('dog', text)
+
+
+@pytest.mark.parametrize('background', ['0.5', '0,5', '...', '\u2800', '\u115f\ufe01'])
 def test_a_background_without_words(background):
     with pytest.raises(ESCNetError, match=r'(contains no word|must be a name)'):
         Query.create(['dog'], background=background)
@@ -275,6 +291,7 @@ def test_the_background_is_not_called_like_a_class(asked):
         ('sky,Walls', ['sky', 'Walls']),
         ('8, 9', ['8', '9']),
         ('other, sky', ['other', 'sky']),
+        ('\u200f0.5\u200b', 0.5),
         (None, None),
     ],
 )
@@ -282,7 +299,7 @@ def test_background_of_the_commands(text, expected):
     assert parse_background(text) == expected
 
 
-@pytest.mark.parametrize('text', ['0,5', ' ,5 ', '50%', '12.5 %', '8,9'])
+@pytest.mark.parametrize('text', ['0,5', ' ,5 ', '50%', '12.5 %', '8,9', '0,5\u200e'])
 def test_numbers_with_a_comma_are_no_words(text):
     with pytest.raises(ESCNetError, match='write a score with a point'):
         parse_background(text)

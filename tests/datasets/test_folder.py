@@ -58,6 +58,15 @@ def test_images_and_their_label_maps(mine):
         assert abs(item['img'][..., 2].astype(int) - 10 * number).max() <= 2  # BGR
 
 
+def test_images_are_in_the_order_of_their_names(mine):
+    """In every process: seeds and samplers draw numbers."""
+    for name in 'tfoxkqzgnuwj':
+        for folder, suffix in (('images', '.jpg'), ('labels', '.png')):
+            Image.new('L', (12, 8)).save(mine / folder / f'{name}{suffix}')
+    paths = [info['img_path'] for info in map(build(mine).get_data_info, range(16))]
+    assert paths == sorted(paths)
+
+
 def test_names_with_phrases(mine):
     dataset = build(mine)
     vocabulary = dataset.vocabulary

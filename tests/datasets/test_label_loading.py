@@ -96,12 +96,13 @@ def test_palette_png_gives_indices(tmp_path):
     np.testing.assert_array_equal(loaded, [[0, 5], [20, 255]])
 
 
-@pytest.mark.parametrize('ignore_index', [255, 65535])
-def test_reduce_zero_label(tmp_path, ignore_index):
-    ids = np.array([[0, 1, 150], [2, ignore_index, 3]], np.uint16)
-    if ignore_index == 255:
-        ids = ids.astype(np.uint8)
-    path = write_png(tmp_path / 'a.png', ids)
+@pytest.mark.parametrize(
+    ('ignore_index', 'dtype'), [(255, 'u1'), (65535, 'u2'), (200, 'u1'), (255, 'u2'), (256, 'u1')]
+)
+def test_reduce_zero_label(tmp_path, ignore_index, dtype):
+    """Also where an ignored -1 or 256 of 8 bits would happen to be 255 or 0."""
+    ignored = ignore_index if ignore_index <= np.iinfo(dtype).max else 0
+    path = write_png(tmp_path / 'a.png', np.array([[0, 1, 150], [2, ignored, 3]], dtype))
     loaded = load(path, reduce_zero_label=True, num_classes=150, ignore_index=ignore_index)
     np.testing.assert_array_equal(loaded, [[ignore_index, 0, 149], [1, ignore_index, 2]])
 
@@ -187,9 +188,15 @@ def test_files_that_are_not_label_maps(tmp_path):
     write_grey_png_of_4_bits(tmp_path / 'four.png', np.arange(16).reshape(4, 4))
     with pytest.raises(ESCNetError, match=r'four\.png is a grey PNG of 4 bits'):
         load(tmp_path / 'four.png')
-    write_png(tmp_path / 'lossy.jpg', np.zeros((8, 8), np.uint8))
-    with pytest.raises(ESCNetError, match='lossy'):
-        load(tmp_path / 'lossy.jpg')
+    for suffix, options in (
+        ('jpg', {}),
+        ('jp2', {}),
+        ('webp', {}),
+        ('tif', {'compression': 'jpeg'}),
+    ):
+        write_png(tmp_path / f'a.{suffix}', np.zeros((8, 8), np.uint8), **options)
+        with pytest.raises(ESCNetError, match='lossy'):
+            load(tmp_path / f'a.{suffix}')
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16])

@@ -1,6 +1,7 @@
 """AtomicCheckpointHook in MMEngine's own runner, AtomicBackend, and the choice to resume from."""
 
 import os
+import shutil
 
 import pytest
 import torch
@@ -117,6 +118,26 @@ class TestLatestWholeCheckpoint:
             (run / 'last_checkpoint').write_text(note)
         assert latest_whole_checkpoint(run) == str(run / 'iter_4.pth')
 
+    @pytest.mark.parametrize('original', ['as it was', 'further', 'gone'])
+    def test_a_copied_work_dir(self, run, original):
+        """Its note still names the original, which may have been trained further."""
+        copy = shutil.copytree(run, run.parent / f'{run.name} [copy]')
+        assert (copy / 'last_checkpoint').read_text() == str(run / 'iter_4.pth')
+        if original == 'further':
+            train(run, iterations=6, resume=True)
+        elif original == 'gone':
+            shutil.rmtree(run)
+        assert latest_whole_checkpoint(copy) == str(copy / 'iter_4.pth')
+        (copy / 'iter_4.pth').write_bytes(b'')
+        assert latest_whole_checkpoint(copy) == str(copy / 'iter_3.pth')
+
+    def test_checkpoints_elsewhere(self, tmp_path):
+        train(tmp_path / 'run', out_dir=str(tmp_path / 'disk'), max_keep_ckpts=9)
+        (folder,) = (tmp_path / 'disk').iterdir()
+        assert latest_whole_checkpoint(tmp_path / 'run') == str(folder / 'iter_4.pth')
+        (folder / 'iter_4.pth').unlink()
+        assert latest_whole_checkpoint(tmp_path / 'run') == str(folder / 'iter_3.pth')
+
     @pytest.mark.parametrize('damage', ['half', 'empty', 'missing', 'flipped'])
     def test_damaged(self, run, damage):
         newest = run / 'iter_4.pth'
@@ -134,6 +155,18 @@ class TestLatestWholeCheckpoint:
         else:
             newest.write_bytes(content[: len(content) // 2] if damage == 'half' else b'')
         assert latest_whole_checkpoint(run) == str(run / 'iter_3.pth')
+
+    @pytest.mark.parametrize('left', [['state_dict'], ['state_dict', 'meta']])
+    def test_weights_alone(self, run, left):
+        """Such as downloaded ones, without what MMEngine resumes from."""
+        content = torch.load(run / 'iter_3.pth', weights_only=True)
+        content['meta'].pop('iter')
+        torch.save({key: content[key] for key in left}, run / 'iter_4.pth')
+        assert latest_whole_checkpoint(run) == str(run / 'iter_3.pth')
+        for number in (1, 2, 3):
+            (run / f'iter_{number}.pth').unlink()
+        with pytest.raises(ESCNetError, match=r'iter_4\.pth has weights, but not the step of'):
+            latest_whole_checkpoint(run)
 
     def test_all_damaged(self, run):
         for path in run.glob('*.pth'):

@@ -34,7 +34,7 @@ def test_different(one, other):
 
 def test_match_classes():
     classes = ['sofa, couch, lounge', 'cell, jail cell', 'red wine | grape', 'vase', 'screen, crt']
-    names = ['crt | tube', 'couch', 'cell phone', 'Grape, fruit']
+    names = ['crt | tube', 'couch', 'cell phone', 'Grape, fruit', 'monitor | crt', 'wine | sofa']
     assert match_classes(classes, names) == ['couch', None, 'Grape, fruit', None, 'crt | tube']
 
 

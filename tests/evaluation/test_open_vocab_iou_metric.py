@@ -240,6 +240,12 @@ def test_nothing_evaluated():
     assert evaluate(OpenVocabIoUMetric(), [], 'ab') == {}
 
 
+def test_all_wrong():
+    metric = OpenVocabIoUMetric(seen=['a'])
+    metrics = evaluate(metric, [sample(np.array([[0, 1]]), np.array([[1, 0]]))], 'ab')
+    assert [metrics[name] for name in ('mIoU_seen', 'mIoU_unseen', 'hIoU')] == [0, 0, 0]
+
+
 # -- background ----------------------------------------------------------------------------------
 
 
@@ -248,7 +254,7 @@ def test_background_against_confusion_matrix():
     names = [f'class {i}' for i in range(59)]
     samples = random_samples(59, 255, np.arange(0, 59, 2))
     samples[0]['pred_sem_seg']['data'][0, :5] = 255
-    seen = [*names[:7], 'background', 'class 30']
+    seen = [*names[:7], 'class 30']
     metric = OpenVocabIoUMetric(background_from=20, seen=seen, iou_metrics=['mIoU'])
     metrics = evaluate(metric, samples, names)
     merged = [
@@ -273,6 +279,8 @@ def test_background_against_confusion_matrix():
     assert metrics['mIoU'] == pytest.approx(np.nanmean(iou), abs=0.006)
     assert metrics['mIoU_gt'] == pytest.approx(iou[in_truth].mean(), abs=0.006)
     # it stands for many words: neither seen nor unseen, even if a list has its name
+    listed = OpenVocabIoUMetric(background_from=20, seen=[*seen, 'background'])
+    assert metrics.items() <= evaluate(listed, samples, names).items()
     words = in_truth & (np.arange(21) < 20)
     assert metrics['mIoU_seen'] == pytest.approx(iou[words & (np.arange(21) < 7)].mean(), abs=0.006)
     assert metrics['mIoU_unseen'] == pytest.approx(

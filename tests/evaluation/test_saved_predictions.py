@@ -140,6 +140,14 @@ def test_config_that_does_not_match(cfg, tmp_path, part, change, message):
         evaluate_predictions(cfg, tmp_path / 'out')
 
 
+def test_another_ignore_index_everywhere(cfg, tmp_path):
+    """A config that agrees with itself, but not with the predictions."""
+    predict(cfg, tmp_path / 'out')
+    cfg.test_evaluator.ignore_index = cfg.test_dataloader.dataset.ignore_index = 400
+    with pytest.raises(ESCNetError, match=r'made with ignore_index=65535, .* config has 400'):
+        evaluate_predictions(cfg, tmp_path / 'out')
+
+
 def test_predictions_need_one_metric_and_a_folder(cfg, tmp_path):
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     (tmp_path / 'file').touch()

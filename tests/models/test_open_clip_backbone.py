@@ -117,6 +117,15 @@ def test_skips_and_widths_of_the_real_architectures(model, skips):
     assert (backbone.embed_dims, backbone.skip_dims[0]) == expected
 
 
+@pytest.mark.parametrize(
+    ('depth', 'skips'), [(4, (1, 3)), (5, (2, 3)), (32, (11, 21)), (40, (13, 27))]
+)
+def test_skips_of_a_depth_that_three_does_not_divide(depth, skips):
+    """The nearest blocks; 32 and 40 are those of ViT-H and ViT-g."""
+    with torch.device('meta'):
+        assert make(vision=dict(layers=depth)).skip_layers == skips
+
+
 def test_too_shallow_for_two_skips():
     with pytest.raises(ESCNetError, match='has 2 layers'):
         make(vision=dict(layers=2))

@@ -70,6 +70,16 @@ def test_another_word_costs_that_word(clip):
     assert not use(WORDS)[3].equal(before[3])
 
 
+def test_the_same_phrases_combined_otherwise(clip):
+    """A vocabulary that was asked for before, with other ``synonyms``; nothing is encoded again."""
+    use = Use(clip, synonyms='mean')
+    use.encoded.clear()
+    for synonyms, rows in (('max', 5), ('mean', 4)):
+        use.encoder.synonyms = synonyms
+        assert len(use(WORDS)) == rows
+    assert not use.encoded
+
+
 def test_a_phrase_of_two_classes_is_encoded_once(clip):
     use = Use(clip, ['sofa, couch', 'sofa, settee', 'cat'])
     assert use.encoded == ['sofa', 'cat']

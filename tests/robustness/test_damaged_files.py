@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from damage import damaged, outcome, watchdog
 
 from mmseg_escnet.apis.images import ImageReader
-from mmseg_escnet.files import decode_label_map
+from mmseg_escnet.files import decode_image, decode_label_map, encode_label_map
 from mmseg_escnet.models.weights import read_state_dict
 
 SECONDS = 300  # for what takes ten
@@ -83,6 +83,23 @@ def test_images(name):
                 assert pixels.shape[2] == 3
                 assert 0 < pixels.shape[0] * pixels.shape[1] <= 10_000
     assert refused > 10
+
+
+def test_every_bit_at_the_end_of_a_png():
+    """Decoders stop after the last pixel, before they would compare the last checksum."""
+    ids = np.random.default_rng(0).integers(0, 900, (40, 40), np.uint16)
+    content = encode_label_map(ids)
+    expected, refused = decode_image(content, 'Image a.png'), 0
+    for place in range(len(content) - 100, len(content)):
+        for bit in range(8):
+            copy = bytearray(content)
+            copy[place] ^= 1 << bit
+            found, message = outcome(partial(decode_label_map, bytes(copy), 'a.png'))
+            pixels, why = outcome(partial(decode_image, bytes(copy), 'Image a.png'))
+            assert message or np.array_equal(found, ids)
+            assert why or np.array_equal(pixels, expected)
+            refused += 'its checksum differs' in f'{message}' and 'its checksum differs' in f'{why}'
+    assert refused > 500
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16])

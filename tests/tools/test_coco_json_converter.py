@@ -138,9 +138,9 @@ def test_what_is_refused(main, images, tmp_path, changes, message):
 
 def test_a_segmentation_of_another_size(main, images, tmp_path, capsys):
     data = content()
-    data['annotations'][2]['segmentation']['size'] = [9, 9]
+    data['annotations'][2]['segmentation']['size'] = [80, 60]
     assert convert(main, images, tmp_path / 'out', data) == 1
-    assert 'cannot be drawn' in capsys.readouterr().err
+    assert 'cannot be drawn (it is of [60, 80] pixels)' in capsys.readouterr().err
 
 
 def test_other_names(main, images, tmp_path):

@@ -8,6 +8,7 @@ from conftest import load_tool
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 from PIL import Image, ImageDraw, ImageOps
+from pycocotools import mask as coco_mask
 
 from mmseg_escnet.datasets.inspection import build_dataset, inspect_dataset
 from mmseg_escnet.errors import ESCNetError
@@ -120,11 +121,18 @@ def test_all_polygons_of_an_instance(raw, polygons, capsys):
     assert 'left out' not in capsys.readouterr().out
 
 
+def compressed(*lengths):
+    """pycocotools' string of these run lengths, in one column of pixels."""
+    size = [sum(lengths), 1]
+    return coco_mask.frPyObjects(dict(counts=list(lengths), size=size), *size)['counts'].decode()
+
+
 NOTHING = [
     *(None, [], [[]], [[5, 5]], [[5, 5, 15, 15]], [[5, 5, 15, 15], []]),
     *([[5, 5, 10, 10, 15, 15]], [[5, 5, 5, 5, 5, 5]], [[5, 5, 25, 5, 15, 5, 8, 5]]),
     *([[60, 5, 70, 5, 70, 9]], [[-9, -9, -1, -9, -1, -1]], [[5, 31, 9, 31, 9, 35]]),
     dict(counts=[WIDTH * HEIGHT], size=[HEIGHT, WIDTH]),
+    *(dict(counts=counts, size=[HEIGHT, WIDTH]) for counts in (None, [], '', compressed(1200, 0))),
 ]
 
 
@@ -135,6 +143,13 @@ def test_without_an_area(raw, segmentation, capsys):
     assert raw.convert() == 0
     np.testing.assert_array_equal(raw.labels(), halves(right=1))
     assert 'without an area inside their image, left out: 1 (id 17)' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(('count', 'ignored'), [(255, 255), (256, 65535), (257, 65535)])
+def test_so_many_categories_that_255_is_one(raw, count, ignored):
+    raw.categories = [dict(id=i, name=f'class {i}') for i in range(count)]
+    assert raw.add([LEFT], category=count - 1).convert() == 0
+    np.testing.assert_array_equal(raw.labels(), halves(count - 1, ignored))
 
 
 def test_without_a_segmentation(raw, capsys):
@@ -170,6 +185,10 @@ def test_boxes_alone(raw):
         (dict(counts=[-100, 1300], size=[HEIGHT, WIDTH]), 'at least 0'),
         (dict(counts=[0.5, 1199.5], size=[HEIGHT, WIDTH]), 'must be integers'),
         (dict(counts=[1200]), "'size' is missing"),
+        (dict(counts=compressed(33, 2, 8, 2, 55), size=[HEIGHT, WIDTH]), '100 pixels for 40x30'),
+        (dict(counts=compressed(600, 601), size=[HEIGHT, WIDTH]), '1201 pixels for 40x30'),
+        (dict(counts='hello world', size=[HEIGHT, WIDTH]), 'pixels for 40x30'),
+        (dict(counts='\u00e9\u6905', size=[HEIGHT, WIDTH]), 'at least 0'),
     ],
 )
 def test_invalid_segmentations_are_named_by_id(raw, segmentation, message):
@@ -203,11 +222,13 @@ def test_the_smaller_one_is_on_top_whatever_its_area_is_said_to_be(raw):
 # -- whether it belongs to the picture -----------------------------------------------------------
 
 
-@pytest.mark.parametrize('size', [(400, 300), (20, 15), (30, 40), (41, 30), (40, 0), (40, None)])
+@pytest.mark.parametrize(
+    'size', [(400, 300), (20, 15), (30, 40), (41, 30), (40, 0), (40, None), ('40', '30')]
+)
 def test_another_size_than_the_record(raw, size):
     raw.images[0].update(width=size[0], height=size[1])
     message = raw.add([LEFT]).refused('another size')
-    assert f'a.jpg: {size[0]}x{size[1]} in annotations.json, but 40x30' in message
+    assert f'a.jpg: {size[0]!r}x{size[1]!r} in annotations.json, but 40x30' in message
 
 
 def test_one_of_many_images_has_another_size(raw):
@@ -265,6 +286,15 @@ def test_upright_as_the_data_set_loads_it(raw, orientation, suffix):
 def test_a_record_of_the_picture_lying_on_its_side(raw, orientation):
     save_turned(raw.folder / 'raw/a.jpg', Image.new('RGB', (HEIGHT, WIDTH)), orientation)
     raw.add([LEFT]).refused('a.jpg: 40x30 in annotations.json, but 30x40')
+
+
+@pytest.mark.parametrize('name', ['photo', '.a.jpg', 'deep/._b.png', 'a.jpg.part', 'scan.pdf'])
+def test_images_that_the_data_set_would_not_find(raw, name):
+    raw.save('a.jpg')
+    (raw.folder / 'raw/deep').mkdir()
+    (raw.folder / 'raw/a.jpg').rename(raw.folder / 'raw' / name)
+    raw.images[0]['file_name'] = name
+    raw.add([LEFT]).refused(f"the image '{name}', which data sets do not find")
 
 
 # -- what occurs twice ---------------------------------------------------------------------------
@@ -426,18 +456,20 @@ def test_a_correction_that_is_invalid_leaves_no_old_label_map(raw, capsys):
 
 
 def test_label_maps_of_an_earlier_version(raw, capsys):
-    """They have no note: right ones are kept, others are replaced."""
-    raw.save('b.jpg')
-    raw.images.append(dict(id=2, file_name='b.jpg', **raw.sizes))
-    raw.add([LEFT]).add([RIGHT], image=2)
+    """They have no note: right ones are kept, others are replaced, also of other bits."""
+    for number, name in enumerate(('b.jpg', 'c.jpg'), 2):
+        raw.save(name)
+        raw.images.append(dict(id=number, file_name=name, **raw.sizes))
+    raw.add([LEFT]).add([RIGHT], image=2).add([LEFT], image=3)
     folder = raw.out / 'labels/train'
     folder.mkdir(parents=True)
-    for stem in 'ab':
-        Image.fromarray(halves(left=0).astype(np.uint8)).save(folder / f'{stem}.png')
+    for stem, dtype in zip('abc', (np.uint8, np.uint8, np.uint16), strict=True):
+        Image.fromarray(halves(left=0).astype(dtype)).save(folder / f'{stem}.png')
     content = (folder / 'a.png').read_bytes()
     assert raw.convert() == 0
-    assert '0 label maps converted, 1 unchanged, 1 updated' in capsys.readouterr().out
+    assert '0 label maps converted, 1 unchanged, 2 updated' in capsys.readouterr().out
     assert (folder / 'a.png').read_bytes() == content
+    assert raw.labels('c.png').dtype == np.uint8
     np.testing.assert_array_equal(raw.labels('b.png'), halves(right=0))
 
 

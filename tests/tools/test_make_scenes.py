@@ -44,6 +44,12 @@ def test_same_bytes_whatever_the_number_of_processes(tool, tmp_path):
     assert digests(tmp_path / 'one') == digests(tmp_path / 'two')
 
 
+def test_another_seed_draws_another_world(tool, tmp_path):
+    make(tool, tmp_path / 'zero')
+    make(tool, tmp_path / 'one', '--workers', '1', '--seed', '1')
+    assert not {*digests(tmp_path / 'zero').values()} & {*digests(tmp_path / 'one').values()}
+
+
 def test_resumes(tool, tmp_path, capsys):
     make(tool, tmp_path)
     before = digests(tmp_path)

@@ -1,5 +1,6 @@
 """tools/train.py and tools/test.py as a user calls them, at toy size."""
 
+import json
 import re
 from pathlib import Path
 
@@ -239,6 +240,28 @@ def test_bad_input_is_one_sentence(trained, options, tmp_path):
         is_list = last.startswith('error: 4 problems:')  # of the real config, without any input
         assert len(last.splitlines()) == (5 if is_list else 1), last
         assert sentence in last, last
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='trains on the GPU')
+def test_mixed_precision_on_a_cpu(trained, options, tmp_path):
+    """The losses are near those of float32, from the same weights; the weights stay float32."""
+    command = ['tools/train.py', CONFIG, '--amp', '--work-dir', tmp_path, *options]
+    done = run_tool(*command, 'train_cfg.max_iters=2')
+    assert done.returncode == 0, done.stderr[-2000:]
+    full, low = (
+        [json.loads(line)['loss'] for line in file.read_text().splitlines()[:2]]
+        for folder in (trained, tmp_path)
+        for file in folder.glob('*/vis_data/scalars.json')
+    )
+    assert low[0] != full[0]
+    assert low == pytest.approx(full, rel=0.01)
+    weights = read(tmp_path / 'iter_2.pth')['state_dict']
+    assert all(w.dtype == torch.float32 for w in weights.values() if w.is_floating_point())
+    done = run_tool(*command, '--amp-dtype', 'float16')
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        'error: --amp-dtype float16 needs a GPU, and PyTorch sees none: use bfloat16.'
+    )
 
 
 def test_calibration_before_the_first_step(options, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmseg_escnet.visualization.overlay import draw_comparison, draw_overlay
+from mmseg_escnet.visualization.overlay import draw_comparison, draw_overlay, paint
 from mmseg_escnet.vocabulary import palette_of
 
 NAMES = ['taxi', 'wet road, street', 'never seen']
@@ -49,6 +49,14 @@ def test_colours_are_mixed_and_outlines_are_light_and_dark():
     np.testing.assert_array_equal(drawn[300, 500], (40, 193, 40))
     assert drawn[300, 298:302].max(axis=-1).tolist() == [193, 38, 255, 193]
     assert drawn[50, 300].tolist() == [100, 100, 100], 'none between pixels without a class'
+
+
+@pytest.mark.parametrize(('count', 'no_class'), [(3, 3), (3, 255), (255, 255), (300, 65535)])
+def test_pixels_without_a_class_stay_as_they_are(count, no_class):
+    """Also if their id is the next one after the last class."""
+    image = np.full((20, 20, 3), 99, np.uint8)
+    labels = np.full((20, 20), no_class, np.uint16)
+    np.testing.assert_array_equal(paint(image, labels, [(255, 0, 0)] * count, opacity=1), image)
 
 
 @pytest.mark.parametrize('ground', [0, 128, 255])

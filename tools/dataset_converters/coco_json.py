@@ -139,7 +139,7 @@ def image_sizes(
     read = parallel_map(image_size, files, workers=workers, description='sizes')
     sizes = [outcome.result for outcome in read]
     different = [
-        f'{image.name}: {image.size[1]}x{image.size[0]} in {path.name}, but {size[1]}x{size[0]}'
+        f'{image.name}: {image.size[1]!r}x{image.size[0]!r} in {path.name}, but {size[1]}x{size[0]}'
         for image, size in zip(images, sizes, strict=True)
         if image.size and size and tuple(image.size) != size
     ]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
 
 from .class_attention import feature_map
@@ -114,6 +115,5 @@ class TextAttention(nn.Module):
         normaliser = query @ words.key.to(query.dtype)  # (B, n, h, w, heads)
         normaliser = normaliser.clamp(min=torch.finfo(normaliser.dtype).tiny)
         query = query.unflatten(-1, (self.num_heads, -1)) / normaliser[..., None]
-        attended = query.flatten(-2).to(x.dtype) @ words.key_value.to(x.dtype)
-        x = x + (attended + self.out.bias.to(x.dtype))
+        x = x + F.linear(query.flatten(-2), words.key_value.T, self.out.bias)
         return x if self.mlp is None else x + self.mlp(self.norm2(x))

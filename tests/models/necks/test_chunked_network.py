@@ -261,3 +261,25 @@ def test_bfloat16_autocast(variant):
     for key, value in low.items():
         assert without_gradient[key].dtype == value.dtype, key
         torch.testing.assert_close(without_gradient[key], value)
+
+
+@pytest.mark.parametrize('variant', ['all prompts', 'both SAM layers', 'Swin pair', 'MLPs'])
+@torch.no_grad()
+def test_autocast_casts_a_trained_weight_once(variant):
+    """However many chunks use it, unless they use it in another shape (SAM's attention)."""
+    neck, head = build(variant)
+    weights = [p for m in (neck, head) for p in m.parameters() if p.requires_grad]
+    weights = {(p.data_ptr(), p.shape) for p in weights}
+    cast = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.aten._to_copy.default:
+                weight = args[0].data_ptr(), args[0].shape
+                cast.extend({weight} & weights)
+            return function(*args, **kwargs or {})
+
+    with torch.autocast('cpu', dtype=torch.bfloat16), Watch():
+        forward(neck, head, inputs(), 1)
+    assert len(cast) > 30
+    assert len(set(cast)) == len(cast)
