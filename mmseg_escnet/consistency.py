@@ -18,8 +18,9 @@ def check_consistency(cfg: Config, *phases: str) -> None:
     """Check the settings of some phases that depend on each other.
 
     A loop that waits for the end of an epoch needs a sampler that has one; what counts epochs needs
-    a loop that has some; and pixels without a class have one id in the data set, the crops, the
-    padding, the loss and the metric.
+    a loop that has some; checkpoints are saved after an update; only whole weights are averaged;
+    and pixels without a class have one id in the data set, the crops, the padding, the loss and the
+    metric.
 
     Args:
         cfg: A complete config.
@@ -35,6 +36,9 @@ def check_consistency(cfg: Config, *phases: str) -> None:
             check_ignore_index(cfg, phase)
     if 'train' in phases and cfg.get('train_cfg') is not None and not _counts_epochs(cfg.train_cfg):
         _check_what_counts_epochs(cfg)
+        _check_accumulation(cfg)
+    if 'train' in phases:
+        _check_average(cfg)
 
 
 def use_no_workers(cfg: Config) -> None:
@@ -176,6 +180,37 @@ def _check_what_counts_epochs(cfg: Config) -> None:
         raise ESCNetError(
             f'train_cfg counts iterations, but {", ".join(counting)} is True (the default), and '
             'nothing would happen before the end: set it to False.'
+        )
+
+
+def _check_accumulation(cfg: Config) -> None:
+    from mmengine.hooks import CheckpointHook
+
+    hooks = (cfg.get('default_hooks') or {}).items()
+    counts = (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+    intervals = {'train_cfg.val_interval': cfg.train_cfg.get('val_interval', 1)}
+    for name, hook in hooks:
+        if hook is not None and _is_a(hook.get('type'), CheckpointHook):
+            intervals[f'default_hooks.{name}.interval'] = hook.get('interval', -1)
+    if cfg.get('val_dataloader') is None:
+        del intervals['train_cfg.val_interval']
+    if wrong := [name for name, steps in intervals.items() if steps > 0 and steps % counts]:
+        raise ESCNetError(
+            f'optim_wrapper.accumulative_counts={counts} updates the weights after every {counts} '
+            f'steps, but {", ".join(wrong)} may save a checkpoint in between, whose gradients are '
+            f'lost when it is resumed: set a multiple of {counts}.'
+        )
+
+
+def _check_average(cfg: Config) -> None:
+    from mmengine.hooks import EMAHook
+
+    hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or ())]
+    averages = any(hook is not None and _is_a(hook.get('type'), EMAHook) for hook in hooks)
+    if averages and cfg.get('runner_type') == 'FlexibleRunner':
+        raise ESCNetError(
+            f'EMAHook cannot average the weights in runner_type={cfg.runner_type}, whose shards it '
+            'does not know: remove the hook, or train with DDP.'
         )
 
 

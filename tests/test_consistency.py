@@ -173,3 +173,27 @@ def test_data_sets_in_wrappers():
         cfg.train_dataloader.dataset = dataset
         with pytest.raises(ESCNetError, match=place):
             check_consistency(cfg, 'train')
+
+
+@pytest.mark.parametrize(
+    ('options', 'wrong'),
+    [
+        ({'train_cfg.val_interval': 90}, 'train_cfg.val_interval'),
+        ({'default_hooks.checkpoint.interval': 10}, 'default_hooks.checkpoint.interval'),
+    ],
+)
+def test_a_checkpoint_between_two_updates(options, wrong):
+    accumulating = {'optim_wrapper.accumulative_counts': 4}
+    check_consistency(read_config(TOY, accumulating), 'train')
+    with pytest.raises(ESCNetError, match=rf'but {wrong} may save .* a multiple of 4'):
+        check_consistency(read_config(TOY, accumulating | options), 'train')
+    check_consistency(read_config(TOY, options), 'train')
+
+
+@pytest.mark.parametrize('place', ['default_hooks.ema', 'custom_hooks'])
+def test_averaged_weights_and_shards(place):
+    hook = dict(type='EMAHook')
+    options = {place: [hook] if place == 'custom_hooks' else hook}
+    check_consistency(read_config(TOY, options), 'train')
+    with pytest.raises(ESCNetError, match=r'EMAHook cannot average .* runner_type=FlexibleRunner'):
+        check_consistency(read_config(TOY, options | {'runner_type': 'FlexibleRunner'}), 'train')

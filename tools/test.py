@@ -2,6 +2,7 @@
 
     mmseg-escnet test CONFIG CHECKPOINT                       on the data set of the config
     mmseg-escnet test CONFIG CHECKPOINT --benchmarks all      on the six zero-shot benchmarks
+    mmseg-escnet test CONFIG CHECKPOINT --subset 50           a first look, in minutes
     mmseg-escnet test configs/clip/clip_vitb16_readout.py     CLIP alone, without a checkpoint
 
 Results of finished benchmarks are kept in the work dir; the same command does not run them again.
@@ -34,6 +35,13 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         metavar='KEY',
         help='all, or some of A-847 PC-459 A-150 PC-59 PAS-20 PAS-20b COCO-171',
+    )
+    parser.add_argument(
+        '--subset',
+        type=int,
+        metavar='N',
+        help='a first look: N images of each data set, evenly spread and the same each time; not '
+        'comparable with published figures',
     )
     parser.add_argument(
         '--out', help='folder for the predicted label maps, one PNG per image, and names.json'
@@ -110,6 +118,7 @@ def main() -> None:
             checkpoint=args.checkpoint,
             overrides=args.cfg_options,
             tta=args.tta,
+            subset=args.subset,
             out=args.out,
             show_dir=args.show_dir,
             command=command_line(),
@@ -129,7 +138,14 @@ def main() -> None:
     problems.raise_all()
     if args.out is not None:
         save_predictions(cfg, dataset, args.out)
-    evaluate_once(cfg, dataset, checkpoint=args.checkpoint, tta=args.tta, command=command_line())
+    evaluate_once(
+        cfg,
+        dataset,
+        checkpoint=args.checkpoint,
+        tta=args.tta,
+        command=command_line(),
+        subset=args.subset,
+    )
 
 
 if __name__ == '__main__':

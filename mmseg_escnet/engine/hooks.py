@@ -10,7 +10,7 @@ from types import FrameType
 
 import torch
 from mmengine import dist
-from mmengine.hooks import Hook, LoggerHook
+from mmengine.hooks import EMAHook, Hook, LoggerHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
@@ -49,6 +49,8 @@ class FiniteHook(Hook):
         self._check('The training losses', losses, runner.iter + 1)
         if 'train/grad_norm' not in scalars or is_finite('grad_norm'):
             return
+        if not _has_updated(runner):  # the norm is of an earlier iteration
+            return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._check('The weights', non_finite(model.named_parameters()), runner.iter + 1)
         self.skipped_steps += 1
@@ -73,7 +75,7 @@ class FiniteHook(Hook):
 
 
 class InterruptHook(Hook):
-    """Save a checkpoint and stop at the next iteration after Ctrl-C or SIGTERM (ours).
+    """Save a checkpoint and stop after the next update, at Ctrl-C or SIGTERM (ours).
 
     It handles signals while used as a context manager, entered before the data loaders start their
     workers, so that those keep loading until the end. A second Ctrl-C stops immediately.
@@ -107,7 +109,9 @@ class InterruptHook(Hook):
         self._work_dir = runner.work_dir
 
     def after_train_iter(self, runner: Runner, *_, **__) -> None:
-        self._stop_if_requested(runner, runner.iter + 1)
+        # between two updates, gradients that are accumulated would be lost
+        if _has_updated(runner) and self._requested_anywhere():
+            self._stop(runner, runner.iter + 1)
 
     def before_val(self, runner: Runner) -> None:
         """Find the number of batches common to all processes: some may have one more."""
@@ -117,17 +121,18 @@ class InterruptHook(Hook):
 
     def after_val_iter(self, runner: Runner, batch_idx: int, *_, **__) -> None:
         """Stop here if requested: the validation is lost, but no training."""
-        if batch_idx < self._common_val_iters:
-            self._stop_if_requested(runner, runner.iter)
+        if batch_idx < self._common_val_iters and self._requested_anywhere():
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook):  # validates the averaged weights in place of its own
+                    hook.after_val_epoch(runner)
+            self._stop(runner, runner.iter)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         if self._requested and not dist.is_distributed():  # a launcher sends it again
             raise KeyboardInterrupt(self._how_to_resume())
         self._requested = True
 
-    def _stop_if_requested(self, runner: Runner, iterations: int) -> None:
-        if not self._requested_anywhere():
-            return
+    def _stop(self, runner: Runner, iterations: int) -> None:
         hooks = [hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)]
         if not hooks or hooks[0].by_epoch:  # the middle of an epoch cannot be resumed
             raise KeyboardInterrupt(self._how_to_resume())
@@ -153,6 +158,11 @@ class InterruptHook(Hook):
         requested = torch.tensor([int(self._requested)], device=dist.get_comm_device())
         dist.all_reduce(requested, op='max')
         return bool(requested.item())
+
+
+def _has_updated(runner: Runner) -> bool:
+    """Whether this iteration ended with an update of the weights; DeepSpeed does not say."""
+    return getattr(runner.optim_wrapper, 'should_update', lambda: True)()
 
 
 @HOOKS.register_module()

@@ -146,12 +146,17 @@ class TerminalHook(Hook):
         each = f'{loader.get("batch_size", 1)} images'
         if dist.get_world_size() > 1:
             each = f'{dist.get_world_size()} x {each}'
+        if (counts := runner.cfg.optim_wrapper.get('accumulative_counts', 1)) > 1:
+            each += f', an update after every {counts} steps'
         interval = getattr(runner.train_loop, 'val_interval', math.inf)
         unit = 'steps' if runner.train_loop.__class__.__name__.startswith('Iter') else 'epochs'
         validates = runner.val_loop is not None and interval <= _end(runner, unit)
+        validation = 'none'
+        if validates:
+            validation = f'every {interval} {unit}, {len(runner.val_dataloader.dataset)} images'
         lines = [
             f'training: {runner.max_iters} steps of {each}{_parameters(runner)}',
-            f'validation: every {interval} {unit}' if validates else 'validation: none',
+            f'validation: {validation}',
         ]
         if runner.iter > 0:
             lines.append(f'resumed after step {runner.iter}: {runner.cfg.get("load_from")}')

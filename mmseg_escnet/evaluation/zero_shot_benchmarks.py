@@ -186,7 +186,10 @@ def format_table(results: Mapping[str, Figures], published: Published) -> str:
         difference = _difference(key, of_benchmark, published)
         row = [key, of_benchmark.count, _number(of_benchmark.metrics.get('mIoU_gt'))]
         row.append(_number(difference, sign='+'))
-        row += [_number(figures.get(key), digits=1) for figures in published.figures.values()]
+        row += [
+            _number(figures.get(key) if of_benchmark.are_complete else None, digits=1)
+            for figures in published.figures.values()
+        ]
         rows.append(row + [_number(of_benchmark.metrics.get(name)) for name in _MORE])
     if published.model is None:
         origin = 'The papers have no figures for this model.'
@@ -200,8 +203,11 @@ def format_table(results: Mapping[str, Figures], published: Published) -> str:
         'does; mIoU is the mean of MMSegmentation.'
     )
     lines = [table([*header, *_MORE], rows, markdown=True), '', origin, explanation]
-    if not all(of_benchmark.are_complete for of_benchmark in results.values()):
-        lines.append('Figures of a part of the images are not comparable with a paper.')
+    lines += [
+        f'{key}: first look: {of_benchmark.count} images, not comparable with published figures'
+        for key, of_benchmark in results.items()
+        if not of_benchmark.are_complete
+    ]
     return '\n'.join(lines)
 
 

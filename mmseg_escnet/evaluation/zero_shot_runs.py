@@ -35,6 +35,7 @@ from ..preflight import check_datasets
 from ..settings import OF_BENCHMARK, split_options
 from ..version import __version__
 from .saved_predictions import save_predictions
+from .subset import take_subset
 from .zero_shot_benchmarks import (
     Benchmark,
     Figures,
@@ -51,6 +52,7 @@ def evaluate_benchmarks(
     checkpoint: str | None,
     overrides: Mapping[str, object] | None = None,
     tta: bool = False,
+    subset: int | None = None,
     out: str | None = None,
     show_dir: str | None = None,
     command: str | None = None,
@@ -67,6 +69,8 @@ def evaluate_benchmarks(
         checkpoint: The checkpoint; None for CLIP alone, with the weights that the config names.
         overrides: See :func:`benchmark_config`.
         tta: Whether to use test-time augmentation.
+        subset: Number of images of each, for a first look (:func:`.take_subset`) with a file of
+            its own; None for all.
         out: Folder for predictions, with a sub-folder for each benchmark.
         show_dir: Folder for painted images, likewise; drawing is switched on in the config.
         command: What was called, kept with the figures.
@@ -79,7 +83,7 @@ def evaluate_benchmarks(
     """
     join_processes(cfg)
     _check_hooks(cfg)
-    configs, datasets, absent, problems = {}, {}, {}, Problems()
+    configs, datasets, notes, absent, problems = {}, {}, {}, {}, Problems()
     for benchmark in benchmarks:
         key = benchmark.key
         with problems:
@@ -92,6 +96,9 @@ def evaluate_benchmarks(
                 if not _is_absent(configs[key].test_dataloader.dataset):
                     raise ESCNetError(f'{key}: {error}') from error
                 absent[key] = error
+                continue
+            if subset is not None:
+                notes[key] = take_subset(configs[key], datasets[key], subset)
     for key, error in absent.items():
         if datasets:
             _print(f'{key}: skipped. {error}')
@@ -101,7 +108,7 @@ def evaluate_benchmarks(
         check_test_weights(cfg, checkpoint, allow_download=not problems.sentences)
     problems.raise_all()
 
-    path, weights = _results_file('benchmarks', cfg, checkpoint, tta)
+    path, weights = _results_file('benchmarks', cfg, checkpoint, tta, subset)
     finished = _read_finished(path)
     figures = {}
     for key, dataset in datasets.items():
@@ -113,7 +120,8 @@ def evaluate_benchmarks(
             _print(f'{key}: finished before, see {path}')
         else:
             entry = _run(configs[key], key, dataset, checkpoint, made_with, path)
-            finished[key] = entry | dict(checkpoint=checkpoint, command=command) | made_with
+            entry |= dict(checkpoint=checkpoint, command=command, note=notes.get(key))
+            finished[key] = entry | made_with
             _write_results(path, finished)
         entry = finished[key]
         figures[key] = Figures(entry['metrics'], entry['images'], _published_images(dataset))
@@ -125,7 +133,13 @@ def evaluate_benchmarks(
 
 
 def evaluate_once(
-    cfg: Config, dataset: Dataset, *, checkpoint: str | None, tta: bool, command: str
+    cfg: Config,
+    dataset: Dataset,
+    *,
+    checkpoint: str | None,
+    tta: bool,
+    command: str,
+    subset: int | None = None,
 ) -> None:
     """Evaluate on the config's own data set, and keep the figures in ``test_CHECKPOINT.json``.
 
@@ -135,13 +149,16 @@ def evaluate_once(
         checkpoint: As for :func:`evaluate_benchmarks`.
         tta: Whether the config is one of test-time augmentation.
         command: As for :func:`evaluate_benchmarks`.
+        subset: As for :func:`evaluate_benchmarks`.
     """
-    path, weights = _results_file('test', cfg, checkpoint, tta)
+    note = None if subset is None else take_subset(cfg, dataset, subset)
+    path, weights = _results_file('test', cfg, checkpoint, tta, subset)
     entry = _measure(cfg, dataset, checkpoint)
     if entry['metrics']:  # none if predictions alone are saved
         made_with = dict(checkpoint=checkpoint, command=command, checkpoint_sha256=weights)
+        made_with['note'] = note
         _write_results(path, {type(dataset).__name__: entry | made_with})
-        _print(f'kept in {path}')
+        _print(f'kept in {path}' if note is None else f'{note}; kept in {path}')
 
 
 def benchmark_config(
@@ -198,7 +215,9 @@ def _keep_protocol(own: Config, dataset: dict, key: str) -> None:
         dataset.metainfo = dict(dataset.get('metainfo') or {}, phrases=phrases)
 
 
-def _results_file(kind: str, cfg: Config, checkpoint: str | None, tta: bool) -> tuple[Path, str]:
+def _results_file(
+    kind: str, cfg: Config, checkpoint: str | None, tta: bool, subset: int | None
+) -> tuple[Path, str]:
     """Where figures are kept; SHA-256 of the weights, or the address they come from."""
     if checkpoint is None:
         backbone = cfg.model.get('module', cfg.model).backbone
@@ -207,7 +226,8 @@ def _results_file(kind: str, cfg: Config, checkpoint: str | None, tta: bool) -> 
     else:
         is_file = os.path.isfile(checkpoint)
         name, weights = Path(checkpoint).stem, sha256(checkpoint) if is_file else checkpoint
-    return Path(cfg.work_dir) / f'{kind}_{name}{"_tta" if tta else ""}.json', weights
+    name += ('_tta' if tta else '') + ('' if subset is None else f'_subset{subset}')
+    return Path(cfg.work_dir) / f'{kind}_{name}.json', weights
 
 
 def _write_results(path: Path, entries: Mapping[str, dict]) -> None:
@@ -218,10 +238,11 @@ def _write_results(path: Path, entries: Mapping[str, dict]) -> None:
 def _published_images(dataset: Dataset) -> int:
     """How many images the benchmark has; as many as there are if nobody published it."""
     counts = getattr(dataset, 'official_counts', None)
+    in_all = getattr(dataset, 'images_in_all', len(dataset))  # of a first look
     if not counts:  # a wrapper has no files of its own
-        return len(dataset)
+        return in_all
     split = Path(dataset.ann_file or dataset.data_prefix['img_path']).stem
-    return counts.get(split, len(dataset))
+    return counts.get(split, in_all)
 
 
 def _build_lazily(dataset: dict) -> Dataset:
@@ -334,8 +355,8 @@ def _measure(cfg: Config, dataset: Dataset, checkpoint: str | None) -> dict:
     start = time.monotonic()
     metrics = build_test_runner(cfg).test()
     return dict(
-        metrics={
-            name: None if math.isnan(value) else float(value)
+        metrics={  # without the prefix of a first look
+            name.rsplit('/', 1)[-1]: None if math.isnan(value) else float(value)
             for name, value in metrics.items()
             if isinstance(value, Real)
         },

@@ -102,7 +102,8 @@ def settings(cfg: Config) -> dict:
     for phase in ('train', 'test'):
         loader = cfg[f'{phase}_dataloader']
         found[f'{phase} sampler'] = dict(loader.sampler)
-        found[f'{phase} batch size'] = loader.batch_size
+        updates_after = cfg.optim_wrapper.get('accumulative_counts', 1) if phase == 'train' else 1
+        found[f'{phase} batch size'] = loader.batch_size * updates_after
         found[f'{phase} pipeline'] = [_values(step) for step in loader.dataset.pipeline]
     assert cfg.val_dataloader.dataset.pipeline == cfg.test_dataloader.dataset.pipeline
     assert cfg.val_dataloader.sampler == cfg.test_dataloader.sampler

@@ -45,7 +45,7 @@ class Trainer:
     def arguments(self, size: int, work_dir: Path, *options: str, resume: bool) -> list[str]:
         """What follows the config and, in the shell script, the number of processes."""
         options += (f'train_dataloader.dataset.data_root={self.data}/',)
-        options += (f'train_dataloader.batch_size={IMAGES // size}',)
+        options = (f'train_dataloader.batch_size={IMAGES // size}', *options)
         how = ['--resume'] if resume else []
         if not resume:
             options += (f'load_from={TOY_CHECKPOINT}',)

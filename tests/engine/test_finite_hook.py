@@ -45,9 +45,9 @@ class Model(BaseModel):
         return dict(loss=(self.healthy.sum() + weight.sum()) * inputs.mean())
 
 
-def train(work_dir, *, clip=True, skip=False):
+def train(work_dir, *, clip=True, skip=False, counts=1):
     optimizer = dict(type='SGD', lr=0.1)
-    wrapper = dict(type='OptimWrapper', optimizer=optimizer)
+    wrapper = dict(type='OptimWrapper', optimizer=optimizer, accumulative_counts=counts)
     if clip:
         wrapper['clip_grad'] = dict(max_norm=1.0)
     model = Model()
@@ -105,8 +105,10 @@ def test_without_clipping_weights_are_checked_when_saving(tmp_path):
     assert saved(tmp_path) == ['iter_1.pth', 'iter_2.pth']
 
 
-def test_a_step_that_the_scaler_skips_is_counted(tmp_path):
-    runner = train(tmp_path, skip=True)
+@pytest.mark.parametrize('counts', [1, 3])
+def test_a_step_that_the_scaler_skips_is_counted(tmp_path, counts):
+    """Once, although its norm stays until the next update."""
+    runner = train(tmp_path, skip=True, counts=counts)
     runner.train()
     (hook,) = (h for h in runner.hooks if type(h).__name__ == 'FiniteHook')
     assert hook.skipped_steps == 1

@@ -152,14 +152,14 @@ def test_table():
     assert set(lines[1]) == set('|-: ')
     assert len({len(line) for line in lines[:4]}) == 1
     assert 'own figures for ViT-L/14, not measured here' in lines[5]
-    assert 'part of the images' not in text
+    assert 'first look' not in text
 
 
 def test_table_of_a_part_of_the_images():
     results = {'PAS-20': Figures(dict(mIoU_gt=83.5), 1, 1449)}
     text = format_table(results, published_for(escnet('ViT-B-16')))
-    assert cells(text.splitlines()[2])[:5] == ['PAS-20', '1 of 1449', '83.50', '-', '97.3']
-    assert 'a part of the images are not comparable' in text
+    assert cells(text.splitlines()[2])[:5] == ['PAS-20', '1 of 1449', '83.50', '-', '-']
+    assert 'PAS-20: first look: 1 of 1449 images, not comparable with published figures' in text
 
 
 def test_table_of_a_model_without_published_figures():
