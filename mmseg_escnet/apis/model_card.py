@@ -52,7 +52,7 @@ def read_figures(paths: Sequence[Path], checkpoint_sha256: str, *, skip: bool) -
     Args:
         paths: The files.
         checkpoint_sha256: Of the checkpoint.
-        skip: Leave out those of other checkpoints.
+        skip: Leave out those of other checkpoints, and first looks.
 
     Returns:
         The entries, with the benchmark or data set as ``key``.
@@ -64,6 +64,8 @@ def read_figures(paths: Sequence[Path], checkpoint_sha256: str, *, skip: bool) -
     for path in paths:
         for key, entry in read_results(path).items():
             digest = entry.get('checkpoint_sha256')
+            if skip and entry.get('note') is not None:
+                continue
             if digest == checkpoint_sha256:
                 augmented = (entry.get('protocol') or {}).get('augmented')
                 found.append(entry | dict(key=f'{key}, augmented' if augmented else key))
@@ -97,12 +99,13 @@ def describe(
         source: Name of the checkpoint that it was made of.
         meta: Of that checkpoint.
         trained_with: The config in ``meta``, if any.
-        figures: From :func:`read_figures`.
+        figures: From :func:`read_figures`. Those of a part of the images are only in the text.
 
     Returns:
         The model card, Markdown with the front matter of the Hugging Face hub, and an entry for a
         metafile of OpenMMLab, YAML.
     """
+    comparable = [each for each in figures if each.get('images') == each.get('published_images')]
     cfg = trained_with or {}
     loader = cfg.get('train_dataloader') or {}
     data = list(dict.fromkeys(str(each.get('type')) for each in _leaves(loader.get('dataset'))))
@@ -131,7 +134,7 @@ def describe(
             metric_name=name,
             metric_value=value,
         )
-        for entry in figures
+        for entry in comparable
         for name, value in entry['metrics'].items()
         if 'mIoU' in name and value is not None
     ]
@@ -169,7 +172,7 @@ def describe(
         },
         'Results': [
             dict(Task='Semantic Segmentation', Dataset=each['key'], Metrics=each['metrics'])
-            for each in figures
+            for each in comparable
         ],
         'Weights': file.name,
     }

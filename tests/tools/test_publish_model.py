@@ -225,9 +225,12 @@ def test_figures_of_another_checkpoint(tool, trained, measured, tmp_path):
         publish(tool, tmp_path / 'out', trained, '--results', path)
     assert not (tmp_path / 'out').exists()
     (tmp_path / 'iter_2.pth').symlink_to(trained)  # beside a file of figures, some its own
+    first_look = dict(benchmarks=dict(glance=measured | dict(note='first look')))
+    (tmp_path / 'test_iter_2_subset2.json').write_text(json.dumps(first_look))
     text = publish(tool, tmp_path / 'out', tmp_path / 'iter_2.pth')
     assert '| mine | 2 |' in ' '.join(text.split())
     assert ' A ' not in text
+    assert 'glance' not in text
 
 
 def test_what_is_said_of_figures(tool, trained, measured, tmp_path):
@@ -248,7 +251,9 @@ def test_what_is_said_of_figures(tool, trained, measured, tmp_path):
     assert 'D, with mmseg_escnet of a version that is not recorded, **not' in text
     assert '# not recorded' in text
     (model,) = yaml.safe_load(card.split('---')[1])['model-index']
-    assert [each['dataset']['name'] for each in model['results']] == ['A', 'B', 'C, augmented']
+    assert [each['dataset']['name'] for each in model['results']] == ['A', 'C, augmented']
+    (entry,) = yaml.safe_load(next(tmp_path.glob('out/*/*.yml')).read_text())['Models']
+    assert [each['Dataset'] for each in entry['Results']] == ['A', 'C, augmented', 'D']
     assert all('value' in metric for each in model['results'] for metric in each['metrics'])
     assert 'before its weights were rounded to float16' in text
 
