@@ -243,7 +243,8 @@ def import_components() -> None:
     finally:
         gc.freeze()
         gc.enable()
-        atexit.register(gc.unfreeze)  # or triton complains, with Python 3.13, that objects are left
+        if sys.version_info >= (3, 13):  # or triton complains that objects are left
+            atexit.register(gc.unfreeze)  # a second at the end
 
 
 def load_run_config(args: argparse.Namespace) -> Config:

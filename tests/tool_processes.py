@@ -31,7 +31,8 @@ import mmseg_escnet.engine, mmseg_escnet.preflight, yapf.yapflib.yapf_api
 mmengine.config.config.FormatCode = lambda text, **_: (text, True)  # as in conftest.py
 yapf.yapflib.yapf_api.FormatCode = mmengine.config.config.FormatCode
 gc.freeze()  # MMEngine collects garbage for every data set it loads
-atexit.register(gc.unfreeze)  # or triton complains, with Python 3.13, that objects are left
+if sys.version_info >= (3, 13):  # or triton complains that objects are left
+    atexit.register(gc.unfreeze)
 
 def become(request, job):
     os.setsid()
