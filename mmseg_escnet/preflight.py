@@ -18,7 +18,7 @@ from .consistency import check_consistency
 from .errors import ESCNetError, Problems
 from .models.clip_weights import find_clip
 from .models.sam_weights import find_sam
-from .models.weights import read_state_dict
+from .models.weights import read_checkpoint
 from .vocabulary import Vocabulary
 
 
@@ -113,15 +113,17 @@ def find_weights(model: ConfigDict, *, allow_download: bool = True) -> None:
     problems.raise_all()
 
 
-def check_checkpoint(path: str) -> None:
+def check_checkpoint(path: str) -> dict | None:
     """Read a checkpoint file, without executing anything in it.
+
+    Returns:
+        Its ``meta``; None if this torch would execute what is in it, so that it was not read.
 
     Raises:
         ESCNetError: If it does not exist, is an address, is damaged, or contains more than tensors
             and plain data.
     """
-    if is_checkable(path):
-        read_state_dict(os.fspath(path))
+    return read_checkpoint(os.fspath(path))[1] if is_checkable(path) else None
 
 
 def is_checkable(path: str | os.PathLike) -> bool:

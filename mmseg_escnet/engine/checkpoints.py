@@ -16,7 +16,6 @@ from mmseg.registry import HOOKS
 
 from ..errors import ESCNetError, did_you_mean
 from ..files import write_file
-from ..models.weights import read_checkpoint
 from ..preflight import check_checkpoint, find_weights
 from .processes import in_turns
 
@@ -162,8 +161,8 @@ def _latest_whole(work_dir: Path) -> str | None:
     damaged = []
     for candidate in candidates:
         try:
-            _, meta = read_checkpoint(candidate)
-            if not {'epoch', 'iter'} <= meta.keys():
+            meta = check_checkpoint(str(candidate))
+            if meta is not None and not {'epoch', 'iter'} <= meta.keys():
                 raise ESCNetError(
                     f'{candidate} has weights, but not the step of a training they are from, so '
                     'that only a new training can start from them: give it as load_from.'
