@@ -104,7 +104,7 @@ def is_cut_short(content: bytes) -> bool:
 def is_corrupt_png(content: bytes) -> bool:
     """Whether a PNG's pixels have another checksum: decoders do not compare that of the last."""
     place = 8 if content.startswith(b'\x89PNG') else len(content)
-    while kind := content[place + 4 : place + 8]:
+    while (kind := content[place + 4 : place + 8]) not in (b'', b'IEND'):
         end = place + 8 + int.from_bytes(content[place : place + 4], 'big')
         checksum = zlib.crc32(content[place + 4 : end]).to_bytes(4, 'big')
         if kind == b'IDAT' and checksum != content[end : end + 4]:

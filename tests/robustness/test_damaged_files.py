@@ -102,6 +102,14 @@ def test_every_bit_at_the_end_of_a_png():
     assert refused > 500
 
 
+def test_what_is_behind_a_png_is_not_checked():
+    """It ends with its last chunk."""
+    ids = np.arange(12, dtype=np.uint16).reshape(3, 4)
+    content = encode_label_map(ids) + b'\0\0\0\4IDATlike a chunk'
+    np.testing.assert_array_equal(decode_label_map(content, 'a.png'), ids)
+    assert decode_image(content, 'Image a.png').shape[:2] == (3, 4)
+
+
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
 def test_label_maps(dtype):
     """A PNG has checksums: an id that differs is never returned."""
